@@ -1,0 +1,250 @@
+"""Configuration: the types of what conf/ holds, and how an entry point runs.
+
+Values live in conf/ only, types and units here only. Config objects stop at the entry scripts;
+library functions take plain values. Nothing heavy is imported, so that `--help` and an error in a
+command line come at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from platformdirs import user_data_path
+
+from tfnas.space import SpaceSpec
+
+log = logging.getLogger(__name__)
+
+DONE, OUTSIDE_TOLERANCE, UNUSABLE_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+@dataclass
+class DeviceConfig:
+    """The device whose latency counts (conf/device/)."""
+
+    kind: str  # cpu | gpu | adb | ssh
+    backend: str  # auto, or a runtime that the device's profiler knows
+
+
+@dataclass
+class DataConfig:
+    """A data set (conf/data/); see `tfnas.data.load`."""
+
+    name: str
+    root: str | None
+    train_list: str | None
+    test_list: str | None
+    max_train: int | None  # images
+    classes: int | None  # null: counted from the data
+    workers: int  # processes that decode images
+
+
+@dataclass
+class ProfileConfig:
+    """How long and how finely a device is measured (conf/profile/)."""
+
+    max_minutes: float  # stop then, with the precision reached by then
+    precision: float  # half-width of the 95 % interval to reach, fraction of the latency
+    anchor_nets: int  # whole nets that fix the table's scale
+
+
+@dataclass
+class VerifyConfig:
+    """How the last word on a net is spoken (conf/verify/)."""
+
+    max_minutes: float
+    precision: float  # half-width of the 95 % interval to reach, fraction of the latency
+
+
+@dataclass
+class ProfilersConfig:
+    """python -m profilers"""
+
+    device: DeviceConfig
+    threads: int
+    batch: int
+    precision: str  # fp32 | tf32 | fp16
+    space: SpaceSpec
+    data: DataConfig
+    seed: int
+    table: str | None  # file to write; null: named after the device
+    profile: ProfileConfig
+
+
+@dataclass
+class VerifierConfig:
+    """python -m profilers.verify"""
+
+    onnx: str
+    target_ms: float
+    tolerance: float  # fraction of the target
+    device: DeviceConfig
+    threads: int
+    batch: int
+    precision: str
+    seed: int
+    verify: VerifyConfig
+
+
+@dataclass
+class Recipe:
+    """How a subnet is trained (conf/recipe/)."""
+
+    name: str
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    warmup_epochs: float  # linear, from 0
+    clip: float  # norm of the gradient, 0 for none
+    label_smoothing: float
+    dropout: float
+    drop_connect: float  # at the last block, growing linearly with depth
+    ema: float  # decay of averaged weights, 0 for none
+    resolution: int | None  # pixels; null: the resolution that the subnet is deployed at
+    crop_scale_min: float  # smallest area of a random resized crop, fraction of the image
+
+
+@dataclass
+class TrainConfig:
+    """python -m tfnas.train"""
+
+    subnet: str
+    weights: str | None  # safetensors to start from, such as a run's supernet_weights.safetensors
+    out: str | None  # folder; null: that of the subnet
+    data: DataConfig
+    recipe: Recipe
+    seed: int
+    threads: int | None  # CPU threads for training; null: all cores
+    accelerator: str  # auto | cpu | cuda
+    resume: bool
+
+
+@dataclass
+class ExportConfig:
+    """python -m tfnas.export"""
+
+    subnet: str
+    weights: str | None
+    out: str | None  # file; null: model.onnx beside the subnet
+    batch: int | None  # null: dynamic
+    target_ms: float | None
+    seed: int
+
+
+def conf_path() -> Path:
+    """The folder of conf/: inside the installed package, or beside it in a checkout."""
+    return _beside_package("conf")
+
+
+def shipped_tables_path() -> Path:
+    """The folder of latency_tables/, as `conf_path`."""
+    return _beside_package("latency_tables")
+
+
+def _beside_package(name: str) -> Path:
+    package = Path(__file__).resolve().parent
+    installed = package / name
+    return installed if installed.is_dir() else package.parent / name
+
+
+def user_tables_path() -> Path:
+    """Where tables built here land: latency_tables/ of a checkout, else the user's data folder."""
+    checkout = Path(__file__).resolve().parent.parent / "latency_tables"
+    if checkout.is_dir() and os.access(checkout, os.W_OK):
+        return checkout
+    return user_data_path("tfnas") / "latency_tables"
+
+
+Config = TypeVar("Config")
+Work = Callable[[], int]
+
+
+def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> NoReturn:
+    """Run a Hydra app on conf/`name`.yaml and exit with its status.
+
+    `prepare` checks everything that can be checked before work starts and gives the work. A
+    ValueError, LookupError or OSError from it is unusable input: one line, exit 2. The work returns
+    its status. In a sweep no member ends the sweep; the status is the worst member's.
+    """
+    statuses: list[int] = []
+
+    def job(cfg: DictConfig) -> int:
+        status = _run_job(schema, cfg, prepare)
+        statuses.append(status)
+        return status
+
+    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_path()), config_name=name)(job)()
+    except SystemExit as exit_:
+        # Hydra has printed what is wrong with the command line, and ends with its own status.
+        sys.exit(UNUSABLE_INPUT if exit_.code not in (0, None) else DONE)
+    sys.exit(max(statuses, default=DONE))
+
+
+def _run_job(schema: type[Config], cfg: DictConfig, prepare: Callable[[Config], Work]) -> int:
+    try:
+        try:
+            config = OmegaConf.to_object(cfg)
+            assert isinstance(config, schema)
+        except MissingMandatoryValue as error:
+            key = str(error.full_key)
+            raise ValueError(f"{key} is required: give {key}=VALUE") from None
+        except OmegaConfBaseException as error:
+            raise ValueError(str(error).strip()) from None
+        work = prepare(config)
+    except (ValueError, LookupError, OSError) as error:
+        return refuse(error)
+    try:
+        return work()
+    except KeyboardInterrupt:
+        log.error("interrupted")
+        return INTERRUPTED
+    except Exception:
+        # Not input: a fault of ours or of the machine, and the trace tells which.
+        log.exception("failed")
+        return FAILED
+
+
+def refuse(error: Exception) -> int:
+    """Say what is wrong with the input, in one line; the status for it."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    log.error("error: %s", text)
+    log.debug("", exc_info=error)
+    return UNUSABLE_INPUT
+
+
+def output_dir() -> Path:
+    """The run folder of this job."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def is_sweep() -> bool:
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def check_choice(name: str, value: str, known: Any) -> None:
+    """Raises ValueError, with the known values, if `value` is none of them."""
+    if value not in known:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
+
+
+def check_positive(**values: float | None) -> None:
+    """Raises ValueError for the first value that is given and not a finite number above 0."""
+    for name, value in values.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"{name}={value}: expected a number above 0")

@@ -1,0 +1,368 @@
+"""Latency tables: what was measured on a device, and what may be read from it.
+
+python -m tfnas.table show latency_tables/FILE.json
+
+A table holds measured rows and the context they were measured in. Between two measured widths of
+one curve it interpolates, and says so; it never extrapolates, and what isn't there is an error that
+names the command to measure it. All latencies are milliseconds for one batch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from tfnas.space import MAX_OPS, OP_FIELDS, Choice, OpSpec, SearchSpace, Subnet
+
+TABLE_FORMAT = "tfnas.table/1"
+MAX_TABLE_BYTES = 200_000_000
+ROW_FIELDS = (*OP_FIELDS, "median_ms", "spread_ms", "runs")
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One measured latency.
+
+    Attributes:
+        median_ms: the estimate for one run of the op, one batch.
+        spread_ms: half-width of its 95 % interval across rounds; nan where unknown.
+        runs: how many samples it rests on.
+    """
+
+    median_ms: float
+    spread_ms: float
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The context a table was measured in. What differs in it is never mixed.
+
+    Attributes:
+        kind: cpu | gpu | adb | ssh | imported.
+        fingerprint: identifies hardware, runtime versions, threads, precision and batch.
+        versions: (package, version) of everything that shapes the figures.
+        quantum: mid widths off its multiples fall off the device's fast path.
+    """
+
+    kind: str
+    name: str
+    backend: str
+    precision: str
+    batch: int
+    threads: int
+    fingerprint: str
+    versions: tuple[tuple[str, str], ...] = ()
+    quantum: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """One factor from sums of isolated blocks to whole nets.
+
+    Attributes:
+        scale: measured whole-net latency / sum of the table's rows.
+        nets: number of nets that it was taken from.
+        mape_pct: mean absolute error of the scaled sums on these nets, in percent.
+    """
+
+    scale: float
+    nets: int
+    mape_pct: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The table's own error, on points that were measured and then predicted without them."""
+
+    points: int
+    mean_pct: float
+    p95_pct: float
+    max_pct: float
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """A value read from a table, with where it came from."""
+
+    ms: float
+    measured: bool  # False: interpolated between two measured widths of the same curve
+
+
+@dataclass(frozen=True)
+class _Curve:
+    widths: np.ndarray  # (n,) ascending
+    ms: np.ndarray  # (n,) uncalibrated
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Measured rows of one device; see the module's docstring.
+
+    Attributes:
+        rows: what was measured, as measured (not calibrated).
+        overhead_ms: where given, the latency of stem, head and classifier together, which then
+            need no rows of their own (published tables come so).
+        quantum_evidence: (mid width, ms) of the probe that found `device.quantum`.
+        card: the calibration card of `profilers.card`, as it wrote it.
+    """
+
+    device: Device
+    rows: Mapping[OpSpec, Measurement]
+    calibration: Calibration | None = None
+    overhead_ms: float | None = None
+    held_out: HeldOut | None = None
+    quantum_evidence: tuple[tuple[int, float], ...] = ()
+    card: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    source: str = field(default="this table", compare=False)  # for messages
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", MappingProxyType(dict(self.rows)))
+
+    @cached_property
+    def _curves(self) -> dict[OpSpec, _Curve]:
+        points: dict[OpSpec, list[tuple[int, float]]] = {}
+        for op, row in self.rows.items():
+            points.setdefault(op.curve, []).append((op.c_mid, row.median_ms))
+        curves = {}
+        for key, pairs in points.items():
+            widths, ms = zip(*sorted(pairs), strict=True)
+            curves[key] = _Curve(np.array(widths), np.array(ms))
+        return curves
+
+    @property
+    def scale(self) -> float:
+        return 1.0 if self.calibration is None else self.calibration.scale
+
+    def latency(self, op: OpSpec) -> Latency:
+        """The calibrated latency of one op.
+
+        Raises:
+            LookupError: if the op was neither measured nor lies between measured widths.
+        """
+        row = self.rows.get(op)
+        if row is not None:
+            return Latency(row.median_ms * self.scale, True)
+        curve = self._curves.get(op.curve)
+        if curve is None or not curve.widths[0] <= op.c_mid <= curve.widths[-1]:
+            raise LookupError(self._missing([op]))
+        return Latency(float(np.interp(op.c_mid, curve.widths, curve.ms)) * self.scale, False)
+
+    def ms(self, op: OpSpec) -> float:
+        """As `latency`, the number alone."""
+        return self.latency(op).ms
+
+    def curve_ms(self, choice: Choice) -> np.ndarray:
+        """Calibrated latencies of all admissible widths of a choice, (len(choice.widths),).
+
+        Raises:
+            LookupError: if a width lies outside what was measured.
+        """
+        curve = self._curves.get(choice.op.curve)
+        if curve is None or not (
+            curve.widths[0] <= choice.widths[0] and choice.widths[-1] <= curve.widths[-1]
+        ):
+            raise LookupError(self._missing([choice.op]))
+        return np.interp(choice.widths, curve.widths, curve.ms) * self.scale
+
+    def fixed_ms(self, net: SearchSpace | Subnet) -> float:
+        """Calibrated latency of stem and head together."""
+        if self.overhead_ms is not None:
+            return self.overhead_ms * self.scale
+        return sum(self.ms(op) for op in net.fixed)
+
+    def subnet_ms(self, subnet: Subnet) -> float:
+        """Calibrated latency of a whole net: the sum over its ops."""
+        return self.fixed_ms(subnet) + sum(self.ms(op) for op in subnet.blocks)
+
+    def missing(self, space: SearchSpace) -> list[OpSpec]:
+        """The ops of a space that the table can't tell, each at one missing width."""
+        gaps = [] if self.overhead_ms is not None else [o for o in space.fixed if not self._has(o)]
+        for curve, widths in space.curves().items():
+            gaps += [op for w in (widths[0], widths[-1]) if not self._has(op := _at(curve, w))][:1]
+        return list(dict.fromkeys(gaps))
+
+    def check(self, space: SearchSpace) -> None:
+        """Raises LookupError if the table doesn't cover the space, ValueError if it is unusable."""
+        bad = [op for op, row in self.rows.items() if not row.median_ms > 0]
+        if bad:
+            raise ValueError(
+                f"{self.source} holds {len(bad)} latencies that are not positive, such as "
+                f"{bad[0]}; see `python -m tfnas.table lint`, and measure again"
+            )
+        if missing := self.missing(space):
+            raise LookupError(self._missing(missing, space))
+
+    def _has(self, op: OpSpec) -> bool:
+        if op in self.rows:
+            return True
+        curve = self._curves.get(op.curve)
+        return curve is not None and bool(curve.widths[0] <= op.c_mid <= curve.widths[-1])
+
+    def _missing(self, ops: list[OpSpec], space: SearchSpace | None = None) -> str:
+        name = f" space={space.name}" if space else " space=YOURS"
+        return (
+            f"{self.source} (device {self.device.name}, batch {self.device.batch}) doesn't cover "
+            f"{len(ops)} op{'s' if len(ops) > 1 else ''} such as: {ops[0]}; measure what is "
+            f"missing with `python -m profilers device={self.device.kind}{name}` on that device"
+        )
+
+    def with_rows(self, rows: Mapping[OpSpec, Measurement]) -> LatencyTable:
+        return replace(self, rows={**self.rows, **rows})
+
+    def save(self, path: Path) -> None:
+        """Write atomically: whoever reads the file finds the old table or the new one."""
+        head = {
+            "format": TABLE_FORMAT,
+            "unit": "ms",
+            "device": {**asdict(self.device), "versions": dict(self.device.versions)},
+            "calibration": asdict(self.calibration) if self.calibration else None,
+            "overhead_ms": self.overhead_ms,
+            "held_out": asdict(self.held_out) if self.held_out else None,
+            "quantum_evidence": self.quantum_evidence,
+            "card": self.card,
+            "notes": self.notes,
+            "columns": ROW_FIELDS,
+        }
+        lines = [
+            json.dumps(
+                [*(getattr(op, f) for f in OP_FIELDS), m.median_ms, _null(m.spread_ms), m.runs]
+            )
+            for op, m in sorted(self.rows.items(), key=lambda item: str(item[0]))
+        ]
+        text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False)
+        body = ",\n  ".join(lines)
+        write_atomically(path, text[:-2] + ',\n "rows": [\n  ' + body + "\n ]\n}\n")
+
+    @classmethod
+    def load(cls, path: Path) -> LatencyTable:
+        """Read and validate a table file.
+
+        Raises:
+            ValueError: if it is unreadable, not a table, or holds what no table can hold.
+        """
+        try:
+            if (size := path.stat().st_size) > MAX_TABLE_BYTES:
+                raise ValueError(f"table {path}: {size} bytes, {MAX_TABLE_BYTES} are the most")
+            data = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise ValueError(
+                f"table {path} doesn't exist; build one with `python -m profilers device=cpu`"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"can't read the table {path}: {error}") from None
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"table {path} is corrupt, not JSON: {error}") from None
+        if not isinstance(data, dict) or data.get("format") != TABLE_FORMAT:
+            found = data.get("format") if isinstance(data, dict) else type(data).__name__
+            raise ValueError(f"table {path}: found format {found!r}, expected {TABLE_FORMAT!r}")
+        try:
+            return cls(
+                device=_device_of(data["device"]),
+                rows=_rows_of(data["columns"], data["rows"]),
+                calibration=_record(Calibration, data.get("calibration")),
+                overhead_ms=_optional_number(data.get("overhead_ms"), "overhead_ms"),
+                held_out=_record(HeldOut, data.get("held_out")),
+                quantum_evidence=tuple(
+                    (int(w), _number(ms, "quantum_evidence"))
+                    for w, ms in data.get("quantum_evidence", ())
+                ),
+                card=data.get("card"),
+                notes=tuple(str(n) for n in data.get("notes", ())),
+                source=str(path),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"table {path} is corrupt: {error!r}; restore or rebuild it") from None
+
+
+def _at(curve: OpSpec, width: int) -> OpSpec:
+    return replace(curve, c_mid=width)
+
+
+def _null(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _number(value: object, name: str) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        raise ValueError(f"{name}={value!r}, expected a finite number")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _optional_number(value: object, name: str) -> float | None:
+    return None if value is None else _number(value, name)
+
+
+def _record(cls: Any, data: Any) -> Any:
+    """A dataclass of numbers from a JSON object, checked field by field."""
+    if data is None:
+        return None
+    names = [f.name for f in fields(cls)]
+    if set(data) != set(names):
+        raise ValueError(f"{cls.__name__} has the fields {sorted(data)}, expected {sorted(names)}")
+    values = {name: _number(data[name], name) for name in names}
+    ints = {f.name for f in fields(cls) if f.type == "int"}
+    return cls(**{name: int(v) if name in ints else v for name, v in values.items()})
+
+
+def _device_of(data: Mapping[str, Any]) -> Device:
+    names = {f.name: f.type for f in fields(Device)}
+    if set(data) != set(names):
+        raise ValueError(f"device has the fields {sorted(data)}, expected {sorted(names)}")
+    for name, kind in names.items():
+        expected = {"str": str, "int": int}.get(str(kind))
+        if expected and type(data[name]) is not expected:
+            raise ValueError(f"device.{name}={data[name]!r}, expected {kind}")
+    for name in ("batch", "threads", "quantum"):
+        if not 0 <= data[name] <= 1_000_000 or (name != "threads" and data[name] < 1):
+            raise ValueError(f"device.{name}={data[name]}, expected a positive number")
+    versions = tuple((str(k), str(v)) for k, v in data["versions"].items())
+    return Device(**{**data, "versions": versions})
+
+
+def _rows_of(columns: Iterable[str], rows: Any) -> dict[OpSpec, Measurement]:
+    if tuple(columns) != ROW_FIELDS:
+        raise ValueError(f"columns {list(columns)}, expected {list(ROW_FIELDS)}")
+    if not isinstance(rows, list) or len(rows) > MAX_OPS:
+        raise ValueError(f"rows must be a list of at most {MAX_OPS}")
+    result: dict[OpSpec, Measurement] = {}
+    split = len(OP_FIELDS)
+    for row in rows:
+        if not isinstance(row, list) or len(row) != len(ROW_FIELDS):
+            raise ValueError(f"row {row!r}, expected {len(ROW_FIELDS)} values")
+        op = OpSpec(*row[:split])
+        median, spread, runs = row[split:]
+        if op in result:
+            raise ValueError(f"two rows for one op: {op}")
+        if type(runs) is not int or runs < 0:
+            raise ValueError(f"runs={runs!r} of {op}, expected a count")
+        spread_ms = math.nan if spread is None else _number(spread, "spread_ms")
+        result[op] = Measurement(_number(median, "median_ms"), spread_ms, runs)
+    return result
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's text in one step, so that a crash leaves the old text or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
