@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, log
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ def crop_boxes(
     instead of drawn anew: each crop takes the same four numbers from `rng`.
     """
     area = rng.uniform(*scale, count) * height * width
-    aspect = np.exp(rng.uniform(*np.log(ASPECT), count))
+    aspect = np.exp(rng.uniform(log(ASPECT[0]), log(ASPECT[1]), count))
     crop_width = np.minimum(np.sqrt(area * aspect), width)
     crop_height = np.minimum(np.sqrt(area / aspect), height)
     left = rng.random(count) * (width - crop_width)
@@ -85,9 +85,7 @@ def augmented_arrays(
     return _jittered(images, rng, jitter)
 
 
-def normalized(
-    images: torch.Tensor, mean: Sequence[float], std: Sequence[float]
-) -> torch.Tensor:
+def normalized(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """(N, 1 or 3, H, W) in 0..1 to (N, 3, H, W) with the mean taken off, channels last."""
     shift = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1)
     scale = torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1)

@@ -25,17 +25,20 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", 
 MAX_BYTES = 1 << 30  # of one file once unpacked; the largest that is published has 155 MB
 
 
-def _read_idx(folder: Path, name: str, dimensions: int) -> np.ndarray:
+def read_idx(folder: Path, name: str, dimensions: int) -> np.ndarray:
+    """The idx file `name` (or `name`.gz) of a folder, uint8 with that many dimensions.
+
+    Raises FileNotFoundError where there is none, ValueError where it isn't what its name says.
+    """
     path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
     if path is None:
         raise FileNotFoundError(
             f"{folder}: no {name} or {name}.gz; data.root must hold the four idx files of "
-            f"Fashion-MNIST (data.root={SHIPPED} takes the images in this package)"
+            "Fashion-MNIST (data.root=shipped takes the images in this package)"
         )
     expected_magic = bytes([0, 0, 8, dimensions])  # 8: unsigned bytes
-    opened: IO[bytes] = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
     try:
-        with opened as file:
+        with cast(IO[bytes], gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
             magic, header = file.read(4), file.read(4 * dimensions)
             if magic != expected_magic or len(header) != 4 * dimensions:
                 raise ValueError(
@@ -59,7 +62,9 @@ def _read_idx(folder: Path, name: str, dimensions: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Cifar:
+class CifarLayout:
+    """The names in one of the two published python archives."""
+
     archive: str
     folder: str
     train: tuple[str, ...]
@@ -70,7 +75,7 @@ class _Cifar:
     classes: int
 
 
-_CIFAR10 = _Cifar(
+CIFAR10 = CifarLayout(
     archive="cifar-10-python.tar.gz",
     folder="cifar-10-batches-py",
     train=tuple(f"data_batch_{i}" for i in range(1, 6)),
@@ -80,7 +85,7 @@ _CIFAR10 = _Cifar(
     names_key=b"label_names",
     classes=10,
 )
-_CIFAR100 = _Cifar(
+CIFAR100 = CifarLayout(
     archive="cifar-100-python.tar.gz",
     folder="cifar-100-python",
     train=("train",),
@@ -92,10 +97,49 @@ _CIFAR100 = _Cifar(
 )
 
 
-@@READ_CIFAR@@
+@dataclass(frozen=True, eq=False)
+class CifarArrays:
+    """A CIFAR set: pixels uint8 (N, 32, 32, 3), labels int64 (N,)."""
+
+    classes: tuple[str, ...]
+    train_pixels: np.ndarray
+    train_labels: np.ndarray
+    test_pixels: np.ndarray
+    test_labels: np.ndarray
 
 
-def _read_cifar_folder(folder: Path, layout: _Cifar) -> Iterator[tuple[str, bytes]]:
+def read_cifar(path: Path, layout: CifarLayout) -> CifarArrays:
+    """Reads the published archive, the folder extracted from it, or a folder that holds either.
+
+    Raises FileNotFoundError where there is none, ValueError where it isn't as published, be it
+    damaged or made to do something else.
+    """
+    places = (path, path / layout.folder, path / layout.archive)
+    place = next((p for p in places if p.is_file() or (p / layout.meta).is_file()), None)
+    if place is None:
+        raise FileNotFoundError(
+            f"{path}: neither {layout.archive} nor its folder {layout.folder}; fetch the python "
+            "version from https://www.cs.toronto.edu/~kriz/cifar.html"
+        )
+    read = _read_cifar_archive if place.is_file() else _read_cifar_folder
+    files = {file: _unpickled(data, f"{place}: {file}") for file, data in read(place, layout)}
+    names = files[layout.meta].get(layout.names_key)
+    if not isinstance(names, list) or len(names) != layout.classes:
+        raise ValueError(f"{place}: {layout.meta} doesn't list {layout.classes} class names")
+    parts = [_cifar_images(files[f], layout, f"{place}: {f}") for f in layout.train]
+    test_pixels, test_labels = _cifar_images(files[layout.test], layout, f"{place}: {layout.test}")
+    return CifarArrays(
+        classes=tuple(
+            n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in names
+        ),
+        train_pixels=np.concatenate([pixels for pixels, _ in parts]),
+        train_labels=np.concatenate([labels for _, labels in parts]),
+        test_pixels=test_pixels,
+        test_labels=test_labels,
+    )
+
+
+def _read_cifar_folder(folder: Path, layout: CifarLayout) -> Iterator[tuple[str, bytes]]:
     for name in (layout.meta, *layout.train, layout.test):
         path = folder / name
         if not path.is_file():
@@ -103,7 +147,7 @@ def _read_cifar_folder(folder: Path, layout: _Cifar) -> Iterator[tuple[str, byte
         yield name, path.read_bytes()
 
 
-def _read_cifar_archive(path: Path, layout: _Cifar) -> Iterator[tuple[str, bytes]]:
+def _read_cifar_archive(path: Path, layout: CifarLayout) -> Iterator[tuple[str, bytes]]:
     """The files by their exact names, read from within the archive: nothing touches the disk."""
     wanted = {f"{layout.folder}/{n}": n for n in (layout.meta, *layout.train, layout.test)}
     try:
@@ -119,7 +163,7 @@ def _read_cifar_archive(path: Path, layout: _Cifar) -> Iterator[tuple[str, bytes
         raise ValueError(f"{path}: can't be read ({error}); fetch it again") from error
     if wanted:
         raise ValueError(
-            f"{path}: lacks {_some(sorted(wanted))}; expected the published {layout.archive}"
+            f"{path}: lacks {some(sorted(wanted))}; expected the published {layout.archive}"
         )
 
 
@@ -158,7 +202,7 @@ class _CifarUnpickler(pickle.Unpickler):
     three, and what they get here are stand-ins that can't do anything else.
     """
 
-    _admitted: dict[tuple[str, str], Any] = {
+    _admitted: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy.core.multiarray", "_reconstruct"): _new_array,
         ("numpy", "ndarray"): _Array,
         ("numpy", "dtype"): _Uint8,
@@ -174,8 +218,6 @@ class _CifarUnpickler(pickle.Unpickler):
 
 
 def _unpickled(data: bytes, where: str) -> dict[Any, Any]:
-    import io
-
     try:
         content = _CifarUnpickler(io.BytesIO(data), encoding="bytes").load()
     except (
@@ -188,7 +230,9 @@ def _unpickled(data: bytes, where: str) -> dict[Any, Any]:
     return content
 
 
-def _cifar_images(content: dict[Any, Any], layout: _Cifar, where: str) -> ArrayImages:
+def _cifar_images(
+    content: dict[Any, Any], layout: CifarLayout, where: str
+) -> tuple[np.ndarray, np.ndarray]:
     array, labels = content.get(b"data"), content.get(layout.labels_key)
     if not isinstance(array, _Array) or not isinstance(labels, list):
         raise ValueError(f"{where}: expected an array `data` and a list `{layout.labels_key!r}`")
@@ -197,12 +241,14 @@ def _cifar_images(content: dict[Any, Any], layout: _Cifar, where: str) -> ArrayI
     if not all(0 <= v < layout.classes for v in labels):
         raise ValueError(f"{where}: labels outside of 0 to {layout.classes - 1}")
     pixels = array.pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # (N, 32, 32, 3)
-    return ArrayImages(np.ascontiguousarray(pixels), np.array(labels, np.int64))
+    return np.ascontiguousarray(pixels), np.array(labels, np.int64)
 
 
-def _folder_layout(root: str | None) -> tuple[Path, Path | None]:
-    """The folders that hold the class folders, the second None where a part must be split off."""
-    path = _existing_root("folder", root)
+def folder_layout(path: Path) -> tuple[Path, Path | None]:
+    """The folders of the training and of the test classes, the latter None where there is none.
+
+    Raises ValueError for a file, FileNotFoundError for a test folder without a training folder.
+    """
     if not path.is_dir():
         raise ValueError(f"{path}: a file; data.root must be the folder of the images")
     tests = [path / name for name in ("val", "test") if (path / name).is_dir()]
@@ -215,7 +261,8 @@ def _folder_layout(root: str | None) -> tuple[Path, Path | None]:
     return path, None
 
 
-def _class_folders(folder: Path) -> tuple[str, ...]:
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """The sorted names of the folders in `folder`; FileNotFoundError where there are none."""
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
     if not names:
         raise FileNotFoundError(
@@ -225,37 +272,48 @@ def _class_folders(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _scan(folder: Path, classes: tuple[str, ...]) -> FileImages:
+def scan_classes(folder: Path, classes: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+    """All images in the folders of the classes, at any depth: N sorted paths, labels int64 (N,).
+
+    Raises ValueError for a class without images.
+    """
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         before = len(paths)
-        for place, below, files in os.walk(folder / name):
+        for place, below, files in os.walk(folder / name, onerror=_raise):
             below.sort()  # the order of os.walk is the disk's
             for file in sorted(files):
                 if file.lower().endswith(EXTENSIONS) and file[0] != ".":
-                    paths.append(os.path.join(place, file))
+                    paths.append(f"{place}/{file}")
         if len(paths) == before:
             raise ValueError(
                 f"{folder / name}: no images; expected files that end in {', '.join(EXTENSIONS)} "
                 "(remove the folder if it isn't a class)"
             )
         labels += [label] * (len(paths) - before)
-    return FileImages(tuple(paths), np.array(labels, np.int64))
+    return tuple(paths), np.array(labels, np.int64)
 
 
-def _read_list(key: str, given: str | None, root: Path) -> FileImages:
-    if given is None:
-        raise ValueError(f"data=list needs data.{key}: a text file of `path label` lines")
-    file, base = Path(given).expanduser(), os.path.abspath(root)
+def _raise(error: OSError) -> None:  # os.walk passes over what it may not read otherwise
+    raise error
+
+
+def read_list(file: Path, root: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """The `path label` lines of a list file: N paths with the root before them, labels int64 (N,).
+
+    Doesn't look whether the paths exist. Raises FileNotFoundError for a missing list, ValueError,
+    naming the line, for a line that isn't `path label` or that leads out of the root.
+    """
     if not file.is_file():
-        raise FileNotFoundError(f"data.{key}={given}: no such file")
+        raise FileNotFoundError(f"{file}: no such list file")
+    base = str(root.absolute()).rstrip("/")
     paths: list[str] = []
     labels: list[int] = []
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{given}: not a text file in UTF-8 ({error})") from error
+        raise ValueError(f"{file}: not a text file in UTF-8 ({error})") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -263,20 +321,20 @@ def _read_list(key: str, given: str | None, root: Path) -> FileImages:
         path = path.strip()
         if not path or not (label.isascii() and label.isdecimal() and len(label) < 10):
             raise ValueError(
-                f"{given}, line {number}: {line!r}: expected `path label`, the label a number from "
+                f"{file}, line {number}: {line!r}: expected `path label`, the label a number from "
                 "0 up"
             )
-        full = os.path.join(base, path)  # an absolute path stays what it is
-        if ".." in path.replace("\\", "/").split("/") or not full.startswith(base + os.sep):
+        full = path if path.startswith("/") else f"{base}/{path}"
+        if ".." in path.replace("\\", "/").split("/") or not full.startswith(f"{base}/"):
             raise ValueError(
-                f"{given}, line {number}: {path} leads out of data.root {root}; expected paths "
+                f"{file}, line {number}: {path} leads out of data.root={root}; expected paths "
                 "below it"
             )
         paths.append(full)
         labels.append(int(label))
     if not paths:
-        raise ValueError(f"{given}: an empty list; expected `path label` lines")
-    return FileImages(tuple(paths), np.array(labels, np.int64))
+        raise ValueError(f"{file}: an empty list; expected `path label` lines")
+    return tuple(paths), np.array(labels, np.int64)
 
 
 def some(items: Sequence[object]) -> str:
