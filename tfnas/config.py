@@ -24,6 +24,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from platformdirs import user_data_path
 
 from tfnas.space import SpaceSpec
+from tfnas.strategies.contract import Budget
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,58 @@ class VerifierConfig:
     precision: str
     seed: int
     verify: VerifyConfig
+    json: str | None  # file to write the result to
+
+
+@dataclass
+class CardConfig:
+    """python -m profilers.card"""
+
+    device: DeviceConfig
+    threads: int
+    batch: int
+    precision: str
+    space: SpaceSpec
+    data: DataConfig
+    seed: int
+    table: str | None  # file; null: this machine's own
+    nets: int  # whole random nets to measure
+    max_minutes: float
+    net_precision: float  # half-width of each net's 95 % interval to reach, fraction
+    plot: str | None  # SVG file to write; needs matplotlib, an extra
+
+
+@dataclass
+class DeriveConfig:
+    """How the subnet is derived from what the search learned (conf/derive/)."""
+
+    method: str  # constrained | greedy
+    tol: float  # fraction of the target, on the table
+    at_most: bool  # the target is an upper bound
+
+
+@dataclass
+class SearchConfig:
+    """python -m tfnas.search"""
+
+    target_ms: float
+    tolerance: float  # fraction of the target, on the device
+    device: DeviceConfig
+    threads: int
+    batch: int
+    precision: str  # fp32 | tf32 | fp16
+    space: SpaceSpec
+    data: DataConfig
+    table: str | None  # file; null: this machine's own
+    strategy: Any  # checked against the strategy's own dataclass
+    budget: Budget
+    derive: DeriveConfig
+    profile: ProfileConfig
+    loop_minutes: float  # longest time for moving widths on the device, 0 for none
+    verify: VerifyConfig
+    accelerator: str  # auto | cpu | cuda: what the supernet trains on
+    cores: int | None  # CPU threads of the supernet; null: all
+    seed: int
 
 
 @dataclass
@@ -114,8 +167,11 @@ class Recipe:
     dropout: float
     drop_connect: float  # at the last block, growing linearly with depth
     ema: float  # decay of averaged weights, 0 for none
-    resolution: int | None  # pixels; null: the resolution that the subnet is deployed at
-    crop_scale_min: float  # smallest area of a random resized crop, fraction of the image
+    resolution: int | None  # pixels, at most that of the deployed subnet; null: just that
+    crop_scale_min: float | None  # smallest area of a random crop, fraction of the image; null:
+    # as the kind of data has it, see `tfnas.data`
+    color_jitter: float  # largest change of brightness, contrast and saturation, fraction
+    amp: bool  # float16 autocast where a GPU trains
 
 
 @dataclass
@@ -130,6 +186,7 @@ class TrainConfig:
     seed: int
     threads: int | None  # CPU threads for training; null: all cores
     accelerator: str  # auto | cpu | cuda
+    checkpoint_minutes: float  # the most that a crash can lose; every epoch is saved besides
     resume: bool
 
 
@@ -138,7 +195,7 @@ class ExportConfig:
     """python -m tfnas.export"""
 
     subnet: str
-    weights: str | None
+    weights: str | None  # null: weights.safetensors beside the subnet, if there; else untrained
     out: str | None  # file; null: model.onnx beside the subnet
     batch: int | None  # null: dynamic
     target_ms: float | None
@@ -226,6 +283,14 @@ def refuse(error: Exception) -> int:
     log.error("error: %s", text)
     log.debug("", exc_info=error)
     return UNUSABLE_INPUT
+
+
+def override(key: str, value: object) -> str:
+    """`key=value` for a Hydra command line, whatever characters a path has."""
+    if isinstance(value, (int, float)) or value is None:
+        return f"{key}={'null' if value is None else value}"
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 def output_dir() -> Path:

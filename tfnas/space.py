@@ -440,7 +440,7 @@ class SpaceSpec:
     name: str
     resolution: int  # pixels, of the deployed net
     in_channels: int
-    classes: int
+    classes: int | None  # null: as many as the data has
     stem: list[LayerSpec]
     kernels: list[int]
     expansions: list[ExpansionSpec]
@@ -459,6 +459,8 @@ class SpaceSpec:
         """
         if quantum < 1:
             raise ValueError(f"quantum={quantum}: expected 1 or more")
+        if self.classes is None:
+            raise ValueError(f"space {self.name}: the number of classes is not known")
         for name in ("stem", "kernels", "expansions", "squeeze_excite", "stages", "head"):
             if not getattr(self, name):
                 raise ValueError(f"space {self.name}: {name} is empty")
@@ -495,6 +497,7 @@ class SpaceSpec:
     def _fixed(
         self, layers: Sequence[LayerSpec], c: int, size: int
     ) -> tuple[tuple[OpSpec, ...], int, int]:
+        assert self.classes is not None
         ops = []
         for layer in layers:
             if layer.kind == "classifier":

@@ -1,0 +1,115 @@
+"""What a strategy gets, what it yields: the contract between strategies and their driver.
+
+A strategy is a frozen dataclass whose fields are its knobs. It never logs, saves or measures time;
+it yields, and the driver does these. Nothing here imports torch at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tfnas.derive import Architecture, Constraint, Derived
+from tfnas.space import SearchSpace, Subnet
+
+if TYPE_CHECKING:
+    import torch
+
+    from tfnas.data import Batches
+
+
+@dataclass
+class Budget:
+    """How much a search may train (conf/budget/), whatever the strategy."""
+
+    name: str
+    epochs: int
+    warmup_epochs: int  # epochs at the start that train weights only
+    batch_size: int
+    max_train: int | None  # class-balanced upper limit on the training images; null: all
+    resolution: int | None  # pixels the supernet trains at; null: that of the space
+    channel_factor: float  # proxy: all channels of the supernet scaled by it
+    arch_fraction: float  # share of the training images held out for the architecture
+
+
+@dataclass(frozen=True)
+class Task:
+    """One search to be run.
+
+    Attributes:
+        constraints: tables with their targets; the first is the one that is searched for.
+        train: batches that weights train on.
+        held_out: batches that the architecture is chosen on.
+        derive: greedy | constrained.
+        device: that the supernet runs on.
+    """
+
+    space: SearchSpace
+    constraints: tuple[Constraint, ...]
+    train: Batches
+    held_out: Batches
+    budget: Budget
+    seed: int
+    derive: str
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch as the paper's figures show it. Lists are per block or stage, in order."""
+
+    epoch: int
+    train_loss: float
+    train_top1: float  # percent, on augmented training batches, first path
+    held_out_top1: float | None  # percent, on batches of the architecture's split
+    temperature: float | None
+    learning_rate: float
+    derived_ms: float | None  # argmax net, before widths are scaled
+    scaled_ms: float | None  # and after
+    depths: tuple[int, ...] = ()
+    entropy: tuple[float, ...] = ()  # nats, of the op probabilities of each block
+    op_probs: tuple[tuple[float, ...], ...] = ()
+    depth_probs: tuple[tuple[float, ...], ...] = ()
+    sampled: tuple[tuple[int, ...], ...] = ()  # how often each op was trained, all paths
+    widths: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step is done."""
+
+    step: int
+    steps: int
+    epoch: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    record: EpochRecord | None = None  # at the end of an epoch
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search ends with: the last thing that a strategy yields.
+
+    Attributes:
+        architecture: what was learned, if the strategy learns one.
+        weights: gives the weights of a subnet of the space, named as in `tfnas.blocks.Network`,
+            batch norm left out; None where the supernet is a proxy with fewer channels.
+        scores: what else is worth keeping in result.json, by name.
+    """
+
+    derived: Derived
+    architecture: Architecture | None
+    weights: Callable[[Subnet], Mapping[str, torch.Tensor]] | None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+class Strategy(Protocol):
+    """A way to search: `Strategy(**knobs).run(task)`."""
+
+    def __init__(self, **knobs: Any) -> None: ...
+
+    def check(self) -> None:
+        """Raises ValueError for a knob out of its range."""
+
+    def run(self, task: Task) -> Iterator[Progress | Found]:
+        """Search; the same task and seed give the same result."""

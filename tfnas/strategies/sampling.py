@@ -1,0 +1,100 @@
+"""Paths, soft weights and expected latency: the arithmetic of alphas and betas.
+
+Alphas are log-probabilities (ops,), one vector a block; betas (depths,), one a stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tfnas.space import SearchSpace
+from tfnas.table import LatencyTable
+
+FIRST_PATHS = ("gumbel", "uniform")
+SECOND_PATHS = ("random", "none", "gumbel", "max", "min")
+
+
+def log_uniform(n: int) -> Tensor:
+    """Log-probabilities of the uniform distribution over n, ready to be learned."""
+    return torch.zeros(n).log_softmax(0).requires_grad_()
+
+
+def gumbel(n: int, generator: torch.Generator) -> Tensor:
+    """n independent samples of the standard Gumbel distribution."""
+    return -torch.empty(n).exponential_(generator=generator).log()
+
+
+def first_path(kind: str, alphas: Sequence[Tensor], generator: torch.Generator) -> list[int]:
+    """An op for every block, from the op probabilities or uniformly.
+
+    The argmax of log-probabilities plus Gumbel noise is a sample of the probabilities, whatever the
+    temperature (TF-NAS, section 3.2).
+    """
+    if kind == "uniform":
+        return [_randrange(len(alpha), generator) for alpha in alphas]
+    return [int((a.detach() + gumbel(len(a), generator)).argmax()) for a in alphas]
+
+
+def second_path(
+    kind: str, first: Sequence[int], alphas: Sequence[Tensor], generator: torch.Generator
+) -> list[int]:
+    """Another op for every block, never the first path's (TF-NAS, section 3.2 and table 4)."""
+    path = []
+    for taken, alpha in zip(first, alphas, strict=True):
+        rest = [i for i in range(len(alpha)) if i != taken]
+        if not rest:
+            path.append(taken)  # a block of one candidate has no other
+            continue
+        left = alpha.detach()[rest]
+        if kind == "random":
+            pick = _randrange(len(rest), generator)
+        elif kind == "gumbel":
+            pick = int((left + gumbel(len(rest), generator)).argmax())
+        else:
+            pick = int(left.argmax() if kind == "max" else left.argmin())
+        path.append(rest[pick])
+    return path
+
+
+def _randrange(n: int, generator: torch.Generator) -> int:
+    return int(torch.randint(n, (), generator=generator))
+
+
+def gumbel_softmax(alpha: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """Soft Gumbel weights (ops,) at a temperature (arXiv 1611.01144)."""
+    return ((alpha + gumbel(len(alpha), generator)) / temperature).softmax(0)
+
+
+def op_latencies(
+    space: SearchSpace, table: LatencyTable, widths: Sequence[Sequence[int]]
+) -> list[Tensor]:
+    """For each block, the latency in ms of every candidate at its current width, (ops,)."""
+    return [
+        torch.tensor([table.ms(c.at(w)) for c, w in zip(block, row, strict=True)])
+        for block, row in zip(space.blocks, widths, strict=True)
+    ]
+
+
+def expected_ms(
+    space: SearchSpace,
+    fixed_ms: float,
+    mix: Sequence[Tensor],
+    sinks: Sequence[Tensor],
+    op_ms: Sequence[Tensor],
+) -> Tensor:
+    """Expected latency in ms, a scalar (TF-NAS, section 3.3).
+
+    Within a block the ops' latencies are weighted by `mix` (ops,); a stage cut after d blocks costs
+    the sum of its first d, and these sums are weighted by `sinks` (depths,).
+    """
+    total = torch.tensor(fixed_ms)
+    first = 0
+    for stage, sink in zip(space.stages, sinks, strict=True):
+        blocks = range(first, first + len(stage.blocks))
+        cumulative = torch.stack([mix[b] @ op_ms[b] for b in blocks]).cumsum(0)  # (blocks,)
+        total = total + sink @ cumulative[stage.min_depth - 1 :]
+        first += len(stage.blocks)
+    return total

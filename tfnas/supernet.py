@@ -1,0 +1,312 @@
+"""The weight-sharing supernet over a search space.
+
+What is computed is always an argument: paths, depths and widths. `forward` remembers nothing.
+A narrower width is the leading slice of the wider one once channels stand in order of importance
+(reordering mid channels changes no output), so shrinking, expanding and taking out a subnet are
+slices. BatchNorm is without affine parameters and always uses batch statistics, as in TF-NAS
+(arXiv 2008.05314, section 4.1 and the published code).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tfnas.blocks import ACTIVATION_FUNCTIONS
+from tfnas.space import Block, Choice, OpSpec, SearchSpace, Subnet
+
+Path = int | Tensor
+"""The op of one block: an index runs that op alone, a tensor (ops,) weights the sum over all."""
+
+Depth = int | Tensor
+"""The depth of one stage: an integer runs so many blocks, a tensor (depths,) weights their sum."""
+
+Widths = Sequence[Sequence[int]]
+"""For each block, the current mid width of each of its candidate ops."""
+
+
+def batch_norm(x: Tensor) -> Tensor:
+    """Batch statistics, no affine parameters."""
+    return F.batch_norm(x, None, None, training=True)
+
+
+class SuperConv(nn.Module):
+    """Convolution, batch statistics, activation: a fixed layer of stem or head."""
+
+    def __init__(self, op: OpSpec, c_in: int, c_out: int):
+        super().__init__()
+        self.op = op
+        self.conv = nn.Conv2d(c_in, c_out, op.kernel, op.stride, op.kernel // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, c_in, H, W)
+        return ACTIVATION_FUNCTIONS[self.op.act](batch_norm(self.conv(x)))
+
+
+class SuperMBConv(nn.Module):
+    """One inverted residual block at the largest of its widths, run at any leading slice of it."""
+
+    def __init__(self, op: OpSpec, c_in: int, mid: int, c_se: int, c_out: int):
+        super().__init__()
+        self.op = op
+        self.mid = mid
+        self.expand = nn.Conv2d(c_in, mid, 1, bias=False) if op.expands else None
+        self.depthwise = nn.Conv2d(mid, mid, op.kernel, groups=mid, bias=False)
+        self.se_reduce = nn.Conv2d(mid, c_se, 1) if op.c_se else None
+        self.se_expand = nn.Conv2d(c_se, mid, 1) if op.c_se else None
+        self.project = nn.Conv2d(mid, c_out, 1, bias=False)
+
+    def forward(self, x: Tensor, width: int) -> Tensor:  # (N, c_in, H, W) -> (N, c_out, H', W')
+        act, op = ACTIVATION_FUNCTIONS[self.op.act], self.op
+        y = x
+        if self.expand is not None:
+            y = act(batch_norm(F.conv2d(y, self.expand.weight[:width])))
+        kernel = self.depthwise.weight[:width]
+        y = F.conv2d(y, kernel, None, op.stride, op.kernel // 2, groups=width)
+        y = act(batch_norm(y))  # (N, width, H', W')
+        if self.se_reduce is not None and self.se_expand is not None:
+            s = F.adaptive_avg_pool2d(y, 1)  # (N, width, 1, 1)
+            s = act(F.conv2d(s, self.se_reduce.weight[:, :width], self.se_reduce.bias))
+            assert self.se_expand.bias is not None
+            s = F.conv2d(s, self.se_expand.weight[:width], self.se_expand.bias[:width])
+            y = y * torch.sigmoid(s)
+        y = batch_norm(F.conv2d(y, self.project.weight[:, :width]))
+        return x + y if op.residual else y
+
+    def importance(self) -> Tensor:
+        """L1 norm of each mid channel's depthwise weights, (mid,) (TF-NAS, section 3.4)."""
+        return self.depthwise.weight.detach().abs().sum(dim=(1, 2, 3))
+
+    def channel_parameters(self) -> Iterator[tuple[Tensor, int]]:
+        """Every parameter that has mid channels, with the dimension they stand in."""
+        if self.expand is not None:
+            yield self.expand.weight, 0
+        yield self.depthwise.weight, 0
+        if self.se_reduce is not None and self.se_expand is not None:
+            yield self.se_reduce.weight, 1
+            yield self.se_expand.weight, 0
+            assert self.se_expand.bias is not None
+            yield self.se_expand.bias, 0
+        yield self.project.weight, 1
+
+
+class Supernet(nn.Module):
+    """All candidate ops of a space with shared weights, (N, in_channels, R, R) -> (N, classes).
+
+    Args:
+        channel_factor: a proxy with all channels scaled by it (EcoNAS, arXiv 2001.01233: fewer
+            channels are a more reliable proxy than a lower resolution). Widths are always given as
+            those of the space.
+
+    A path of `len(block)` picks the identity, for searches that make skip an op.
+    """
+
+    def __init__(self, space: SearchSpace, channel_factor: float = 1.0):
+        super().__init__()
+        if not 0 < channel_factor <= 1:
+            raise ValueError(f"channel_factor={channel_factor}: expected above 0 and at most 1")
+        self.space = space
+        self.channel_factor = channel_factor
+        self.stem = nn.Sequential(*(self._fixed(op) for op in space.stem))
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(self._candidate(choice) for choice in block) for block in space.blocks
+        )
+        *convs, classifier = space.head
+        self.head = nn.Sequential(*(self._fixed(op) for op in convs))
+        self.classifier = nn.Linear(self._scaled(classifier.c_in), classifier.c_out)
+        nn.init.zeros_(self.classifier.bias)
+
+    def _scaled(self, channels: int) -> int:
+        return max(1, round(channels * self.channel_factor)) if channels else 0
+
+    def _c_in(self, op: OpSpec) -> int:
+        return op.c_in if op is self.space.stem[0] else self._scaled(op.c_in)
+
+    def _fixed(self, op: OpSpec) -> nn.Module:
+        c_in, c_out = self._c_in(op), self._scaled(op.c_out)
+        if op.kind == "conv":
+            return SuperConv(op, c_in, c_out)
+        return _AtWidth(SuperMBConv(op, c_in, self._scaled(op.c_mid), self._scaled(op.c_se), c_out))
+
+    def _candidate(self, choice: Choice) -> SuperMBConv:
+        op, s = choice.op, self._scaled
+        return SuperMBConv(op, s(op.c_in), s(choice.widths[-1]), s(op.c_se), s(op.c_out))
+
+    def initial_widths(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(choice.op.c_mid for choice in block) for block in self.space.blocks)
+
+    def forward(
+        self, x: Tensor, paths: Sequence[Path], depths: Sequence[Depth], widths: Widths
+    ) -> Tensor:
+        """Logits (N, classes).
+
+        Args:
+            x: (N, in_channels, R, R).
+            paths: one for each block of the space.
+            depths: one for each stage. A tensor holds the weights of the stage's outputs at each
+                of its admissible depths (sink-connecting, TF-NAS section 3.3).
+            widths: see `Widths`.
+        """
+        return self.body(self.stem(x), paths, depths, widths)
+
+    def body(
+        self, h: Tensor, paths: Sequence[Path], depths: Sequence[Depth], widths: Widths
+    ) -> Tensor:
+        """As `forward` from the stem's output on, which several paths may share."""
+        first = 0
+        for stage, depth in zip(self.space.stages, depths, strict=True):
+            last = len(stage.blocks) if isinstance(depth, Tensor) else depth
+            outputs = []
+            for b in range(first, first + last):
+                h = self._block(b, h, paths[b], widths[b])
+                outputs.append(h)
+            if isinstance(depth, Tensor):
+                mixed = zip(depth, outputs[stage.min_depth - 1 :], strict=True)
+                h = weighted_sum(mixed) if len(depth) > 1 else outputs[-1]
+            first += len(stage.blocks)
+        h = self.head(h)
+        return self.classifier(F.adaptive_avg_pool2d(h, 1).flatten(1))
+
+    def _block(self, index: int, x: Tensor, path: Path, widths: Sequence[int]) -> Tensor:
+        ops = self.blocks[index]
+        assert isinstance(ops, nn.ModuleList)
+        if isinstance(path, int):
+            if path == len(ops):
+                return x  # skip as an op
+            return ops[path](x, self._scaled(widths[path]))
+        terms = [
+            (weight, ops[i](x, self._scaled(widths[i])) if i < len(ops) else x)
+            for i, weight in enumerate(path)
+        ]
+        return weighted_sum(terms)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """No gradients of weights inside: for steps of the architecture alone."""
+        parameters = list(self.parameters())
+        try:
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+
+    @torch.no_grad()
+    def order_channels(
+        self, block: int, pick: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Put an op's mid channels, active or not, in order of importance, with their momentum."""
+        op = self.candidate(block, pick)
+        order = torch.argsort(op.importance(), descending=True, stable=True)
+        for parameter, dim in op.channel_parameters():
+            tensors: list[Tensor] = [parameter]
+            if optimizer is not None and parameter in optimizer.state:
+                state = optimizer.state[parameter].values()
+                tensors += [
+                    t for t in state if isinstance(t, Tensor) and t.shape == parameter.shape
+                ]
+            for tensor in tensors:
+                tensor.copy_(tensor.index_select(dim, order))
+
+    def candidate(self, block: int, pick: int) -> SuperMBConv:
+        ops = self.blocks[block]
+        assert isinstance(ops, nn.ModuleList)
+        op = ops[pick]
+        assert isinstance(op, SuperMBConv)
+        return op
+
+    @torch.no_grad()
+    def extract(self, subnet: Subnet, picks: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """The weights of one subnet, named as in `tfnas.blocks.Network`.
+
+        Batch norm has no weights here and so is left out: a network that starts from these keeps
+        its own, at identity.
+
+        Args:
+            picks: the op of every block of the space, for the blocks where two candidates admit
+                the same op.
+
+        Raises:
+            ValueError: if the subnet is not of this space, or the supernet is a proxy with fewer
+                channels than the space.
+        """
+        if self.channel_factor != 1:
+            raise ValueError(
+                f"a supernet with channel_factor={self.channel_factor} has no weights for a subnet "
+                "of full width; search with budget.channel_factor=1 to start training from it"
+            )
+        candidates: list[tuple[SuperMBConv, int]] = []
+        first = 0
+        found = self.space.choices_of(subnet)
+        for stage, ops, row in zip(self.space.stages, subnet.stages, found, strict=True):
+            for b, (op, pick) in enumerate(zip(ops, row, strict=True), first):
+                if picks is not None:
+                    wanted = self.space.blocks[b][picks[b]]
+                    if wanted.op.curve == op.curve and op.c_mid in wanted.widths:
+                        pick = picks[b]
+                candidates.append((self.candidate(b, pick), op.c_mid))
+            first += len(stage.blocks)
+        layers: list[tuple[nn.Module, int]] = [(layer, 0) for layer in self.stem]
+        layers += candidates
+        layers += [(layer, 0) for layer in self.head]
+        state: dict[str, Tensor] = {}
+        for index, (layer, width) in enumerate(layers):
+            prefix = f"layers.{index}."
+            if isinstance(layer, SuperConv):
+                state[f"{prefix}conv.weight"] = layer.conv.weight.clone()
+            elif isinstance(layer, _AtWidth):
+                state |= _mbconv_state(prefix, layer.op, layer.op.mid)
+            elif isinstance(layer, SuperMBConv):
+                state |= _mbconv_state(prefix, layer, width)
+        prefix = f"layers.{len(layers)}."
+        state[f"{prefix}linear.weight"] = self.classifier.weight.clone()
+        state[f"{prefix}linear.bias"] = self.classifier.bias.clone()
+        return state
+
+
+class _AtWidth(nn.Module):
+    """A fixed inverted residual block, run at its full width."""
+
+    def __init__(self, op: SuperMBConv):
+        super().__init__()
+        self.op = op
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x, self.op.mid)
+
+
+def weighted_sum(
+    terms: Iterator[tuple[Tensor, Tensor]] | Sequence[tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Sum of weight * value over (weight, value) pairs."""
+    total: Tensor | None = None
+    for weight, value in terms:
+        total = weight * value if total is None else torch.addcmul(total, weight, value)
+    assert total is not None
+    return total
+
+
+def _mbconv_state(prefix: str, op: SuperMBConv, width: int) -> dict[str, Tensor]:
+    state = {
+        f"{prefix}depthwise.conv.weight": op.depthwise.weight[:width].clone(),
+        f"{prefix}project.conv.weight": op.project.weight[:, :width].clone(),
+    }
+    if op.expand is not None:
+        state[f"{prefix}expand.conv.weight"] = op.expand.weight[:width].clone()
+    if op.se_reduce is not None and op.se_expand is not None:
+        assert op.se_reduce.bias is not None
+        assert op.se_expand.bias is not None
+        state[f"{prefix}se_reduce.weight"] = op.se_reduce.weight[:, :width].clone()
+        state[f"{prefix}se_reduce.bias"] = op.se_reduce.bias.clone()
+        state[f"{prefix}se_expand.weight"] = op.se_expand.weight[:width].clone()
+        state[f"{prefix}se_expand.bias"] = op.se_expand.bias[:width].clone()
+    return state
+
+
+def can_skip(block: Block) -> bool:
+    """Whether a block's shapes admit the identity in its place."""
+    return all(choice.op.residual for choice in block)
