@@ -4,7 +4,7 @@ What is computed is always an argument: paths, depths and widths. `forward` reme
 A narrower width is the leading slice of the wider one once channels stand in order of importance
 (reordering mid channels changes no output), so shrinking, expanding and taking out a subnet are
 slices. BatchNorm is without affine parameters and always uses batch statistics, as in TF-NAS
-(arXiv 2008.05314, section 4.1 and the published code).
+(arXiv 2008.05314 and its published code).
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ Path = int | Tensor
 
 Depth = int | Tensor
 """The depth of one stage: an integer runs so many blocks, a tensor (depths,) weights their sum."""
+
+Gates = Sequence[Tensor | None] | None
+"""For each block, the weights (2,) of running and of skipping it; None: it is run."""
 
 Widths = Sequence[Sequence[int]]
 """For each block, the current mid width of each of its candidate ops."""
@@ -77,7 +80,7 @@ class SuperMBConv(nn.Module):
         return x + y if op.residual else y
 
     def importance(self) -> Tensor:
-        """L1 norm of each mid channel's depthwise weights, (mid,) (TF-NAS, section 3.4)."""
+        """L1 norm of each mid channel's depthwise weights, (mid,) (TF-NAS, width level)."""
         return self.depthwise.weight.detach().abs().sum(dim=(1, 2, 3))
 
     def channel_parameters(self) -> Iterator[tuple[Tensor, int]]:
@@ -139,7 +142,12 @@ class Supernet(nn.Module):
         return tuple(tuple(choice.op.c_mid for choice in block) for block in self.space.blocks)
 
     def forward(
-        self, x: Tensor, paths: Sequence[Path], depths: Sequence[Depth], widths: Widths
+        self,
+        x: Tensor,
+        paths: Sequence[Path],
+        depths: Sequence[Depth],
+        widths: Widths,
+        gates: Gates = None,
     ) -> Tensor:
         """Logits (N, classes).
 
@@ -147,13 +155,19 @@ class Supernet(nn.Module):
             x: (N, in_channels, R, R).
             paths: one for each block of the space.
             depths: one for each stage. A tensor holds the weights of the stage's outputs at each
-                of its admissible depths (sink-connecting, TF-NAS section 3.3).
+                of its admissible depths (sink-connecting, TF-NAS, depth level).
             widths: see `Widths`.
+            gates: see `Gates`.
         """
-        return self.body(self.stem(x), paths, depths, widths)
+        return self.body(self.stem(x), paths, depths, widths, gates)
 
     def body(
-        self, h: Tensor, paths: Sequence[Path], depths: Sequence[Depth], widths: Widths
+        self,
+        h: Tensor,
+        paths: Sequence[Path],
+        depths: Sequence[Depth],
+        widths: Widths,
+        gates: Gates = None,
     ) -> Tensor:
         """As `forward` from the stem's output on, which several paths may share."""
         first = 0
@@ -161,7 +175,9 @@ class Supernet(nn.Module):
             last = len(stage.blocks) if isinstance(depth, Tensor) else depth
             outputs = []
             for b in range(first, first + last):
-                h = self._block(b, h, paths[b], widths[b])
+                y = self._block(b, h, paths[b], widths[b])
+                gate = None if gates is None else gates[b]
+                h = y if gate is None else weighted_sum([(gate[0], y), (gate[1], h)])
                 outputs.append(h)
             if isinstance(depth, Tensor):
                 mixed = zip(depth, outputs[stage.min_depth - 1 :], strict=True)

@@ -7,14 +7,17 @@ from importlib import import_module
 from tfnas.strategies.contract import Strategy
 
 STRATEGIES = {
-    "tfnas": "TFNAS",
+    "tfnas": "tfnas.TFNAS",
+    "random": "random_search.Random",
+    "spos": "spos.SPOS",
 }
-"""Name (that of its file and of its YAML in conf/strategy/) -> class."""
+"""Name (that of its YAML in conf/strategy/) -> file and class."""
 
 
 def strategy_class(name: str) -> type[Strategy]:
     """Raises LookupError, with the known names, for an unknown one. Imports torch."""
     if name not in STRATEGIES:
         raise LookupError(f"strategy={name!r}: expected one of {', '.join(STRATEGIES)}")
-    found: type[Strategy] = getattr(import_module(f"tfnas.strategies.{name}"), STRATEGIES[name])
+    module, cls = STRATEGIES[name].split(".")
+    found: type[Strategy] = getattr(import_module(f"tfnas.strategies.{module}"), cls)
     return found

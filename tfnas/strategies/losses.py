@@ -11,7 +11,7 @@ LatencyLoss = Callable[[Tensor, Tensor, float, float], Tensor]
 
 
 def relative(ce: Tensor, ms: Tensor, target_ms: float, weight: float) -> Tensor:
-    """CE + weight * |LAT / target - 1| (TF-NAS, arXiv 2008.05314, equation 3)."""
+    """CE + weight * |LAT / target - 1| (TF-NAS, arXiv 2008.05314)."""
     return ce + weight * (ms / target_ms - 1).abs()
 
 

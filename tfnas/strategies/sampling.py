@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tfnas.space import SearchSpace
+from tfnas.supernet import Depth, Gates
 from tfnas.table import LatencyTable
 
 FIRST_PATHS = ("gumbel", "uniform")
@@ -31,7 +32,7 @@ def first_path(kind: str, alphas: Sequence[Tensor], generator: torch.Generator) 
     """An op for every block, from the op probabilities or uniformly.
 
     The argmax of log-probabilities plus Gumbel noise is a sample of the probabilities, whatever the
-    temperature (TF-NAS, section 3.2).
+    temperature (TF-NAS, operation level).
     """
     if kind == "uniform":
         return [_randrange(len(alpha), generator) for alpha in alphas]
@@ -41,7 +42,7 @@ def first_path(kind: str, alphas: Sequence[Tensor], generator: torch.Generator) 
 def second_path(
     kind: str, first: Sequence[int], alphas: Sequence[Tensor], generator: torch.Generator
 ) -> list[int]:
-    """Another op for every block, never the first path's (TF-NAS, section 3.2 and table 4)."""
+    """Another op for every block, never the first path's (TF-NAS, operation level)."""
     path = []
     for taken, alpha in zip(first, alphas, strict=True):
         rest = [i for i in range(len(alpha)) if i != taken]
@@ -82,19 +83,28 @@ def expected_ms(
     space: SearchSpace,
     fixed_ms: float,
     mix: Sequence[Tensor],
-    sinks: Sequence[Tensor],
+    depths: Sequence[Depth],
     op_ms: Sequence[Tensor],
+    gates: Gates = None,
 ) -> Tensor:
-    """Expected latency in ms, a scalar (TF-NAS, section 3.3).
+    """Expected latency in ms, a scalar (TF-NAS, depth level).
 
     Within a block the ops' latencies are weighted by `mix` (ops,); a stage cut after d blocks costs
-    the sum of its first d, and these sums are weighted by `sinks` (depths,).
+    the sum of its first d, and these sums are weighted by `depths` (depths,). Where skip is an op,
+    it is the last and costs nothing.
     """
     total = torch.tensor(fixed_ms)
     first = 0
-    for stage, sink in zip(space.stages, sinks, strict=True):
-        blocks = range(first, first + len(stage.blocks))
-        cumulative = torch.stack([mix[b] @ op_ms[b] for b in blocks]).cumsum(0)  # (blocks,)
-        total = total + sink @ cumulative[stage.min_depth - 1 :]
+    for stage, depth in zip(space.stages, depths, strict=True):
+        costs = []
+        for b in range(first, first + len(stage.blocks)):
+            cost = mix[b][: len(op_ms[b])] @ op_ms[b]
+            gate = None if gates is None else gates[b]
+            costs.append(cost if gate is None else gate[0] * cost)
+        cumulative = torch.stack(costs).cumsum(0)  # (blocks,)
+        if isinstance(depth, Tensor):
+            total = total + depth @ cumulative[stage.min_depth - 1 :]
+        else:
+            total = total + cumulative[depth - 1]
         first += len(stage.blocks)
     return total

@@ -1,8 +1,8 @@
 """TF-NAS: three freedoms of latency-constrained differentiable search (arXiv 2008.05314).
 
-- operation: bi-sampling trains two paths a step, so that no op starves (section 3.2);
-- depth: sink-connecting mixes the outputs of a stage's blocks by softmax(beta) (section 3.3);
-- width: elasticity-scaling scales the derived net's mid widths to the target (section 3.4).
+- operation: bi-sampling trains two paths a step, so that no op starves;
+- depth: sink-connecting mixes the outputs of a stage's blocks by softmax(beta);
+- width: elasticity-scaling scales the derived net's mid widths to the target.
 
 Alphas and betas live on the CPU whatever the device: sampling needs no synchronization then.
 """
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tfnas.derive import Architecture, argmax, derive_constrained, derive_greedy
+from tfnas.derive import argmax, derive_constrained, derive_greedy
 from tfnas.strategies.contract import EpochRecord, Found, Progress, Task
+from tfnas.strategies.depth import DEPTHS, DepthSearch, on_device
 from tfnas.strategies.losses import LATENCY_LOSSES
 from tfnas.strategies.sampling import (
     FIRST_PATHS,
@@ -41,6 +42,7 @@ from tfnas.strategies.training import (
 )
 
 PAPER_ARCH_EPOCHS = 80
+WIDTHS = ("greedy", "constrained", "fixed")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class TFNAS:
 
     first_path: str  # gumbel | uniform
     second_path: str  # random | none | gumbel | max | min
-    width: str  # greedy | fixed: what happens to widths after each epoch
+    depth: str  # sink | skip_op | separated_skip | fixed
+    width: str  # greedy | constrained | fixed: what happens to widths after each epoch
     latency_loss: str  # see tfnas/strategies/losses.py
     latency_weight: float
     temperature: float  # of the soft Gumbel weights, at the start
@@ -68,7 +71,8 @@ class TFNAS:
         choices = {
             "first_path": FIRST_PATHS,
             "second_path": SECOND_PATHS,
-            "width": ("greedy", "fixed"),
+            "depth": DEPTHS,
+            "width": WIDTHS,
             "latency_loss": tuple(LATENCY_LOSSES),
         }
         for name, known in choices.items():
@@ -89,8 +93,9 @@ class TFNAS:
         generator = torch.Generator().manual_seed(task.seed)
         net = new_supernet(space, budget.channel_factor, task.seed, task.device)
         widths = [list(row) for row in net.initial_widths()]
-        alphas = [log_uniform(len(block)) for block in space.blocks]
-        betas = [log_uniform(len(stage.depths)) for stage in space.stages]
+        depth = DepthSearch(space, self.depth)
+        alphas = [log_uniform(depth.ops(b)) for b in range(len(space.blocks))]
+        betas = depth.betas()
         weights_sgd = torch.optim.SGD(
             net.parameters(), self.weight_lr, self.weight_momentum, weight_decay=self.weight_decay
         )
@@ -112,7 +117,7 @@ class TFNAS:
             lr = self.weight_lr * (1 + np.cos(np.pi * epoch / budget.epochs)) / 2
             weights_sgd.param_groups[0]["lr"] = lr
             op_ms = op_latencies(space, table, widths)
-            sampled = [[0] * len(block) for block in space.blocks]
+            sampled = [[0] * len(alpha) for alpha in alphas]
             meter, arch_meter = Meter(task.device), Meter(task.device)
 
             for index, (x, y) in enumerate(task.train.epoch(epoch)):
@@ -121,9 +126,11 @@ class TFNAS:
                 if not warm_up and self.second_path != "none":
                     paths.append(second_path(self.second_path, paths[0], alphas, generator))
                 count(sampled, paths)
-                depths = [beta.detach().softmax(0).to(task.device) for beta in betas]
+                with torch.no_grad():  # weight steps give no gradient to betas
+                    depths = on_device(depth.depths(betas), task.device)
+                    gates = depth.gates(betas)
                 stem = net.stem(x)  # shared by both paths
-                logits = [net.body(stem, path, depths, widths) for path in paths]
+                logits = [net.body(stem, path, depths, widths, gates) for path in paths]
                 loss = torch.stack([F.cross_entropy(out, y) for out in logits]).sum()
                 weights_sgd.zero_grad(set_to_none=True)
                 loss.backward()
@@ -139,16 +146,17 @@ class TFNAS:
                         batch = next(held_out)
                     x, y = batch[0].to(task.device), batch[1].to(task.device)
                     mix = [gumbel_softmax(alpha, temperature, generator) for alpha in alphas]
-                    sinks = [beta.softmax(0) for beta in betas]
+                    sinks, gates = depth.depths(betas), depth.gates(betas)
                     with net.frozen():
                         out = net(
                             x,
                             [m.to(task.device) for m in mix],
-                            [s.to(task.device) for s in sinks],
+                            on_device(sinks, task.device),
                             widths,
+                            gates,
                         )
                         ce = F.cross_entropy(out, y)
-                        ms = expected_ms(space, table.fixed_ms(space), mix, sinks, op_ms)
+                        ms = expected_ms(space, table.fixed_ms(space), mix, sinks, op_ms, gates)
                         loss = LATENCY_LOSSES[self.latency_loss](
                             ce, ms.to(task.device), target_ms, self.latency_weight
                         )
@@ -163,18 +171,14 @@ class TFNAS:
                 step = epoch * len(task.train) + index + 1
                 yield Progress(step, steps, epoch)
 
-            arch = Architecture(
-                tuple(a.detach().double().numpy() for a in alphas),
-                tuple(b.detach().double().numpy() for b in betas),
-                tuple(tuple(row) for row in widths),
-            )
+            arch, order = depth.architecture(alphas, betas, widths)
+            at_place = [widths[block] for block in order]  # rows shared with `widths`
             depths_now, picks = argmax(space, arch)
-            derived_ms = scaled_ms = path_ms(space, table, depths_now, picks, widths)
+            derived_ms = scaled_ms = path_ms(space, table, depths_now, picks, at_place)
             if not warm_up:
                 temperature *= cooling
-                if self.width == "greedy":
-                    rescale(net, table, depths_now, picks, widths, target_ms, weights_sgd)
-                    scaled_ms = path_ms(space, table, depths_now, picks, widths)
+                rescale(self.width, net, task.constraints, arch, order, widths, weights_sgd)
+                scaled_ms = path_ms(space, table, depths_now, picks, at_place)
             yield Progress(
                 step,
                 steps,
@@ -197,9 +201,9 @@ class TFNAS:
                 ),
             )
 
-        arch = Architecture(arch.alphas, arch.betas, tuple(tuple(row) for row in widths))
+        arch, order = depth.architecture(alphas, betas, widths)
         if task.derive == "greedy":
             derived = derive_greedy(space, arch, task.constraints[0])
         else:
             derived = derive_constrained(space, arch, task.constraints)
-        yield Found(derived, arch, weights_of(net, derived.picks))
+        yield Found(derived, arch, weights_of(net, derived.picks, order))

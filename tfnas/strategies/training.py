@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from tfnas.derive import scale_widths
+from tfnas.derive import Architecture, Constraint, argmax, derive_constrained, scale_widths
 from tfnas.space import SearchSpace, Subnet
 from tfnas.supernet import Supernet
 from tfnas.table import LatencyTable
@@ -70,34 +70,48 @@ def path_ms(
 
 
 def rescale(
+    kind: str,
     net: Supernet,
-    table: LatencyTable,
-    depths: Sequence[int],
-    picks: Sequence[int],
+    constraints: Sequence[Constraint],
+    arch: Architecture,
+    order: Sequence[int],
     widths: list[list[int]],
-    target_ms: float,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Elasticity-scaling of the derived net, in place (TF-NAS, section 3.4).
+    """Scale the widths of the argmax net to the target, in place (TF-NAS, width level).
 
     Only ops of kept blocks change width; those that do pick their channels anew.
+
+    Args:
+        kind: greedy, constrained (the same, then on to the exact target) or fixed.
+        arch, order: see `DepthSearch.architecture`.
+        widths: of every block and op of the supernet.
     """
-    current = [row[pick] for row, pick in zip(widths, picks, strict=True)]
-    scaled = scale_widths(net.space, table, depths, picks, current, target_ms)
-    for block, (pick, old, new) in enumerate(zip(picks, current, scaled, strict=True)):
-        if new != old:
+    if kind == "fixed":
+        return
+    space, constraint = net.space, constraints[0]
+    depths, picks = argmax(space, arch)
+    current = [row[pick] for row, pick in zip(arch.widths, picks, strict=True)]
+    scaled = scale_widths(space, constraint.table, depths, picks, current, constraint.target_ms)
+    if kind == "constrained":
+        derived = derive_constrained(space, arch, constraints)
+        if (derived.depths, derived.picks) == (depths, picks):
+            scaled = derived.widths
+    for place, block in enumerate(order):
+        pick, new = picks[place], scaled[place]
+        if new != current[place]:
             net.order_channels(block, pick, optimizer)
             widths[block][pick] = new
 
 
 def weights_of(
-    net: Supernet, picks: Sequence[int]
+    net: Supernet, picks: Sequence[int], order: Sequence[int]
 ) -> Callable[[Subnet], Mapping[str, Tensor]] | None:
     """What takes a subnet's weights out of the supernet, most important channels first.
 
-    None for a proxy with fewer channels.
+    None for a proxy with fewer channels, and where blocks were skipped in the middle of a stage.
     """
-    if net.channel_factor != 1:
+    if net.channel_factor != 1 or list(order) != sorted(order):
         return None
 
     def extract(subnet: Subnet) -> dict[str, Tensor]:

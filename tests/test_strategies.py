@@ -1,0 +1,213 @@
+"""Every strategy through the one contract."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from tests.spaces import load_space, macs_table
+from tfnas import data
+from tfnas.config import conf_path
+from tfnas.derive import Constraint, argmax, feasible_ms
+from tfnas.space import SearchSpace
+from tfnas.strategies import STRATEGIES, strategy_class
+from tfnas.strategies.contract import Budget, EpochRecord, Found, Progress, Strategy, Task
+from tfnas.strategies.depth import DEPTHS, DepthSearch
+
+SMALL = {
+    "random": {"subnets": 5, "score_images": 64},
+    "spos": {"population": 4, "generations": 3, "parents": 3, "score_images": 64},
+}
+
+
+def values(group: str, name: str) -> dict:
+    loaded = OmegaConf.to_container(OmegaConf.load(Path(conf_path()) / group / f"{name}.yaml"))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def make(name: str, **knobs: object) -> Strategy:
+    given = {k: v for k, v in values("strategy", name).items() if k != "name"}
+    cls = strategy_class(name)
+    typed = OmegaConf.merge(OmegaConf.structured(cls), given, SMALL.get(name, {}), knobs)
+    strategy = cls(**{str(k): v for k, v in typed.items()})
+    strategy.check()
+    return strategy
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    space = load_space("tiny")
+    table = macs_table(space)
+    low, high = feasible_ms(space, table)
+    dataset = data.load("fashion_mnist", root="shipped", max_train=400)
+    train, held_out = data.stratified_split(dataset.train.labels, 0.8, 0)
+
+    def batches(indices: np.ndarray, augment: bool) -> data.Batches:
+        return data.Batches(
+            dataset.train, indices, batch=32, size=16, mean=dataset.mean, std=dataset.std,
+            seed=0, augment=augment, shuffle=True, drop_last=True,
+        )  # fmt: skip
+
+    return Task(
+        space=space,
+        constraints=(Constraint(table, (low + high) / 2),),
+        train=batches(train, True),
+        held_out=batches(held_out, False),
+        budget=Budget("test", 2, 1, 32, 400, 16, 1.0, 0.2),
+        seed=0,
+        derive="constrained",
+        device=torch.device("cpu"),
+    )
+
+
+def run(strategy: Strategy, task: Task) -> tuple[list[Progress], Found]:
+    *progress, found = strategy.run(task)
+    assert isinstance(found, Found)
+    assert all(isinstance(p, Progress) for p in progress)
+    return progress, found  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_result_is_in_the_space_and_meets_the_target(name: str, task: Task) -> None:
+    progress, found = run(make(name), task)
+    assert found.derived.subnet in task.space
+    assert found.derived.reached
+    constraint = task.constraints[0]
+    assert constraint.met_by(constraint.table.subnet_ms(found.derived.subnet))
+    steps = [p.step for p in progress]
+    assert steps == sorted(steps)
+    assert steps[-1] <= progress[-1].steps
+    records = [p.record for p in progress if p.record is not None]
+    assert [r.epoch for r in records] == [0, 1]
+
+
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_same_seed_same_result(name: str, task: Task) -> None:
+    torch.manual_seed(1)
+    _, one = run(make(name), task)
+    torch.manual_seed(2)
+    _, two = run(make(name), task)
+    assert one.derived == two.derived
+    assert one.scores == two.scores
+    assert one.weights is not None
+    assert two.weights is not None
+    a, b = one.weights(one.derived.subnet), two.weights(two.derived.subnet)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_weights_start_the_subnet(name: str, task: Task) -> None:
+    from tfnas.blocks import Network
+
+    _, found = run(make(name), task)
+    assert found.weights is not None
+    network = Network(found.derived.subnet)
+    missing, unexpected = network.load_state_dict(
+        dict(found.weights(found.derived.subnet)), strict=False
+    )
+    assert not unexpected
+    assert all(".bn." in key for key in missing)
+
+
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_registry_yaml_and_check_agree(name: str) -> None:
+    assert values("strategy", name)["name"] == name
+    knob = "clip"
+    with pytest.raises(ValueError, match=knob):
+        make(name, **{knob: -1.0})
+
+
+def test_unknown_strategy_names_the_known_ones() -> None:
+    with pytest.raises(LookupError, match="tfnas, random, spos"):
+        strategy_class("darts")
+
+
+@pytest.mark.parametrize("second", ["random", "none"])
+def test_sampling_counts(second: str, task: Task) -> None:
+    progress, _ = run(make("tfnas", second_path=second), task)
+    steps = len(task.train)
+    for record, paths in zip(
+        (p.record for p in progress if p.record), (1, 1 if second == "none" else 2), strict=True
+    ):
+        assert all(sum(row) == steps * paths for row in record.sampled)
+        assert all(max(row) <= steps for row in record.sampled)
+
+
+def test_warm_up_leaves_the_architecture_alone(task: Task) -> None:
+    warm = replace(task, budget=replace(task.budget, warmup_epochs=2))
+    progress, found = run(make("tfnas"), warm)
+    assert found.architecture is not None
+    for alpha in found.architecture.alphas:
+        np.testing.assert_allclose(alpha, -np.log(len(alpha)), rtol=1e-6)
+    last = progress[-1].record
+    assert last is not None
+    assert last.temperature is None
+    assert last.derived_ms == last.scaled_ms
+
+
+def test_temperature_ends_where_the_papers_ends(task: Task) -> None:
+    budget = replace(task.budget, epochs=5, warmup_epochs=1)
+    progress, _ = run(make("tfnas"), replace(task, budget=budget))
+    temperatures = [p.record.temperature for p in progress if p.record]
+    assert temperatures[:2] == [None, 5.0]
+    ratio = 0.96 ** (80 / 4)
+    assert temperatures[2:] == pytest.approx([5 * ratio, 5 * ratio**2, 5 * ratio**3])
+
+
+@pytest.mark.parametrize("kind", DEPTHS)
+@pytest.mark.parametrize("width", ["greedy", "constrained", "fixed"])
+def test_every_depth_and_width_choice_searches(kind: str, width: str, task: Task) -> None:
+    progress, found = run(make("tfnas", depth=kind, width=width), task)
+    assert found.derived.reached
+    assert found.derived.subnet in task.space
+    record = progress[-1].record
+    assert isinstance(record, EpochRecord)
+    if width == "fixed":
+        initial = tuple(tuple(c.op.c_mid for c in block) for block in task.space.blocks)
+        assert record.widths == initial
+
+
+def skip_space() -> SearchSpace:
+    return load_space("tfnas")
+
+
+def test_skip_as_an_op_derives_the_blocks_that_are_left() -> None:
+    space = skip_space()
+    depth = DepthSearch(space, "skip_op")
+    alphas = [torch.zeros(depth.ops(b)) for b in range(len(space.blocks))]
+    for b, alpha in enumerate(alphas):
+        alpha[b % 8] = 3.0  # block b prefers op b % 8
+    skipped = [3, 7, 8]  # the middle of stage 2, and two blocks of stage 3
+    for b in skipped:
+        assert depth.ops(b) == 9
+        alphas[b][8] = 9.0
+    widths = [[c.op.c_mid for c in block] for block in space.blocks]
+    arch, order = depth.architecture([a.log_softmax(0) for a in alphas], [], widths)
+    assert order[2:9] == [2, 4, 3, 5, 6, 7, 8]
+    depths, picks = argmax(space, arch)
+    assert depths == (2, 2, 2, 4, 4, 1)
+    assert [picks[i] for i in (2, 3)] == [2, 4]
+    for vector in (*arch.alphas, *arch.betas):
+        assert np.exp(vector).sum() == pytest.approx(1)
+
+
+def test_separated_skip_counts_gates() -> None:
+    space = skip_space()
+    depth = DepthSearch(space, "separated_skip")
+    betas = depth.betas()
+    gates = depth.gates(betas)
+    assert gates is not None
+    blocks = [b for b, gate in enumerate(gates) if gate is not None]
+    assert len(blocks) == 12  # all but the six first blocks of a stage
+    with torch.no_grad():
+        betas[blocks.index(1)].copy_(torch.tensor([0.1, 0.9]).log())
+    alphas = [torch.zeros(8).log_softmax(0) for _ in space.blocks]
+    arch, _ = depth.architecture(alphas, betas, [[c.op.c_mid for c in b] for b in space.blocks])
+    assert argmax(space, arch)[0] == (1, 3, 4, 4, 4, 1)
