@@ -1,0 +1,198 @@
+"""What `tfnas.search` checks before it starts: values, data, device, table, reach.
+
+Everything here raises ValueError or LookupError, with one clear line, for input that can't be used.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from profilers import Profiler, find_table, open_profiler, table_path
+from profilers.build import extremes_ms, is_complete
+from tfnas import config, data
+from tfnas.config import SearchConfig
+from tfnas.data import Dataset
+from tfnas.derive import feasible_ms
+from tfnas.space import SearchSpace, SpaceSpec
+from tfnas.strategies import strategy_class
+from tfnas.strategies.contract import Strategy
+from tfnas.table import LatencyTable
+
+log = logging.getLogger(__name__)
+
+CLEARLY = 0.05  # a target so far outside the measured extremes is refused before profiling
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A search whose input has been checked.
+
+    Attributes:
+        profiler: the device, if it can be reached from here.
+        table: None where it has yet to be measured (or completed) into `table_file`.
+    """
+
+    cfg: SearchConfig
+    spec: SpaceSpec
+    dataset: Dataset
+    strategy: Strategy
+    profiler: Profiler | None
+    table: LatencyTable | None
+    table_file: Path
+
+
+def prepared(cfg: SearchConfig) -> Prepared:
+    """Check all that can be checked before work starts."""
+    config.check_positive(
+        target_ms=cfg.target_ms, tolerance=cfg.tolerance, **{"derive.tol": cfg.derive.tol}
+    )
+    if cfg.loop_minutes < 0:
+        raise ValueError(f"loop_minutes={cfg.loop_minutes}: expected 0 or more")
+    config.check_choice("derive.method", cfg.derive.method, ("constrained", "greedy"))
+    config.check_choice("accelerator", cfg.accelerator, ("auto", "cpu", "cuda"))
+    check_budget(cfg)
+    strategy = make_strategy(cfg.strategy)
+    spec, dataset = load_data(cfg)
+    profiler, table, file = find_device(cfg, spec)
+    if table is not None:
+        check_reachable(cfg.target_ms, table, spec.build(table.device.quantum))
+    elif profiler is not None:
+        check_extremes(cfg.target_ms, profiler, spec.build(profiler.device.quantum))
+    return Prepared(cfg, spec, dataset, strategy, profiler, table, file)
+
+
+def check_budget(cfg: SearchConfig) -> None:
+    b = cfg.budget
+    config.check_positive(**{"budget.epochs": b.epochs, "budget.batch_size": b.batch_size})
+    config.check_positive(**{"budget.resolution": b.resolution})
+    if not 0 <= b.warmup_epochs <= b.epochs:
+        raise ValueError(
+            f"budget.warmup_epochs={b.warmup_epochs}: expected 0 to budget.epochs={b.epochs}"
+        )
+    if b.batch_size < 2:
+        raise ValueError("budget.batch_size=1: batch norm needs 2 images or more")
+    if not 0 < b.channel_factor <= 1:
+        raise ValueError(f"budget.channel_factor={b.channel_factor}: expected above 0, at most 1")
+    if not 0 < b.arch_fraction < 1:
+        raise ValueError(f"budget.arch_fraction={b.arch_fraction}: expected between 0 and 1")
+
+
+def make_strategy(values: Mapping[str, Any]) -> Strategy:
+    """The strategy of conf/strategy/ with its knobs checked."""
+    knobs = {key: value for key, value in values.items() if key != "name"}
+    cls = strategy_class(str(values["name"]))
+    typed = OmegaConf.merge(OmegaConf.structured(cls), knobs)  # checks names and types
+    strategy = cls(**{str(k): v for k, v in typed.items()})
+    strategy.check()
+    return strategy
+
+
+def load_data(cfg: SearchConfig) -> tuple[SpaceSpec, Dataset]:
+    """The data set, and the space with its number of classes."""
+    d = cfg.data
+    limits = [n for n in (d.max_train, cfg.budget.max_train) if n is not None]
+    dataset = data.load(
+        d.name,
+        root=d.root,
+        train_list=d.train_list,
+        test_list=d.test_list,
+        max_train=min(limits, default=None),
+    )
+    classes = cfg.space.classes
+    if classes is not None and classes != len(dataset.classes):
+        raise ValueError(
+            f"the space has classes={classes}, the data {d.name} has {len(dataset.classes)}; "
+            "leave out space.classes and data.classes to take those of the data"
+        )
+    return replace(cfg.space, classes=len(dataset.classes)), dataset
+
+
+def find_device(
+    cfg: SearchConfig, spec: SpaceSpec
+) -> tuple[Profiler | None, LatencyTable | None, Path]:
+    """The device if it can be reached, its table if there is one, and the table's file.
+
+    `table=FILE` is obeyed: it defines device, batch, precision and threads of the run.
+    """
+    if cfg.table is not None:
+        file = Path(cfg.table)
+        table = LatencyTable.load(file)
+        table.check(spec.build(table.device.quantum))
+        return reach(table), table, file
+    profiler = open_profiler(
+        cfg.device.kind,
+        backend=cfg.device.backend,
+        threads=cfg.threads,
+        batch=cfg.batch,
+        precision=cfg.precision,
+    )
+    found = find_table(profiler.device)
+    if found is None:
+        return profiler, None, table_path(profiler.device)
+    table = LatencyTable.load(found)
+    if not is_complete(table, spec):
+        return profiler, None, found  # to be completed
+    table.check(spec.build(table.device.quantum))
+    return profiler, table, found
+
+
+def reach(table: LatencyTable) -> Profiler | None:
+    """The profiler of a table's device, if that device is the one at hand."""
+    device = table.device
+    try:
+        profiler = open_profiler(
+            device.kind,
+            backend=device.backend,
+            threads=device.threads,
+            batch=device.batch,
+            precision=device.precision,
+        )
+    except (LookupError, ValueError) as error:
+        log.info("the table's device can't be reached from here: %s", error)
+        return None
+    if profiler.device.fingerprint != device.fingerprint:
+        log.info(
+            "the table is of another device (%s) than this one (%s): nothing will be measured",
+            device.name,
+            profiler.device.name,
+        )
+        return None
+    return profiler
+
+
+def check_reachable(target_ms: float, table: LatencyTable, space: SearchSpace) -> None:
+    """Say what is reachable; raises ValueError, with the nearest target, for what is not."""
+    low, high = feasible_ms(space, table)
+    log.info("reachable on this table: %.3g to %.4g ms", low, high)
+    if not low <= target_ms <= high:
+        raise ValueError(unreachable(target_ms, low, high, space))
+
+
+def unreachable(target_ms: float, low: float, high: float, space: SearchSpace) -> str:
+    # Rounded inwards, so that the advice is itself reachable.
+    low, high = math.ceil(low * 100) / 100, math.floor(high * 100) / 100
+    nearest = low if target_ms < low else high
+    return (
+        f"target_ms={target_ms:g} is out of reach: the nets of space={space.name} take {low:g} to "
+        f"{high:g} ms on this device; the nearest is target_ms={nearest:g}"
+    )
+
+
+def check_extremes(target_ms: float, profiler: Profiler, space: SearchSpace) -> None:
+    """Without a table yet: measure the smallest and the largest net, in seconds.
+
+    Raises:
+        ValueError: if the target is clearly out of reach.
+    """
+    log.info("no table for %s yet; measuring its smallest and largest net", profiler.device.name)
+    low, high = extremes_ms(profiler, space)
+    log.info("roughly reachable: %.3g to %.4g ms", low, high)
+    if not low * (1 - CLEARLY) <= target_ms <= high * (1 + CLEARLY):
+        raise ValueError(unreachable(target_ms, low, high, space))

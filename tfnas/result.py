@@ -1,0 +1,104 @@
+"""What a run of `tfnas.search` ends with: result.json."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tfnas import __version__
+from tfnas.table import write_atomically
+
+
+@dataclass(frozen=True)
+class RawSamples:
+    """Wall times of single runs, as they were."""
+
+    min: float  # ms
+    median: float  # ms
+
+
+@dataclass(frozen=True)
+class Result:
+    """The fields of result.json; scripts rely on their names.
+
+    Attributes:
+        table_ms: what the table says of the net, ms.
+        measured_ms, measured_ci_ms, measured_raw_ms: of the exported net, in a fresh process; None
+            where the device can't be reached from this host (`verified` is then false).
+        feasible_ms: the smallest and the largest net of the space on this table.
+        tolerance: fraction of the target.
+        reached: the derived net met the target on the table.
+        log_prob, argmax_log_prob: of the derived net, and of the most probable one.
+        overhead_from_table: stem, head and classifier are the table's one figure, whatever the
+            number of classes.
+        loop: what the closed loop on the device measured, step by step.
+        noisy: why the measured interval deserves doubt, if it does.
+        seconds: wall seconds by stage, at least of profile, search, derive, verify.
+    """
+
+    target_ms: float
+    table_ms: float
+    measured_ms: float | None
+    measured_ci_ms: tuple[float, float] | None
+    measured_raw_ms: RawSamples | None
+    feasible_ms: tuple[float, float]
+    device: str
+    table: str
+    space: str
+    strategy: str
+    seed: int
+    verified: bool
+    tolerance: float
+    at_most: bool
+    within: bool
+    reached: bool
+    log_prob: float
+    argmax_log_prob: float
+    resolution: int
+    classes: int
+    macs: int
+    batch: int
+    threads: int
+    precision: str
+    data: str
+    budget: Mapping[str, Any]
+    overhead_from_table: bool
+    noisy: str | None
+    loop: list[dict[str, Any]] | None
+    scores: Mapping[str, float]
+    versions: Mapping[str, str]
+    seconds: Mapping[str, float]
+
+    @property
+    def gap(self) -> float:
+        """Of the measured latency to the target, signed, as a fraction; else of the table's."""
+        return self.last_ms / self.target_ms - 1
+
+    @property
+    def last_ms(self) -> float:
+        return self.table_ms if self.measured_ms is None else self.measured_ms
+
+    def save(self, path: Path) -> None:
+        write_atomically(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+
+
+def within_tolerance(ms: float, target_ms: float, tolerance: float, at_most: bool) -> bool:
+    """Whether a point estimate is inside the tolerance; any lower one is where `at_most`."""
+    gap = ms / target_ms - 1
+    return gap <= tolerance and (at_most or gap >= -tolerance)
+
+
+def versions() -> dict[str, str]:
+    """Of what shapes a result."""
+    found = {"python": platform.python_version(), "tfnas": __version__}
+    for name in ("torch", "onnx", "onnxruntime", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
