@@ -1,0 +1,131 @@
+"""Every YAML composes, and what is wrong in a command line is one line and exit 2."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from tfnas import config
+from tfnas.config import conf_path
+
+SCHEMAS = {
+    "search": config.SearchConfig,
+    "profilers": config.ProfilersConfig,
+    "verify": config.VerifierConfig,
+    "card": config.CardConfig,
+    "train": config.TrainConfig,
+    "export": config.ExportConfig,
+}
+GROUPS = {
+    group: sorted(p.stem for p in (conf_path() / group).glob("*.yaml"))
+    for group in ("space", "data", "strategy", "budget", "derive", "profile", "verify", "device")
+}
+REQUIRED = ["target_ms=8", "onnx=model.onnx", "subnet=subnet.json"]
+
+
+def composed(name: str, *overrides: str) -> object:
+    ConfigStore.instance().store(name=f"{name}_schema", node=SCHEMAS[name])
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_path()), version_base="1.3"):
+        cfg = compose(name, overrides=list(overrides))
+    return OmegaConf.to_object(cfg)
+
+
+def required(name: str) -> list[str]:
+    fields = SCHEMAS[name].__dataclass_fields__
+    return [r for r in REQUIRED if r.partition("=")[0] in fields]
+
+
+@pytest.mark.parametrize("name", list(SCHEMAS))
+def test_every_entry_point_composes_to_its_dataclass(name: str) -> None:
+    assert isinstance(composed(name, *required(name)), SCHEMAS[name])
+
+
+@pytest.mark.parametrize(
+    ("group", "option"), [(group, name) for group, names in GROUPS.items() for name in names]
+)
+def test_every_option_of_every_group_composes(group: str, option: str) -> None:
+    cfg = composed("search", "target_ms=8", f"{group}={option}")
+    assert isinstance(cfg, config.SearchConfig)
+
+
+@pytest.mark.parametrize("recipe", sorted(p.stem for p in (conf_path() / "recipe").glob("*.yaml")))
+def test_every_recipe_composes(recipe: str) -> None:
+    cfg = composed("train", "subnet=x.json", f"recipe={recipe}")
+    assert isinstance(cfg, config.TrainConfig)
+    assert cfg.recipe.name == recipe
+
+
+def test_first_line_of_every_yaml_is_a_comment() -> None:
+    for path in conf_path().rglob("*.yaml"):
+        assert path.read_text().startswith("#"), path
+
+
+def search(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tfnas.search", *overrides, f"hydra.run.dir={cwd}/run"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["target_ms=8", "targt=3"], "targt"),
+        (["target_ms=fast"], "target_ms"),
+        ([], "target_ms"),
+        (["target_ms=8", "space=mars"], "space"),
+        (["target_ms=-1"], "target_ms=-1"),
+        (["target_ms=8", "tolerance=0"], "tolerance=0"),
+        (["target_ms=8", "strategy.clip=x"], "clip"),
+        (["target_ms=8", "strategy.depth=deep"], "sink"),
+        (["target_ms=8", "budget.batch_size=1"], "batch"),
+        (["target_ms=8", "budget.warmup_epochs=99"], "warmup_epochs=99"),
+        (["target_ms=8", "derive.method=guess"], "constrained"),
+        (["target_ms=8", "data=folder"], "root"),
+        (["target_ms=8", "data=folder", "data.root=/nowhere"], "/nowhere"),
+        (["target_ms=8", "data.root=shipped", "space.classes=7"], "classes=7"),
+        (["target_ms=8", "table=/nowhere.json"], "/nowhere.json"),
+        (["target_ms=8", "data.root=shipped", "accelerator=tpu"], "cuda"),
+    ],
+)
+def test_unusable_input_is_one_line_and_exit_2(
+    overrides: list[str], told: str, tmp_path: Path
+) -> None:
+    done = search(*overrides, cwd=tmp_path)
+    text = done.stdout + done.stderr
+    assert done.returncode == config.UNUSABLE_INPUT, text
+    assert told in text
+    assert "Traceback" not in text
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_override_survives_hard_paths(tmp_path: Path) -> None:
+    hard = tmp_path / "it's a = b, {c} $d"
+    hard.mkdir()
+    done = search("target_ms=8", config.override("table", hard / "none.json"), cwd=tmp_path)
+    assert str(hard) in done.stdout + done.stderr
+    assert done.returncode == config.UNUSABLE_INPUT
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, tfnas; heavy = {'torch', 'onnx', 'onnxruntime', 'tensorrt', 'pynvml'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_space_table_and_derive_do_not_import_torch() -> None:
+    code = (
+        "import sys, tfnas.space, tfnas.table, tfnas.derive, tfnas.config;"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,237 @@
+"""The whole path on a tiny space, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from tests.spaces import load_space, macs_table
+from tfnas import config
+from tfnas.derive import feasible_ms
+from tfnas.result import within_tolerance
+from tfnas.space import Subnet
+from tfnas.table import LatencyTable
+
+FAST = [
+    "space=tiny",
+    "budget=test",
+    "profile=test",
+    "verify=test",
+    "data.root=shipped",
+    "loop_minutes=0.05",
+]
+
+
+def run(module: str, *overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *overrides]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=300, cwd=cwd
+    )
+
+
+@pytest.fixture(scope="module")
+def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real, coarse table of this machine for the tiny space."""
+    folder = tmp_path_factory.mktemp("tables")
+    file = folder / "here.json"
+    done = run(
+        "profilers", "space=tiny", "profile=test", "data.root=shipped",
+        config.override("table", file), cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == config.DONE, done.stdout + done.stderr
+    return file
+
+
+def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> None:
+    table = LatencyTable.load(table_file)
+    space = load_space("tiny", quantum=table.device.quantum)
+    low, high = feasible_ms(space, table)
+    target_ms = round((low + high) / 2, 4)
+    out = tmp_path / "run"
+    # A busy machine and some seconds of measuring: what is tested is the path, not the figure.
+    done = run(
+        "tfnas.search", *FAST, f"target_ms={target_ms}", "tolerance=0.5",
+        config.override("table", table_file), config.override("hydra.run.dir", out), cwd=tmp_path,
+    )  # fmt: skip
+    text = done.stdout + done.stderr
+    assert done.returncode == config.DONE, text
+    for told in ("reachable", "target", "measured", "left", "next:"):
+        assert told in text
+
+    result = json.loads((out / "result.json").read_text())
+    subnet = Subnet.load(out / "subnet.json")
+    assert subnet in space
+    assert result["verified"] is True
+    assert result["target_ms"] == target_ms
+    assert result["table_ms"] == pytest.approx(table.subnet_ms(subnet))
+    assert result["measured_ci_ms"][0] < result["measured_ms"] < result["measured_ci_ms"][1]
+    assert result["measured_raw_ms"]["min"] <= result["measured_raw_ms"]["median"]
+    assert result["feasible_ms"] == pytest.approx([low, high])
+    assert {"profile", "search", "derive", "verify"} <= set(result["seconds"])
+    assert within_tolerance(result["measured_ms"], target_ms, 0.5, False)
+
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in history] == [0, 1]
+
+    train = run(
+        "tfnas.train", config.override("subnet", out / "subnet.json"), "data.root=shipped",
+        "recipe=test", config.override("weights", out / "supernet_weights.safetensors"),
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert train.returncode == config.DONE, train.stdout + train.stderr
+    export = run(
+        "tfnas.export", config.override("subnet", out / "subnet.json"), "batch=null",
+        config.override("weights", out / "weights.safetensors"), cwd=tmp_path,
+    )  # fmt: skip
+    assert export.returncode == config.DONE, export.stdout + export.stderr
+    model = onnx.load(out / "model.onnx")
+    properties = {p.key: p.value for p in model.metadata_props}
+    assert properties["target_ms"] == str(target_ms)
+    session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
+    logits = session.run(None, {"input": np.zeros((3, 3, 32, 32), np.float32)})[0]
+    assert logits.shape == (3, 10)
+
+    verify = run(
+        "profilers.verify", config.override("onnx", out / "model.onnx"), f"target_ms={target_ms}",
+        "tolerance=0.5", "verify=test", cwd=tmp_path,
+    )  # fmt: skip
+    assert verify.returncode == config.DONE, verify.stdout + verify.stderr
+
+
+def test_a_table_of_another_device_is_obeyed_and_not_verified(tmp_path: Path) -> None:
+    space = load_space("tiny")
+    file = tmp_path / "elsewhere.json"
+    table = macs_table(space)
+    table.save(file)
+    low, high = feasible_ms(space, table)
+    out = tmp_path / "run"
+    target_ms = round((low + high) / 2, 4)
+    done = run(
+        "tfnas.search", *FAST, f"target_ms={target_ms}", config.override("table", file),
+        config.override("hydra.run.dir", out), cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == config.DONE, done.stdout + done.stderr
+    result = json.loads((out / "result.json").read_text())
+    assert result["verified"] is False
+    assert result["measured_ms"] is None
+    assert result["measured_ci_ms"] is None
+    assert abs(result["table_ms"] / target_ms - 1) <= 5e-4
+
+
+def test_target_out_of_reach_names_the_nearest(tmp_path: Path) -> None:
+    space = load_space("tiny")
+    file = tmp_path / "elsewhere.json"
+    table = macs_table(space)
+    table.save(file)
+    _, high = feasible_ms(space, table)
+    done = run("tfnas.search", *FAST, "target_ms=99", config.override("table", file), cwd=tmp_path)
+    assert done.returncode == config.UNUSABLE_INPUT
+    assert "out of reach" in done.stdout
+    nearest = float(done.stdout.rsplit("target_ms=", 1)[1].split()[0])
+    assert nearest <= high
+    assert nearest == pytest.approx(high, rel=0.15)
+
+
+@pytest.mark.parametrize("spoil", ["truncated", "uncovered", "negative"])
+def test_unusable_tables_are_refused(spoil: str, tmp_path: Path) -> None:
+    space = load_space("tiny")
+    file = tmp_path / "bad.json"
+    table = macs_table(space)
+    if spoil == "uncovered":
+        table = replace(table, rows=dict(list(table.rows.items())[:5]))
+    if spoil == "negative":
+        op, row = next(iter(table.rows.items()))
+        table = table.with_rows({op: replace(row, median_ms=-1.0)})
+    table.save(file)
+    if spoil == "truncated":
+        file.write_text(file.read_text()[:1000])
+    done = run(
+        "tfnas.search", *FAST, "target_ms=0.05", config.override("table", file), cwd=tmp_path
+    )
+    assert done.returncode == config.UNUSABLE_INPUT, done.stdout + done.stderr
+    assert str(file) in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_greedy_derivation_that_misses_is_exit_1(tmp_path: Path) -> None:
+    """From an argmax net near one end, widths alone don't reach the other end of the range."""
+    space = load_space("tiny")
+    file = tmp_path / "elsewhere.json"
+    table = macs_table(space)
+    table.save(file)
+    _, high = feasible_ms(space, table)
+    done = run(
+        "tfnas.search", *FAST, f"target_ms={high * 0.999}", "derive=greedy",
+        config.override("table", file), config.override("hydra.run.dir", tmp_path / "run"),
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == config.OUTSIDE_TOLERANCE, done.stdout + done.stderr
+    assert "MISSED" in done.stdout
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["within"] is False
+
+
+def test_sweep_goes_on_and_ends_with_its_worst_status(tmp_path: Path) -> None:
+    space = load_space("tiny")
+    file = tmp_path / "elsewhere.json"
+    table = macs_table(space)
+    table.save(file)
+    low, high = feasible_ms(space, table)
+    target_ms = round((low + high) / 2, 4)
+    done = run(
+        "tfnas.search", "-m", *FAST, f"target_ms=99,{target_ms}", config.override("table", file),
+        config.override("hydra.sweep.dir", tmp_path / "sweep"), cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == config.UNUSABLE_INPUT
+    assert not (tmp_path / "sweep" / "0" / "result.json").exists()
+    assert (tmp_path / "sweep" / "1" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("gap", "at_most", "within"),
+    [(0.005, False, True), (0.02, False, False), (-0.02, False, False), (-0.2, True, True)],
+)
+def test_tolerance(gap: float, at_most: bool, within: bool) -> None:
+    assert within_tolerance(10 * (1 + gap), 10, 0.01, at_most) is within
+
+
+def test_installed_package_finds_its_data(tmp_path: Path) -> None:
+    """`pip install .` and the command from another folder: conf/ is inside the package then."""
+    root = Path(config.__file__).resolve().parent.parent
+    if not (root / "setup.cfg").exists():
+        pytest.skip("needs a checkout to build from")
+    source = tmp_path / "source"
+    shutil.copytree(
+        root, source,
+        ignore=shutil.ignore_patterns(".git", "runs", ".venv", "build", "*.egg-info", ".*_cache"),
+    )  # fmt: skip
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    target = tmp_path / "site"
+    done = subprocess.run(
+        [*pip, "--target", str(target), str(source)], capture_output=True, text=True, check=False
+    )
+    if "No module named 'setuptools'" in done.stderr or "BackendUnavailable" in done.stderr:
+        pytest.skip("needs setuptools in this environment")
+    assert done.returncode == 0, done.stderr
+    code = (
+        "from tfnas import config, data;"
+        "print(config.conf_path()); print(config.user_tables_path());"
+        "print(len(data.load('fashion_mnist', root='shipped').train.labels))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path,
+        env={"PYTHONPATH": str(target), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    conf, tables, images = shown.stdout.split("\n")[:3]
+    assert Path(conf) == target / "tfnas" / "conf"
+    assert (Path(conf) / "space" / "tfnas.yaml").exists()
+    assert not Path(tables).is_relative_to(target)
+    assert images == "12000"
