@@ -452,7 +452,7 @@ class SpaceSpec:
         """The space with every searched width a multiple of `quantum`.
 
         Candidates are ordered as published: without squeeze-excite first, then by kernel, then by
-        expansion (TF-NAS, arXiv 2008.05314, table 1).
+        expansion (TF-NAS, arXiv 2008.05314).
 
         Raises:
             ValueError: for values that give no network, or more than `MAX_OPS` ops.

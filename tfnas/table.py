@@ -114,6 +114,7 @@ class LatencyTable:
         overhead_ms: where given, the latency of stem, head and classifier together, which then
             need no rows of their own (published tables come so).
         quantum_evidence: (mid width, ms) of the probe that found `device.quantum`.
+        nets: whole nets as measured, by `profilers.plan.net_key`: what `calibration` rests on.
         card: the calibration card of `profilers.card`, as it wrote it.
     """
 
@@ -123,12 +124,14 @@ class LatencyTable:
     overhead_ms: float | None = None
     held_out: HeldOut | None = None
     quantum_evidence: tuple[tuple[int, float], ...] = ()
+    nets: Mapping[str, Measurement] = field(default_factory=dict)
     card: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
     source: str = field(default="this table", compare=False)  # for messages
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", MappingProxyType(dict(self.rows)))
+        object.__setattr__(self, "nets", MappingProxyType(dict(self.nets)))
 
     @cached_property
     def _curves(self) -> dict[OpSpec, _Curve]:
@@ -188,9 +191,13 @@ class LatencyTable:
 
     def missing(self, space: SearchSpace) -> list[OpSpec]:
         """The ops of a space that the table can't tell, each at one missing width."""
-        gaps = [] if self.overhead_ms is not None else [o for o in space.fixed if not self._has(o)]
+        gaps = (
+            [] if self.overhead_ms is not None else [o for o in space.fixed if not self.covers(o)]
+        )
         for curve, widths in space.curves().items():
-            gaps += [op for w in (widths[0], widths[-1]) if not self._has(op := _at(curve, w))][:1]
+            gaps += [op for w in (widths[0], widths[-1]) if not self.covers(op := _at(curve, w))][
+                :1
+            ]
         return list(dict.fromkeys(gaps))
 
     def check(self, space: SearchSpace) -> None:
@@ -204,7 +211,8 @@ class LatencyTable:
         if missing := self.missing(space):
             raise LookupError(self._missing(missing, space))
 
-    def _has(self, op: OpSpec) -> bool:
+    def covers(self, op: OpSpec) -> bool:
+        """Whether `latency` can tell this op."""
         if op in self.rows:
             return True
         curve = self._curves.get(op.curve)
@@ -231,6 +239,10 @@ class LatencyTable:
             "overhead_ms": self.overhead_ms,
             "held_out": asdict(self.held_out) if self.held_out else None,
             "quantum_evidence": self.quantum_evidence,
+            "nets": {
+                key: [m.median_ms, _null(m.spread_ms), m.runs]
+                for key, m in sorted(self.nets.items())
+            },
             "card": self.card,
             "notes": self.notes,
             "columns": ROW_FIELDS,
@@ -278,6 +290,7 @@ class LatencyTable:
                     (int(w), _number(ms, "quantum_evidence"))
                     for w, ms in data.get("quantum_evidence", ())
                 ),
+                nets={str(k): _measurement(v, k) for k, v in data.get("nets", {}).items()},
                 card=data.get("card"),
                 notes=tuple(str(n) for n in data.get("notes", ())),
                 source=str(path),
@@ -342,14 +355,18 @@ def _rows_of(columns: Iterable[str], rows: Any) -> dict[OpSpec, Measurement]:
         if not isinstance(row, list) or len(row) != len(ROW_FIELDS):
             raise ValueError(f"row {row!r}, expected {len(ROW_FIELDS)} values")
         op = OpSpec(*row[:split])
-        median, spread, runs = row[split:]
         if op in result:
             raise ValueError(f"two rows for one op: {op}")
-        if type(runs) is not int or runs < 0:
-            raise ValueError(f"runs={runs!r} of {op}, expected a count")
-        spread_ms = math.nan if spread is None else _number(spread, "spread_ms")
-        result[op] = Measurement(_number(median, "median_ms"), spread_ms, runs)
+        result[op] = _measurement(row[split:], op)
     return result
+
+
+def _measurement(values: Any, what: object) -> Measurement:
+    median, spread, runs = values
+    if type(runs) is not int or runs < 0:
+        raise ValueError(f"runs={runs!r} of {what}, expected a count")
+    spread_ms = math.nan if spread is None else _number(spread, "spread_ms")
+    return Measurement(_number(median, "median_ms"), spread_ms, runs)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -366,3 +383,9 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+if __name__ == "__main__":
+    from tfnas.table_cli import main
+
+    main()

@@ -1,0 +1,130 @@
+"""Everything that reads a clock or talks to a device.
+
+A `Profiler` is one backend on one device. To add one: a file here with `open_device`, a YAML in
+conf/device/, a line in `BACKENDS`. It owns its clock and synchronizes by itself, so that no caller
+can forget to; how samples become a latency is `profilers.timing`'s, one for all devices.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from profilers.timing import Workload
+from tfnas.config import check_choice, shipped_tables_path, user_tables_path
+from tfnas.space import OpSpec
+from tfnas.table import Device, LatencyTable
+
+# device kind -> module with `open_device(backend, threads, batch, precision) -> Profiler`
+BACKENDS = {"cpu": "profilers.cpu"}
+
+
+class Profiler(Protocol):
+    """One backend on one device.
+
+    Attributes:
+        device: the context of every figure it gives; its `quantum` is 1 until a table tells it.
+    """
+
+    device: Device
+
+    def workload(self, ops: Sequence[OpSpec]) -> Workload:
+        """A model made of these ops, with weights that don't matter, ready to run."""
+        ...
+
+    def model_workload(self, onnx_path: Path) -> Workload:
+        """The model of an ONNX file. Raises ValueError if it can't be read or run here."""
+        ...
+
+
+def open_profiler(
+    kind: str,
+    *,
+    backend: str = "auto",
+    threads: int = 1,
+    batch: int = 1,
+    precision: str = "fp32",
+) -> Profiler:
+    """The profiler of a device, cheaply: nothing is measured yet.
+
+    Raises:
+        ValueError, LookupError: for a device, backend or precision that this host doesn't have.
+    """
+    check_choice("device", kind, BACKENDS)
+    for name, value in (("threads", threads), ("batch", batch)):
+        if not 1 <= value <= 4096:
+            raise ValueError(f"{name}={value}: expected a number from 1 to 4096")
+    module = importlib.import_module(BACKENDS[kind])
+    profiler: Profiler = module.open_device(
+        backend=backend, threads=threads, batch=batch, precision=precision
+    )
+    return profiler
+
+
+def table_path(device: Device) -> Path:
+    """The file of this device's own table; its name carries device, context and fingerprint."""
+    return user_tables_path() / table_name(device)
+
+
+def table_name(device: Device) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-")
+    return (
+        f"{device.kind}-{name}-t{device.threads}-b{device.batch}-{device.precision}-"
+        f"{device.fingerprint}.json"
+    )
+
+
+def find_table(device: Device) -> Path | None:
+    """This device's own table: the user's, else a shipped one, else None.
+
+    Raises:
+        ValueError: if the file is unusable, or its name claims another fingerprint than its text.
+    """
+    for folder in dict.fromkeys((user_tables_path(), shipped_tables_path())):
+        path = folder / table_name(device)
+        if path.exists():
+            check_own(LatencyTable.load(path).device, device, path)
+            return path
+    return None
+
+
+def same_machine(a: Device, b: Device) -> bool:
+    """Whether both are one machine, whatever the runtime, threads, batch or precision."""
+    return a.kind == b.kind and hardware_of(a) == hardware_of(b)
+
+
+def hardware_of(device: Device) -> str:
+    """The part of a fingerprint (`hardware-context`) that identifies the hardware."""
+    return device.fingerprint.partition("-")[0]
+
+
+def check_own(table: Device, device: Device, path: Path) -> None:
+    """Refuse a table that is used as this device's own and isn't.
+
+    Raises:
+        ValueError: names what differs and the command that mends it.
+    """
+    if table.fingerprint == device.fingerprint:
+        return
+    pairs = [
+        (name, getattr(table, name), getattr(device, name))
+        for name in ("name", "backend", "precision", "batch", "threads", "versions")
+    ]
+    if hardware_of(table) != hardware_of(device):
+        pairs.append(("hardware", hardware_of(table), hardware_of(device)))
+    changed = "; ".join(f"{n}: {_plain(a)} there, {_plain(b)} here" for n, a, b in pairs if a != b)
+    raise ValueError(
+        f"table {path} carries the fingerprint {table.fingerprint} of another context, this "
+        f"device has {device.fingerprint} ({changed or 'the context itself is the same'}); move "
+        f"it away and measure anew with `python -m profilers device={device.kind} "
+        f"threads={device.threads} batch={device.batch}`"
+    )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(" ".join(str(part) for part in pair) for pair in value)
+    return str(value)

@@ -1,0 +1,234 @@
+"""Building a device's latency table, or completing one.
+
+Everything goes into one set of shuffled rounds: the points of all curves, the held-out points, the
+stem and head, and the whole nets that the table is calibrated on. What is known is saved every few
+seconds, so that a killed run loses seconds, and the next one measures only what is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from profilers import Profiler, check_own
+from profilers.bench import Bench
+from profilers.plan import (
+    Plan,
+    calibration_nets,
+    calibration_of,
+    extremes,
+    held_out_errors,
+    held_out_of,
+    net_key,
+    plan,
+    pooled,
+)
+from profilers.quantum import Point, Quantum, probe_quantum
+from profilers.timing import SAY_EVERY_S, Measured, Progress, Workload
+from tfnas.space import OpSpec, SearchSpace, SpaceSpec, Subnet
+from tfnas.table import LatencyTable, Measurement
+
+log = logging.getLogger(__name__)
+
+ENOUGH_RUNS = 16  # a row with so many samples is measured, whatever precision it reached
+FEWEST_RUNS = 3  # below it a row isn't saved: its median would mean nothing
+PROBE_PRECISION, PROBE_SECONDS = 0.004, 8.0
+EXTREMES_PRECISION, EXTREMES_SECONDS = 0.02, 5.0
+
+
+def extremes_ms(
+    profiler: Profiler, space: SearchSpace, progress: Progress = log.info
+) -> tuple[float, float]:
+    """Latency of the smallest and the largest net of a space (by MACs), within seconds.
+
+    The device's width quantum isn't known yet, and MACs aren't latency; so the true range may be
+    wider by a few percent, and callers must allow for that.
+    """
+    ends = extremes(space)
+    with Bench(profiler, 0, progress, anchors=()) as bench:
+        workloads = [bench.workload(net.ops) for net in ends]
+        small, large = bench.measure(
+            workloads,
+            precision=EXTREMES_PRECISION,
+            max_seconds=EXTREMES_SECONDS,
+            own_anchors=(0, 1),
+            min_rounds=8,
+            label="smallest and largest net",
+        )
+    return small.median_ms, large.median_ms
+
+
+def is_complete(table: LatencyTable, spec: SpaceSpec) -> bool:
+    """Whether nothing of a space is left to be measured."""
+    if not table.quantum_evidence:
+        return False
+    todo = _todo(table, plan(spec.build(table.device.quantum)))
+    return not todo and table.calibration is not None
+
+
+def build_table(
+    profiler: Profiler,
+    spec: SpaceSpec,
+    path: Path,
+    *,
+    max_minutes: float,
+    precision: float,
+    anchor_nets: int,
+    seed: int,
+    progress: Progress = log.info,
+) -> LatencyTable:
+    """Measure what the table at `path` lacks of a space, calibrate it and save it.
+
+    Args:
+        max_minutes: for all of it; rows then have the precision that was reached, and say so.
+        precision: half-width of a row's 95 % interval to reach, as a fraction.
+        anchor_nets: whole random nets to calibrate on.
+        progress: gets a line every few seconds.
+
+    Raises:
+        ValueError: if the file is unusable or another context's.
+        LookupError: if the time was too short to cover the space.
+    """
+    start = time.monotonic()
+    table = open_table(profiler, path)
+    if is_complete(table, spec):
+        progress(f"{path} is complete for space={spec.name}: nothing to measure")
+        return table
+    with Bench(profiler, seed, progress) as bench:
+        table = open_table(profiler, path)  # whoever held the lock may have measured it all
+        if not table.quantum_evidence:
+            found = _probe(bench, min(PROBE_SECONDS, 60 * max_minutes / 4))
+            progress(str(found))
+            device = replace(table.device, quantum=found.quantum)
+            table = replace(table, device=device, quantum_evidence=found.evidence)
+            table.save(path)
+        space = spec.build(table.device.quantum)
+        wanted = plan(space)
+        todo = _todo(table, wanted)
+        nets = calibration_nets(space, anchor_nets, seed)
+        searched = any(op not in space.fixed for op in todo)
+        todo_nets = [
+            net
+            for net in nets
+            if (table.calibration is None or searched) and not _enough(table.nets.get(net_key(net)))
+        ]
+        progress(f"{len(todo)} of {len(wanted.ops)} ops and {len(todo_nets)} whole nets to measure")
+        seconds = max(0.0, max_minutes * 60 - (time.monotonic() - start))
+        table = _measure(bench, table, path, todo, todo_nets, precision, seconds)
+    table = _finish(table, wanted, nets if todo_nets else [])
+    table.save(path)
+    table.check(space)
+    progress(f"{path}: {_summary(table, wanted)}, {time.monotonic() - start:.0f} s")
+    return table
+
+
+def open_table(profiler: Profiler, path: Path) -> LatencyTable:
+    """The table to complete, or an empty one. Raises ValueError for one that can't be."""
+    if not path.exists():
+        return LatencyTable(profiler.device, {}, source=str(path))
+    table = LatencyTable.load(path)
+    check_own(table.device, profiler.device, path)
+    return table
+
+
+def _enough(row: Measurement | None) -> bool:
+    return row is not None and row.runs >= ENOUGH_RUNS
+
+
+def _todo(table: LatencyTable, wanted: Plan) -> list[OpSpec]:
+    return [op for op in wanted.ops if not _enough(table.rows.get(op))]
+
+
+def _probe(bench: Bench, seconds: float) -> Quantum:
+    def measure(ops: Sequence[OpSpec]) -> list[Point]:
+        workloads = [bench.workload([op]) for op in ops]
+        results = bench.measure(
+            workloads,
+            precision=PROBE_PRECISION,
+            max_seconds=seconds,
+            anchored=False,
+            label="widths that this device likes",
+        )
+        for workload in workloads:
+            workload.close()
+        return [(r.median_ms, r.spread_ms) for r in results]
+
+    return probe_quantum(measure)
+
+
+def _measure(
+    bench: Bench,
+    table: LatencyTable,
+    path: Path,
+    ops: Sequence[OpSpec],
+    nets: Sequence[Subnet],
+    precision: float,
+    seconds: float,
+) -> LatencyTable:
+    """Measure ops and nets side by side; saved as they come."""
+    latest = table
+
+    def checkpoint(results: Sequence[Measured]) -> None:
+        nonlocal latest
+        fresh = [
+            Measurement(r.median_ms, r.spread_ms if math.isfinite(r.spread_ms) else math.nan,
+                        r.samples)
+            for r in results
+        ]  # fmt: skip
+        kept = [m if m.runs >= FEWEST_RUNS else None for m in fresh]
+        rows = {op: pooled(table.rows.get(op), m) for op, m in zip(ops, kept, strict=False) if m}
+        whole = {
+            key: pooled(table.nets.get(key), m)
+            for key, m in zip(map(net_key, nets), kept[len(ops) :], strict=True)
+            if m
+        }
+        latest = replace(table, rows={**table.rows, **rows}, nets={**table.nets, **whole})
+        latest.save(path)
+
+    workloads = open_all(bench, [[op] for op in ops] + [list(net.ops) for net in nets])
+    bench.measure(
+        workloads,
+        precision=precision,
+        max_seconds=seconds,
+        own_anchors=range(len(ops), len(workloads)),
+        min_rounds=ENOUGH_RUNS,
+        label="latency table",
+        checkpoint=checkpoint,
+        checkpoint_every_s=min(5.0, seconds / 20),
+    )
+    return latest
+
+
+def open_all(bench: Bench, models: Sequence[Sequence[OpSpec]]) -> list[Workload]:
+    workloads, said = [], time.monotonic()
+    for index, ops in enumerate(models):
+        workloads.append(bench.workload(ops))
+        if time.monotonic() - said > SAY_EVERY_S:
+            said = time.monotonic()
+            bench.progress(f"building models: {index + 1} of {len(models)}")
+    return workloads
+
+
+def _finish(table: LatencyTable, wanted: Plan, nets: Sequence[Subnet]) -> LatencyTable:
+    held_out = held_out_of(held_out_errors(table, wanted.held_out))
+    calibration = calibration_of(table, nets) or table.calibration
+    return replace(table, held_out=held_out, calibration=calibration)
+
+
+def _summary(table: LatencyTable, wanted: Plan) -> str:
+    spreads = [table.rows[op].spread_ms / table.rows[op].median_ms for op in wanted.ops]
+    known = sorted(s for s in spreads if not math.isnan(s))
+    text = f"{len(table.rows)} measured rows"
+    if known:
+        text += f", median interval ±{known[len(known) // 2]:.2%}"
+    if table.held_out:
+        text += f", held-out error {table.held_out.mean_pct:.2f} % mean"
+        text += f", {table.held_out.p95_pct:.2f} % p95"
+    if table.calibration:
+        text += f", scale {table.calibration.scale:.4f} from {table.calibration.nets} nets"
+        text += f" (error {table.calibration.mape_pct:.2f} %)"
+    return text

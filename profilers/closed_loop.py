@@ -1,0 +1,165 @@
+"""The loop that closes on the device: measure a whole net, move few widths, measure again.
+
+A table is a percent or two off for a single net. Solving all widths anew at each measurement makes
+a new net with a new error, and oscillates; a move of three widths at most keeps the error of the
+net that was measured, so the table has to tell only the small difference. Candidates are measured
+side by side in shuffled rounds, and a net that stays keeps its samples.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from profilers import Profiler
+from profilers.bench import Bench
+from profilers.timing import Measured, Progress, Samples, Workload
+from tfnas.derive import nearby
+from tfnas.space import SearchSpace, Subnet
+from tfnas.table import LatencyTable
+
+log = logging.getLogger(__name__)
+
+CANDIDATES = 4  # nets measured side by side
+NEW = 3  # of them new in each step
+MAX_MOVES = 3
+STEPS = 4  # that the time is meant for
+INSIDE = 0.4  # of the tolerance: a step ends early when intervals are so narrow
+
+
+@dataclass(frozen=True)
+class Step:
+    """The best net after one batch of measurements."""
+
+    table_ms: float
+    measured_ms: float
+    ci_ms: tuple[float, float]
+    samples: int
+    moved: int  # widths or ops that differ from the net that the loop began with
+    seconds: float  # since the loop began
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """Where the loop ended.
+
+    Attributes:
+        subnet: the net nearest to the target, as measured.
+        table_ms: what the table says of it.
+        within: its whole interval is inside the tolerance.
+    """
+
+    subnet: Subnet
+    table_ms: float
+    measured: Measured
+    within: bool
+    trail: tuple[Step, ...]
+
+    def trail_json(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "table_ms": step.table_ms,
+                "measured_ms": step.measured_ms,
+                "measured_ci_ms": list(step.ci_ms),
+                "samples": step.samples,
+                "moved": step.moved,
+                "seconds": round(step.seconds, 1),
+            }
+            for step in self.trail
+        ]
+
+
+def close_loop(
+    profiler: Profiler,
+    space: SearchSpace,
+    table: LatencyTable,
+    subnet: Subnet,
+    target_ms: float,
+    *,
+    tolerance: float,
+    max_minutes: float,
+    seed: int,
+    progress: Progress = log.info,
+    now: Callable[[], float] = time.monotonic,
+) -> LoopResult:
+    """Move few widths of a net until its measured latency meets the target.
+
+    Args:
+        tolerance: fraction of the target that the whole interval is to lie inside.
+        max_minutes: then the nearest net so far is the result.
+    """
+    start = now()
+    known: dict[Subnet, Measured] = {}
+    trail: list[Step] = []
+    with Bench(profiler, seed, progress, now=now) as bench:
+        loaded: dict[Subnet, Workload] = {}
+        batch = [subnet]
+        while True:
+            left_s = 60 * max_minutes - (now() - start)
+            for net in batch:
+                if net not in loaded:
+                    loaded[net] = bench.workload(net.ops)
+            results = bench.measure(
+                [loaded[net] for net in batch],
+                precision=INSIDE * tolerance,
+                max_seconds=max(0.0, min(left_s, 60 * max_minutes / STEPS)),
+                own_anchors=range(len(batch)),
+                pooled=[known[n].pool if n in known else Samples() for n in batch],
+                label=f"closing on {target_ms:g} ms",
+            )
+            known.update(zip(batch, results, strict=True))
+            best = min(batch, key=lambda net: _gap(known[net], target_ms))
+            measured = known[best]
+            step = _step(best, measured, subnet, table, now() - start)
+            trail.append(step)
+            progress(
+                f"closing on {target_ms:g} ms: {measured}, "
+                f"{measured.median_ms / target_ms - 1:+.2%} off, {step.moved} moved"
+            )
+            within = _inside(measured, target_ms, tolerance)
+            if within or now() - start >= 60 * max_minutes:
+                return LoopResult(best, step.table_ms, measured, within, tuple(trail))
+            batch = _next_batch(space, table, best, batch, known, target_ms)
+            for net in [net for net in loaded if net not in batch]:
+                loaded.pop(net).close()
+
+
+def _next_batch(
+    space: SearchSpace,
+    table: LatencyTable,
+    best: Subnet,
+    batch: list[Subnet],
+    known: dict[Subnet, Measured],
+    target_ms: float,
+) -> list[Subnet]:
+    """The best nets so far and new ones near the best, by the table corrected for its error."""
+    corrected_ms = table.subnet_ms(best) * target_ms / known[best].median_ms
+    found = nearby(space, table, best, corrected_ms, max_moves=MAX_MOVES, count=NEW + len(known))
+    new = [net for net in found if net not in known][:NEW]
+    by_gap = sorted(batch, key=lambda net: _gap(known[net], target_ms))
+    return [*by_gap[: max(1, CANDIDATES - len(new))], *new]
+
+
+def _gap(measured: Measured, target_ms: float) -> float:
+    return abs(measured.median_ms / target_ms - 1)
+
+
+def _inside(measured: Measured, target_ms: float, tolerance: float) -> bool:
+    low, high = measured.ci_ms
+    return low >= target_ms * (1 - tolerance) and high <= target_ms * (1 + tolerance)
+
+
+def _step(
+    net: Subnet, measured: Measured, first: Subnet, table: LatencyTable, seconds: float
+) -> Step:
+    return Step(
+        table_ms=table.subnet_ms(net),
+        measured_ms=measured.median_ms,
+        ci_ms=measured.ci_ms,
+        samples=measured.samples,
+        moved=sum(a != b for a, b in zip(net.blocks, first.blocks, strict=True)),
+        seconds=seconds,
+    )

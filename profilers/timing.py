@@ -1,0 +1,372 @@
+"""From samples to a latency, on machines that others use too. Knows no runtime and no device.
+
+On a busy machine the median of plain timings reads twice the true value and wanders by 10-25 %, and
+a minimum shifts by some percent between runs. What holds still is a ratio: a target's time over the
+time of a fixed reference block run just before and just after it. So every sample is such a ratio,
+samples are taken in shuffled rounds over all workloads and spread over time, and the median ratio
+is the estimate. A ratio is precise but has no unit. The unit is fixed by anchors, whole nets in the
+same rounds: the mean of (an anchor's time in quiet moments / its median ratio). It stands for the
+latency on a quiet machine, warm. The quiet moments are a low quantile: over fresh processes on a
+busy machine, minima of whole nets scattered by 1.1-3.0 %, this by 0.3-1.2 %. A short burst's luck
+exceeds a long one's, so the bursts of all anchors last about as long.
+
+Intervals are computed across rounds. Samples of one moment share its noise, and an interval from
+them is far too narrow.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+BURST_MS = 0.8  # a sample repeats a small op this long, so that the clock's own cost vanishes
+NET_BURST_MS = 10.0  # of whole nets that fix the scale: bursts of one length are alike in luck
+MAX_RUNS = 10_000  # of an op in one sample
+MIN_ROUNDS = 6  # fewer give no interval; taken even when the time is over
+BLOCKS = 16  # stretches of time that the interval is computed across
+QUIET_QUANTILE = 0.1  # of an anchor's samples: its time in quiet moments
+QUIET = 1.03  # a reference burst within this of the smallest counts as undisturbed
+QUIET_SHARE = 0.02  # of the reference's bursts, below which the absolute scale is doubtful
+SAY_EVERY_S = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Some runs of a workload in a row.
+
+    Attributes:
+        ms: on the clock that the device's estimate rests on (CPU time, device events).
+        wall_ms: on the wall clock.
+    """
+
+    ms: float
+    wall_ms: float
+
+
+class Workload(Protocol):
+    """Something that a device can run, again and again."""
+
+    name: str
+
+    def burst(self, runs: int) -> Burst:
+        """Run once to warm up, then time `runs` runs; returns when the device has finished."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds on the device."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What was sampled of one workload, in order of time; pools by `+`.
+
+    Attributes:
+        ratio: time of one run / time of one run of the reference beside it, (n,).
+        ms, wall_ms: time of one run, (n,).
+    """
+
+    ratio: np.ndarray = field(default_factory=lambda: np.empty(0))
+    ms: np.ndarray = field(default_factory=lambda: np.empty(0))
+    wall_ms: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def __len__(self) -> int:
+        return len(self.ratio)
+
+    def __add__(self, other: Samples) -> Samples:
+        return Samples(
+            np.concatenate((self.ratio, other.ratio)),
+            np.concatenate((self.ms, other.ms)),
+            np.concatenate((self.wall_ms, other.wall_ms)),
+        )
+
+    def half_width(self) -> float:
+        """Half the 95 % interval of the median ratio, a fraction of it; inf below 6 samples."""
+        n = len(self)
+        if n < MIN_ROUNDS:
+            return math.inf
+        middle = float(np.median(self.ratio))
+        blocks = np.array_split(self.ratio, max(3, min(BLOCKS, n // 4)))
+        medians = [float(np.median(block)) for block in blocks]
+        across = _student(len(blocks) - 1) * float(np.std(medians, ddof=1)) / len(blocks) ** 0.5
+        # The interval of a median by order statistics: right for independent samples, and no
+        # narrower than the noise of single samples allows where few blocks happen to agree.
+        ranked = np.sort(self.ratio)
+        reach = 0.98 * n**0.5
+        low = ranked[max(0, math.floor(n / 2 - reach))]
+        high = ranked[min(n - 1, math.ceil(n / 2 + reach) - 1)]
+        return max(across, float(high - low) / 2) / middle
+
+    def drift(self) -> float:
+        """Second half against first half of the time, as a fraction."""
+        half = len(self) // 2
+        if half < MIN_ROUNDS:
+            return 0.0
+        return float(np.median(self.ratio[half:]) / np.median(self.ratio[:half])) - 1
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The absolute scale of ratios: ms of a ratio of 1, and its relative 95 % half-width."""
+
+    ms: float
+    half_width: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The latency of one workload, one batch, on a quiet machine, warm.
+
+    Attributes:
+        ci_ms: 95 % interval (low, high), across rounds, with the absolute scale's own.
+        spread_ms: half-width without the absolute scale's: what comparing within one run needs.
+        raw_min_ms: smallest single sample on the estimate's clock, as it was.
+        raw_median_ms: median on the wall clock, as it was.
+        samples: how many samples it rests on.
+        noisy: why the interval deserves doubt, or None.
+        pool: the samples, to go on with.
+    """
+
+    median_ms: float
+    ci_ms: tuple[float, float]
+    spread_ms: float
+    raw_min_ms: float
+    raw_median_ms: float
+    samples: int
+    noisy: str | None
+    pool: Samples = field(default_factory=Samples, repr=False, compare=False)
+
+    @property
+    def half_width_pct(self) -> float:
+        return 50 * (self.ci_ms[1] - self.ci_ms[0]) / self.median_ms
+
+    def __str__(self) -> str:
+        return f"{self.median_ms:.4g} ms ± {self.half_width_pct:.2g} % ({self.samples} samples)"
+
+
+Progress = Callable[[str], None]
+Checkpoint = Callable[[Sequence[Measured]], None]
+
+
+def _student(freedom: int) -> float:
+    """The 97.5 % point of Student's distribution, to 0.02 from 3 degrees of freedom on."""
+    if freedom < 3:
+        return (12.71, 12.71, 4.303)[freedom]
+    return 1.96 + 2.37 / freedom + 2.82 / freedom**2 + 2.6 / freedom**3
+
+
+def unit_of(anchors: Sequence[Samples]) -> Unit:
+    """The absolute scale from whole nets; see the module's docstring."""
+    each = [
+        float(np.quantile(a.ms, QUIET_QUANTILE) / np.median(a.ratio)) for a in anchors if len(a)
+    ]
+    mean = float(np.mean(each))
+    if len(each) < 2:
+        return Unit(mean, math.inf)
+    half = _student(len(each) - 1) * float(np.std(each, ddof=1)) / len(each) ** 0.5
+    return Unit(mean, half / mean)
+
+
+class Rounds:
+    """Shuffled rounds over workloads, each sample between two bursts of the reference.
+
+    Args:
+        reference: a fixed block; the same for everything that is to be compared.
+        now: seconds; replaced where a device is simulated.
+    """
+
+    def __init__(
+        self, reference: Workload, rng: random.Random, now: Callable[[], float] = time.monotonic
+    ):
+        self.reference = reference
+        self.rng = rng
+        self.now = now
+        self.floor_ms = math.inf
+        self._reference_ms: list[float] = []
+        self._reference_runs = runs_for(reference)
+        self._last: float | None = None
+
+    def _refer(self) -> float:
+        ms = self.reference.burst(self._reference_runs).ms / self._reference_runs
+        self._reference_ms.append(ms)
+        self.floor_ms = min(self.floor_ms, ms)
+        return ms
+
+    @property
+    def quiet_share(self) -> float:
+        """Share of the reference's bursts that nothing disturbed."""
+        return float(np.mean(np.array(self._reference_ms) <= QUIET * self.floor_ms))
+
+    def round(
+        self, targets: Sequence[tuple[Workload, int, list[tuple[float, float, float]]]]
+    ) -> None:
+        """One sample of each (workload, runs a sample, where to append (ratio, ms, wall_ms))."""
+        order = list(targets)
+        self.rng.shuffle(order)
+        before = self._refer()
+        for workload, runs, out in order:
+            burst = workload.burst(runs)
+            after = self._refer()
+            ms = burst.ms / runs
+            out.append((2 * ms / (before + after), ms, burst.wall_ms / runs))
+            before = after
+
+
+def runs_for(workload: Workload, fill_ms: float = BURST_MS) -> int:
+    """How many runs fill one sample."""
+    once = min(workload.burst(1).ms for _ in range(3))
+    return max(1, min(MAX_RUNS, math.ceil(fill_ms / max(once, 1e-6))))
+
+
+def measure(
+    workloads: Sequence[Workload],
+    rounds: Rounds,
+    *,
+    precision: float,
+    max_seconds: float,
+    anchors: Sequence[Workload] = (),
+    anchor_pool: list[Samples] | None = None,
+    own_anchors: Sequence[int] = (),
+    pooled: Sequence[Samples] | None = None,
+    min_rounds: int = 24,
+    label: str = "measuring",
+    progress: Progress = log.info,
+    checkpoint: Checkpoint | None = None,
+    checkpoint_every_s: float = 5.0,
+) -> list[Measured]:
+    """Measure workloads side by side until each is known to `precision` or the time is over.
+
+    Args:
+        precision: half-width of the 95 % interval to reach, as a fraction. A workload that has
+            reached it is left out of further rounds.
+        max_seconds: stop then, but never before `MIN_ROUNDS` rounds.
+        anchors: whole nets that fix the absolute scale, sampled in every round. Without any the
+            scale is the reference's floor, good for comparing only.
+        anchor_pool: samples of the anchors from before; extended in place.
+        own_anchors: indices of workloads that are whole nets and serve as anchors too.
+        pooled: samples of the workloads from before, to go on with.
+        checkpoint: called with what is known so far, at most every `checkpoint_every_s`.
+
+    Returns:
+        One `Measured` for each workload, in order.
+    """
+    pool = list(pooled) if pooled else [Samples() for _ in workloads]
+    if anchor_pool is None:
+        anchor_pool = []
+    anchor_pool.extend(Samples() for _ in range(len(anchors) - len(anchor_pool)))
+    if not workloads:
+        return []
+    start = rounds.now()
+    said = saved = start
+    own = set(own_anchors)
+    series = [
+        _Series(w, p, NET_BURST_MS if i in own else BURST_MS)
+        for i, (w, p) in enumerate(zip(workloads, pool, strict=True))
+    ]
+    anchor_series = [_Series(w, p, NET_BURST_MS) for w, p in zip(anchors, anchor_pool, strict=True)]
+    progress(f"{label}: {len(workloads)} to measure, at most {max_seconds:.0f} s")
+    active, done, next_check = series, 0, min_rounds
+    while True:
+        rounds.round([s.target for s in (*active, *anchor_series)])
+        done += 1
+        elapsed = rounds.now() - start
+        over = elapsed >= max_seconds and done >= MIN_ROUNDS
+        if over or done >= next_check:
+            # Medians of hundreds of series cost as much as a small round.
+            next_check = done + max(1, done // 10)
+            active = [s for s in series if s.take().half_width() > precision]
+        if over or not active:
+            break
+        if rounds.now() - said >= SAY_EVERY_S:
+            said = rounds.now()
+            left = max(0.0, max_seconds - elapsed)
+            progress(
+                f"{label}: {len(series) - len(active)} of {len(series)} within ±{precision:.2%}, "
+                f"round {done}, at most {left:.0f} s left"
+            )
+        if checkpoint and rounds.now() - saved >= checkpoint_every_s:
+            saved = rounds.now()
+            checkpoint(_results(series, anchor_series, own_anchors, rounds, precision))
+    results = _results(series, anchor_series, own_anchors, rounds, precision)
+    anchor_pool[:] = [s.take() for s in anchor_series]
+    if checkpoint:
+        checkpoint(results)
+    return results
+
+
+class _Series:
+    """A workload with its samples, those of this call and those from before."""
+
+    def __init__(self, workload: Workload, before: Samples, fill_ms: float):
+        self.workload = workload
+        self.before = before
+        self.runs = runs_for(workload, fill_ms)
+        self.fresh: list[tuple[float, float, float]] = []
+
+    @property
+    def target(self) -> tuple[Workload, int, list[tuple[float, float, float]]]:
+        return self.workload, self.runs, self.fresh
+
+    def take(self) -> Samples:
+        """All samples so far."""
+        if self.fresh:
+            self.before = self.before + Samples(*np.array(self.fresh).T)
+            self.fresh.clear()
+        return self.before
+
+
+def _results(
+    series: Sequence[_Series],
+    anchors: Sequence[_Series],
+    own_anchors: Sequence[int],
+    rounds: Rounds,
+    precision: float,
+) -> list[Measured]:
+    fixed = [s.take() for s in (*anchors, *(series[i] for i in own_anchors))]
+    unit = unit_of(fixed) if fixed else Unit(rounds.floor_ms, math.inf)
+    return [_measured(s.take(), unit, rounds, precision) for s in series]
+
+
+def _measured(samples: Samples, unit: Unit, rounds: Rounds, precision: float) -> Measured:
+    if not len(samples):
+        return Measured(
+            math.nan, (math.nan, math.nan), math.nan, math.nan, math.nan, 0, "no sample"
+        )
+    ms = float(np.median(samples.ratio)) * unit.ms
+    own = samples.half_width()
+    half = math.hypot(own, unit.half_width)
+    return Measured(
+        median_ms=ms,
+        ci_ms=(ms * (1 - half), ms * (1 + half)),
+        spread_ms=own * ms,
+        raw_min_ms=float(samples.ms.min()),
+        raw_median_ms=float(np.median(samples.wall_ms)),
+        samples=len(samples),
+        noisy=_doubt(samples, half, rounds, precision),
+        pool=samples,
+    )
+
+
+def _doubt(samples: Samples, half: float, rounds: Rounds, precision: float) -> str | None:
+    """What makes an interval doubtful: too wide, drifting, or never a quiet moment."""
+    busy = float(np.median(samples.wall_ms) / samples.ms.min())
+    reasons = []
+    if half > precision:
+        reasons.append(f"the interval is ±{half:.2%} where ±{precision:.2%} was asked")
+    drift = samples.drift()
+    if abs(drift) > 3 * half:
+        reasons.append(f"the second half of the time reads {drift:+.1%} against the first")
+    if rounds.quiet_share < QUIET_SHARE:
+        reasons.append("hardly a quiet moment, so the absolute scale may read high")
+    if not reasons:
+        return None
+    return "; ".join(reasons) + f" (other work on the machine: wall median {busy:.2f}× the minimum)"

@@ -1,0 +1,165 @@
+"""python -m profilers.verify onnx=runs/RUN/model.onnx target_ms=8
+
+Measures an ONNX model on a device and says whether it meets its target: exit 0 within the
+tolerance, 1 outside, 2 for unusable input. It reads no latency table and no table's scale: its
+absolute reference is its own, taken from fixed anchor nets and the model itself while it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from profilers import Profiler, open_profiler
+from profilers.bench import Bench
+from profilers.timing import Measured, Progress
+from tfnas.config import (
+    DONE,
+    OUTSIDE_TOLERANCE,
+    VerifierConfig,
+    Work,
+    check_positive,
+    main,
+)
+from tfnas.table import write_atomically
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was measured of a model, against what was asked.
+
+    Attributes:
+        measured_ms: the estimate; latency on a quiet machine, warm, one batch.
+        ci_ms: its 95 % interval (low, high).
+        raw_min_ms, raw_median_ms: smallest sample and wall median, as they were.
+        within: whether `measured_ms` is inside the tolerance; the interval doesn't decide.
+        noisy: why the interval deserves doubt, or None.
+    """
+
+    target_ms: float
+    tolerance: float
+    measured_ms: float
+    ci_ms: tuple[float, float]
+    raw_min_ms: float
+    raw_median_ms: float
+    samples: int
+    within: bool
+    noisy: str | None
+
+    @property
+    def gap(self) -> float:
+        """Fraction of the target, signed."""
+        return self.measured_ms / self.target_ms - 1
+
+    def to_json(self, device: str) -> dict[str, Any]:
+        return {
+            "device": device,
+            "target_ms": self.target_ms,
+            "tolerance": self.tolerance,
+            "measured_ms": self.measured_ms,
+            "measured_ci_ms": list(self.ci_ms),
+            "measured_raw_ms": {"min": self.raw_min_ms, "median": self.raw_median_ms},
+            "samples": self.samples,
+            "within": self.within,
+            "noisy": self.noisy,
+        }
+
+    def __str__(self) -> str:
+        low, high = self.ci_ms
+        lines = [
+            f"  target    {self.target_ms:.4g} ms ± {self.tolerance:.2%}",
+            f"  measured  {self.measured_ms:.4g} ms, 95 % interval {low:.4g} to {high:.4g} ms "
+            f"({self.samples} samples)",
+            f"  raw       minimum {self.raw_min_ms:.4g} ms, "
+            f"wall median {self.raw_median_ms:.4g} ms",
+            f"{'met' if self.within else 'MISSED'}: {self.gap:+.2%} off the target",
+        ]
+        if self.noisy:
+            lines.insert(3, f"  doubtful  {self.noisy}")
+        return "\n".join(lines)
+
+
+def verify(
+    profiler: Profiler,
+    onnx_path: Path,
+    target_ms: float,
+    tolerance: float,
+    *,
+    max_minutes: float,
+    precision: float,
+    seed: int,
+    progress: Progress = log.info,
+) -> Verification:
+    """Measure a model; see the module's docstring.
+
+    Raises:
+        ValueError: if the device can't run the model.
+    """
+    with Bench(profiler, seed, progress) as bench:
+        measured = bench.measure(
+            [bench.model_workload(onnx_path)],
+            precision=precision,
+            max_seconds=60 * max_minutes,
+            own_anchors=(0,),
+            min_rounds=100,
+            label=f"measuring {onnx_path.name}",
+        )[0]
+    return judge(measured, target_ms, tolerance)
+
+
+def judge(measured: Measured, target_ms: float, tolerance: float) -> Verification:
+    return Verification(
+        target_ms=target_ms,
+        tolerance=tolerance,
+        measured_ms=measured.median_ms,
+        ci_ms=measured.ci_ms,
+        raw_min_ms=measured.raw_min_ms,
+        raw_median_ms=measured.raw_median_ms,
+        samples=measured.samples,
+        within=abs(measured.median_ms / target_ms - 1) <= tolerance,
+        noisy=measured.noisy,
+    )
+
+
+def prepare(config: VerifierConfig) -> Work:
+    """Check the input; raises ValueError or LookupError if it is unusable."""
+    check_positive(target_ms=config.target_ms, tolerance=config.tolerance)
+    check_positive(max_minutes=config.verify.max_minutes, precision=config.verify.precision)
+    profiler = open_profiler(
+        config.device.kind,
+        backend=config.device.backend,
+        threads=config.threads,
+        batch=config.batch,
+        precision=config.precision,
+    )
+    path = Path(config.onnx)
+    profiler.model_workload(
+        path
+    ).close()  # an unusable model is found before anything is waited for
+
+    def work() -> int:
+        result = verify(
+            profiler,
+            path,
+            config.target_ms,
+            config.tolerance,
+            max_minutes=config.verify.max_minutes,
+            precision=config.verify.precision,
+            seed=config.seed,
+        )
+        log.info("%s", result)
+        if config.json:
+            text = json.dumps(result.to_json(profiler.device.name), indent=1)
+            write_atomically(Path(config.json), text + "\n")
+        return DONE if result.within else OUTSIDE_TOLERANCE
+
+    return work
+
+
+if __name__ == "__main__":
+    main(VerifierConfig, "verify", prepare)

@@ -1,0 +1,49 @@
+"""Entry points for tests: run as a user runs them, and their configs composed without running."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from tfnas.config import conf_path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+Config = TypeVar("Config")
+
+
+def environment() -> dict[str, str]:
+    """This checkout importable from any folder, one thread."""
+    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def run_entry(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`python -m module arguments` in the folder `cwd`."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def compose_config(schema: type[Config], name: str, *overrides: str) -> Config:
+    """What `prepare` of the entry point conf/`name`.yaml gets."""
+    GlobalHydra.instance().clear()
+    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    with initialize_config_dir(str(conf_path()), version_base="1.3"):
+        composed = compose(name, overrides=list(overrides))
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, schema)
+    return config

@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.entry import compose_config, environment, run_entry
+from tests.nets import few_images, tiny_subnet
+from tfnas.blocks import Network
+from tfnas.checkpoint import read_checkpoint, write_checkpoint
+from tfnas.config import INTERRUPTED, UNUSABLE_INPUT, Recipe, TrainConfig
+from tfnas.train import prepare, stop_on_signals, train
+from tfnas.training import CHECKPOINT, DivergedError, StoppedError, Training
+from tfnas.weights import load_weights, save_weights
+
+FEW = few_images(train=160, test=100)  # 5 training and 4 test batches of the recipe
+QUIET = ("data.root=shipped", "data.max_train=160", "recipe=test")
+
+
+def recipe(**changes: Any) -> Recipe:
+    found = compose_config(TrainConfig, "train", "subnet=x", "recipe=test").recipe
+    return replace(found, **changes)
+
+
+def stop_at(call: int) -> Callable[[], bool]:
+    """True from the given call on."""
+    calls = 0
+
+    def stop() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls >= call
+
+    return stop
+
+
+def test_it_learns_real_images(tmp_path: Path) -> None:
+    data = few_images(train=600, test=300)
+    result = train(tiny_subnet(), data, recipe(epochs=3), seed=0, out=tmp_path)
+    assert result.trained.top1 > 0.25  # chance: 0.1
+    assert result.trained.top1 == result.epochs[-1].top1 <= result.trained.top5
+    assert result.epochs[-1].train_loss < result.epochs[0].train_loss
+    record = json.loads((tmp_path / "train.json").read_text())
+    assert record["top1"] == result.trained.top1
+    assert record["resolution"] == record["deployed_resolution"] == 32
+    assert record["recipe"]["epochs"] == len(record["epochs"]) == 3
+    assert record["data"]["origin"] == data.origin
+    assert {"seed", "versions", "seconds", "subnet"} <= set(record)
+    assert not (tmp_path / CHECKPOINT).exists()
+    network = Network(tiny_subnet())
+    assert load_weights(network, result.weights, complete=True).trained == result.trained
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_same_seed_same_weights_and_another_seed_others(tmp_path: Path, ema: float) -> None:
+    files: list[bytes] = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.rand(seed + len(files))  # the caller's generator plays no part
+        out = tmp_path / name
+        train(tiny_subnet(), FEW, recipe(epochs=1, ema=ema), seed=seed, out=out, resume=False)
+        files.append((out / "weights.safetensors").read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+def test_the_generator_of_the_caller_is_left_alone(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    train(tiny_subnet(), FEW, recipe(epochs=1), seed=0, out=tmp_path)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("call", [1, 2, 6, 8, 11, 14, 22])
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path, call: int) -> None:
+    r = recipe(ema=0.9)  # 2 epochs of 6 calls in training, 5 in testing
+    train(tiny_subnet(), FEW, r, seed=0, out=tmp_path / "whole")
+    part = tmp_path / "part"
+    with pytest.raises(StoppedError):
+        train(tiny_subnet(), FEW, r, seed=0, out=part, stop=stop_at(call))
+    assert not (part / "weights.safetensors").exists()
+    train(tiny_subnet(), FEW, r, seed=0, out=part, resume=True)
+    one, other = (json.loads((tmp_path / n / "train.json").read_text()) for n in ("whole", "part"))
+    for record in (one, other):
+        del record["seconds"]
+        for epoch in record["epochs"]:
+            del epoch["seconds"]
+    assert one == other
+    whole, resumed = (load_file(tmp_path / n / "weights.safetensors") for n in ("whole", "part"))
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_below_the_deployed_resolution_the_accuracy_is_marked(tmp_path: Path) -> None:
+    result = train(tiny_subnet(), FEW, recipe(epochs=1, resolution=16), seed=0, out=tmp_path)
+    assert result.trained.resolution == 16
+    assert result.line.endswith("at 16 px; the latency is that of 32 px")
+    record = json.loads((tmp_path / "train.json").read_text())
+    assert (record["resolution"], record["deployed_resolution"]) == (16, 32)
+
+
+def test_never_above_the_deployed_resolution(tmp_path: Path) -> None:
+    training = Training(tiny_subnet(), FEW, recipe(resolution=64), seed=0, out=tmp_path)
+    assert training.resolution == 32
+
+
+def test_it_starts_from_given_weights(tmp_path: Path) -> None:
+    subnet, path = tiny_subnet(), tmp_path / "start.safetensors"
+    state = Network(subnet).state_dict()
+    save_weights({n: v for n, v in state.items() if ".bn." not in n}, subnet, path)
+    training = Training(subnet, FEW, recipe(), seed=7, out=tmp_path, weights=path)
+    found = training.network.state_dict()
+    assert torch.equal(found["layers.0.conv.weight"], state["layers.0.conv.weight"])
+    assert len(training.kept) == 5
+
+
+def test_a_diverging_loss_stops_at_once(tmp_path: Path) -> None:
+    r = recipe(lr=1e6, clip=0.0, warmup_epochs=0.0)
+    with pytest.raises(DivergedError, match=r"the loss .* is (nan|inf).* lower recipe.lr"):
+        train(tiny_subnet(), FEW, r, seed=0, out=tmp_path)
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
+def test_classes_must_be_those_of_the_data(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="7 classes, the data fashion_mnist has 10"):
+        Training(tiny_subnet(classes=7), FEW, recipe(), seed=0, out=tmp_path)
+
+
+def test_too_few_images_for_a_batch(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="160 images make no batch of 200"):
+        Training(tiny_subnet(), FEW, recipe(batch_size=200), seed=0, out=tmp_path)
+
+
+def unfinished(out: Path) -> None:
+    with pytest.raises(StoppedError):
+        train(tiny_subnet(), FEW, recipe(), seed=0, out=out, stop=stop_at(2))
+
+
+def test_an_unfinished_training_is_not_overwritten(tmp_path: Path) -> None:
+    unfinished(tmp_path)
+    with pytest.raises(ValueError, match="resume=true goes on"):
+        Training(tiny_subnet(), FEW, recipe(), seed=0, out=tmp_path)
+
+
+def test_resuming_with_other_options_is_refused(tmp_path: Path) -> None:
+    unfinished(tmp_path)
+    with pytest.raises(ValueError, match=r"recipe.lr: 0.05 there, 0.5 now"):
+        Training(tiny_subnet(), FEW, recipe(lr=0.5), seed=0, out=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="seed: 0 there, 1 now"):
+        Training(tiny_subnet(), FEW, recipe(), seed=1, out=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="subnet: "):
+        Training(tiny_subnet(5), FEW, recipe(), seed=0, out=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="started from weights=None"):
+        Training(tiny_subnet(), FEW, recipe(), seed=0, out=tmp_path, resume=True,
+                 weights=tmp_path / "other")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("network", {}), ("epoch", 1), ("epoch", "x"), ("history", [{}]), ("seconds", 3),
+     ("optimizer", None), ("rng", None), ("batch", 99), ("kept", None)],
+)  # fmt: skip
+def test_a_checkpoint_that_makes_no_sense(tmp_path: Path, name: str, value: object) -> None:
+    unfinished(tmp_path)
+    path = tmp_path / CHECKPOINT
+    training = Training(tiny_subnet(), FEW, recipe(), seed=0, out=tmp_path, resume=True)
+    state = read_checkpoint(path, training._identity())
+    write_checkpoint(path, {**state, name: value})
+    with pytest.raises(ValueError, match="can't go on from"):
+        Training(tiny_subnet(), FEW, recipe(), seed=0, out=tmp_path, resume=True)
+
+
+def test_resume_without_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="start without resume=true"):
+        Training(tiny_subnet(), FEW, recipe(), seed=0, out=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_sets_the_flag_once(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with stop_on_signals() as stop:
+        assert not stop()
+        os.kill(os.getpid(), number)
+        deadline = time.monotonic() + 5
+        while not stop() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert stop()
+        assert signal.getsignal(number) == before  # the second one ends the process
+    assert signal.getsignal(number) == before
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises((ValueError, LookupError, OSError)) as caught:
+        prepare(compose_config(TrainConfig, "train", *QUIET, "out=unused", *overrides))
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_bad_input_is_refused_before_work(tmp_path: Path) -> None:
+    good, other = tmp_path / "subnet.json", tmp_path / "other.json"
+    tiny_subnet().save(good)
+    tiny_subnet(classes=7).save(other)
+    weights = tmp_path / "w.safetensors"
+    save_weights(Network(tiny_subnet(5)).state_dict(), tiny_subnet(5), weights)
+    assert "none.json" in refused(f"subnet={tmp_path}/none.json")
+    assert "7 classes" in refused(f"subnet={other}")
+    assert "subnet.json they were trained for" in refused(f"subnet={good}", f"weights={weights}")
+    assert "accelerator='tpu'" in refused(f"subnet={good}", "accelerator=tpu")
+    assert "threads=0" in refused(f"subnet={good}", "threads=0")
+    assert "recipe.epochs=0" in refused(f"subnet={good}", "recipe.epochs=0")
+    assert "data.classes=5" in refused(f"subnet={good}", "data.classes=5")
+    assert "data.root" in refused(f"subnet={good}", f"data.root={tmp_path}/nowhere")
+    (tmp_path / "subnet.json").write_text("{")
+    assert "is not JSON" in refused(f"subnet={good}")
+    assert {p.name for p in tmp_path.iterdir()} == {"subnet.json", "other.json", "w.safetensors"}
+
+
+def test_the_entry_point(tmp_path: Path) -> None:
+    tiny_subnet().save(tmp_path / "subnet.json")
+    done = run_entry(
+        "tfnas.train",
+        "subnet=subnet.json",
+        *QUIET,
+        "recipe.resolution=16",
+        "recipe.epochs=1",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "at 16 px; the latency is that of 32 px" in done.stdout
+    assert "python -m tfnas.export subnet='subnet.json'" in done.stdout
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "subnet.json", "train.json", "weights.safetensors"
+    }  # fmt: skip
+
+
+def test_in_a_sweep_each_member_has_its_folder(tmp_path: Path) -> None:
+    tiny_subnet().save(tmp_path / "subnet.json")
+    done = run_entry(
+        "tfnas.train", "-m", "subnet=subnet.json,missing.json", *QUIET, "recipe.epochs=1",
+        "recipe.resolution=8", "hydra.sweep.dir=sweep", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == UNUSABLE_INPUT, done.stdout + done.stderr
+    assert "can't read the subnet missing.json" in done.stdout
+    assert (tmp_path / "sweep" / "0" / "train.json").is_file()
+    assert not (tmp_path / "train.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [("recipe.epohs=3", "epohs"), ("recipe.epochs=many", "many")],
+)
+def test_what_hydra_refuses_ends_with_2(tmp_path: Path, override: str, expected: str) -> None:
+    done = run_entry("tfnas.train", "subnet=x", override, cwd=tmp_path)
+    assert done.returncode == UNUSABLE_INPUT
+    assert expected in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    tiny_subnet().save(tmp_path / "subnet.json")
+    command = [sys.executable, "-m", "tfnas.train", "subnet=subnet.json", *QUIET]
+    process = subprocess.Popen(
+        [*command, "recipe.epochs=1000", "recipe.resolution=8"], cwd=tmp_path, env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    with process.stdout as lines:
+        for line in lines:
+            if line.startswith("epoch 1/"):
+                process.send_signal(signal.SIGINT)
+                break
+        text = lines.read()
+    assert process.wait(30) == INTERRUPTED, text
+    assert "the same command with resume=true goes on" in text
+    assert (tmp_path / CHECKPOINT).is_file()

@@ -1,0 +1,120 @@
+"""python -m tfnas.table show FILE | lint FILE | import FILE --out FILE
+
+A plain command line: exit 0 done (warnings included), 1 lint errors, 2 unusable input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from tfnas.config import DONE, OUTSIDE_TOLERANCE, UNUSABLE_INPUT
+from tfnas.lint import lint
+from tfnas.table import LatencyTable
+
+LINT_ERRORS = OUTSIDE_TOLERANCE
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Parse, run, and exit with the status."""
+    args = _parser().parse_args(arguments)
+    try:
+        status = {"show": _show, "lint": _lint, "import": _import}[args.command](args)
+    except (ValueError, LookupError, OSError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"error: {text}", file=sys.stderr)
+        status = UNUSABLE_INPUT
+    sys.exit(status)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tfnas.table", description="Latency tables.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    show = commands.add_parser("show", help="print a table's context and rows")
+    lint_ = commands.add_parser(
+        "lint", help="say what is wrong or odd in a table; exit 1 on errors"
+    )
+    import_ = commands.add_parser("import", help="read another project's table")
+    for command in (show, lint_, import_):
+        command.add_argument("file", type=Path)
+    show.add_argument("--rows", type=int, default=20, help="how many rows to print (0: all)")
+    import_.add_argument("--out", type=Path, required=True, help="table file to write")
+    import_.add_argument("--device", help="name of the device that it was measured on")
+    import_.add_argument("--batch", type=int, default=1, help="images in a batch there")
+    import_.add_argument("--unit", help="unit of its latencies, where the file doesn't say")
+    import_.add_argument("--layout", help="the project it comes from, where that isn't plain")
+    return parser
+
+
+def _show(args: argparse.Namespace) -> int:
+    table = LatencyTable.load(args.file)
+    device = table.device
+    versions = ", ".join(f"{name} {version}" for name, version in device.versions)
+    print(f"{args.file}")
+    print(
+        f"  device       {device.name} ({device.kind}, {device.backend}; {versions or 'unknown'})"
+    )
+    print(f"  context      {device.precision}, batch {device.batch}, threads {device.threads}")
+    print(f"  fingerprint  {device.fingerprint}")
+    print(f"  quantum      {device.quantum} ({len(table.quantum_evidence)} widths probed)")
+    if table.calibration:
+        c = table.calibration
+        print(f"  calibration  × {c.scale:.4f} from {c.nets} nets (error {c.mape_pct:.2f} %)")
+    if table.overhead_ms is not None:
+        print(f"  overhead     {table.overhead_ms:.4g} ms for stem and head")
+    if table.held_out:
+        h = table.held_out
+        print(f"  held out     {h.mean_pct:.2f} % mean, {h.p95_pct:.2f} % p95 ({h.points} points)")
+    if table.card:
+        print(f"  card         {_card(table)}")
+    for note in table.notes:
+        print(f"  note         {note}")
+    print(f"  rows         {len(table.rows)}, as measured (before calibration)")
+    shown = sorted(table.rows.items(), key=lambda item: str(item[0]))
+    limit = args.rows or len(shown)
+    for op, row in shown[:limit]:
+        known = row.median_ms > 0 and not math.isnan(row.spread_ms)
+        spread = f" ± {100 * row.spread_ms / row.median_ms:.1f} %" if known else ""
+        print(f"    {row.median_ms:9.4f} ms{spread}  {op}  ({row.runs} samples)")
+    if len(shown) > limit:
+        print(f"    ... {len(shown) - limit} more (--rows 0 prints all)")
+    return DONE
+
+
+def _card(table: LatencyTable) -> str:
+    card = table.card or {}
+    return ", ".join(
+        f"{name} {value:.3g}"
+        for name in ("mape_pct", "bias_pct", "spearman")
+        if isinstance(value := card.get(name), (int, float))
+    )
+
+
+def _lint(args: argparse.Namespace) -> int:
+    findings = lint(LatencyTable.load(args.file))
+    for finding in findings:
+        print(finding)
+    errors = sum(finding.error for finding in findings)
+    print(f"{args.file}: {errors} errors, {len(findings) - errors} warnings")
+    return LINT_ERRORS if errors else DONE
+
+
+def _import(args: argparse.Namespace) -> int:
+    from tfnas.importers import read
+
+    imported = read(
+        args.file,
+        layout=args.layout,
+        unit=args.unit,
+        device=args.device or f"unknown device of {args.file.name}",
+        batch=args.batch,
+    )
+    for line in imported.report:
+        print(line)
+    imported.table.save(args.out)
+    print(f"wrote {args.out}: {len(imported.table.rows)} rows")
+    return DONE

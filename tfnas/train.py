@@ -1,0 +1,263 @@
+"""python -m tfnas.train subnet=RUN/subnet.json
+
+Trains a found subnet by a recipe of conf/recipe/. Writes weights.safetensors and train.json; until
+then train.ckpt, from which `resume=true` goes on. The top-1 is that of the last epoch, never the
+best one on the test set, and carries its resolution.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import torch
+
+import tfnas
+from tfnas import config as cfg
+from tfnas.accuracy import Accuracy, accuracy
+from tfnas.data import Dataset, load
+from tfnas.progress import EVERY_S, duration
+from tfnas.space import Subnet
+from tfnas.table import write_atomically
+from tfnas.training import (
+    CHECKPOINT,
+    DivergedError,
+    EpochResult,
+    StoppedError,
+    Training,
+)
+from tfnas.weights import WEIGHTS, Trained, fingerprint, save_weights
+
+__all__ = ["Accuracy", "DivergedError", "StoppedError", "TrainResult", "accuracy", "train"]
+
+log = logging.getLogger("tfnas.train")
+
+RESULT = "train.json"
+RESULT_FORMAT = "tfnas.train/1"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training; `trained` tells resolution, data and accuracy."""
+
+    weights: Path
+    trained: Trained
+    epochs: tuple[EpochResult, ...]
+    seconds: float
+    deployed_resolution: int  # pixels, what the subnet's latency is told for
+
+    @property
+    def line(self) -> str:
+        """The accuracy, marked where it isn't that of the net whose latency is told."""
+        t = self.trained
+        text = f"top-1 {t.top1:.1%}, top-5 {t.top5:.1%} at {t.resolution} px"
+        if t.resolution == self.deployed_resolution:
+            return f"{text}, the deployed resolution"
+        return f"{text}; the latency is that of {self.deployed_resolution} px"
+
+
+def train(
+    subnet: Subnet,
+    dataset: Dataset,
+    recipe: cfg.Recipe,
+    *,
+    seed: int,
+    out: Path,
+    weights: Path | None = None,
+    device: str = "cpu",
+    workers: int = 0,
+    checkpoint_minutes: float = 5.0,
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> TrainResult:
+    """Train a subnet and write weights.safetensors and train.json into `out`.
+
+    Arguments and errors are those of `tfnas.training.Training` and its `run`. The result is a
+    function of subnet, data, recipe, seed and starting weights, bit for bit on a CPU with the same
+    number of threads, whether it was stopped and resumed or not.
+    """
+    training = Training(
+        subnet, dataset, recipe, seed=seed, out=out, weights=weights, device=device,
+        workers=workers, checkpoint_minutes=checkpoint_minutes, resume=resume,
+    )  # fmt: skip
+    return finish(training, stop)
+
+
+def finish(training: Training, stop: Callable[[], bool] = lambda: False) -> TrainResult:
+    """Run a training to its end and write its files; then its checkpoint has had its use."""
+    with _beating(training.progress):
+        training.run(stop)
+    path = training.out / WEIGHTS
+    save_weights(training.state, training.subnet, path, training.trained)
+    result = TrainResult(
+        path, training.trained, tuple(training.history), training.seconds,
+        training.subnet.resolution,
+    )  # fmt: skip
+    write_atomically(training.out / RESULT, _to_json(training, result))
+    (training.out / CHECKPOINT).unlink(missing_ok=True)
+    return result
+
+
+def _to_json(training: Training, result: TrainResult) -> str:
+    trained = result.trained
+    record = {
+        "format": RESULT_FORMAT,
+        "top1": trained.top1,
+        "top5": trained.top5,
+        "resolution": trained.resolution,
+        "deployed_resolution": result.deployed_resolution,
+        "subnet": fingerprint(training.subnet),
+        "space": training.subnet.space,
+        "classes": training.subnet.classes,
+        "data": {"name": training.dataset.name, "origin": training.dataset.origin},
+        "recipe": asdict(training.recipe),
+        "seed": training.seed,
+        "weights": training.weights,
+        "not_in_weights": list(training.kept),
+        "device": training.device.type,
+        "threads": torch.get_num_threads(),
+        "seconds": round(training.seconds, 1),
+        "epochs": [asdict(epoch) for epoch in result.epochs],
+        "versions": {
+            "tfnas": tfnas.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    return json.dumps(record, indent=1) + "\n"
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """A flag that the first SIGINT, SIGTERM or SIGHUP sets; the second one ends the process."""
+    caught: list[int] = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        caught.append(number)
+        for name, handler in before.items():
+            signal.signal(name, handler)
+        log.info("stopping after this batch")
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP"):
+        numbers.append(signal.SIGHUP)
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handler
+        before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _beating(progress: Callable[[], tuple[float, str]]) -> Iterator[None]:
+    """Log a line every few seconds. A thread, since one step of a large net can take longer."""
+    done = threading.Event()
+    first, _ = progress()
+    started = time.monotonic()
+
+    def beat() -> None:
+        while not done.wait(EVERY_S):
+            share, text = progress()
+            spent = time.monotonic() - started
+            left = spent / (share - first) * (1 - share) if share > first else float("nan")
+            log.info("training %3.0f %% · %s left · %s", 100 * share, duration(left), text)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def prepare(config: cfg.TrainConfig) -> cfg.Work:
+    cfg.check_choice("accelerator", config.accelerator, ("auto", "cpu", "cuda"))
+    cfg.check_positive(threads=config.threads, checkpoint_minutes=config.checkpoint_minutes)
+    path = Path(config.subnet)
+    subnet = Subnet.load(path)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    d = config.data
+    dataset = load(
+        d.name, root=d.root, train_list=d.train_list, test_list=d.test_list, max_train=d.max_train
+    )
+    if d.classes is not None and d.classes != len(dataset.classes):
+        raise ValueError(f"data.classes={d.classes}, but {d.name} has {len(dataset.classes)}")
+    out = None if config.out is None else Path(config.out)
+    if out is None:
+        out = cfg.output_dir() if cfg.is_sweep() else path.parent
+    training = Training(
+        subnet,
+        dataset,
+        config.recipe,
+        seed=config.seed,
+        out=out,
+        weights=None if config.weights is None else Path(config.weights),
+        device=_device(config.accelerator),
+        workers=d.workers,
+        checkpoint_minutes=config.checkpoint_minutes,
+        resume=config.resume,
+    )
+    return lambda: _work(training, path)
+
+
+def _device(accelerator: str) -> str:
+    available = torch.cuda.is_available()
+    if accelerator == "cuda" and not available:
+        raise ValueError("accelerator=cuda: torch finds no GPU here; give accelerator=cpu")
+    return "cuda" if available and accelerator != "cpu" else "cpu"
+
+
+def _work(training: Training, path: Path) -> int:
+    subnet, recipe = training.subnet, training.recipe
+    log.info(
+        "%s: %.0f M multiply-adds at %d px, %d classes; data %s",
+        path, subnet.macs / 1e6, subnet.resolution, subnet.classes, training.dataset.origin,
+    )  # fmt: skip
+    log.info(
+        "recipe %s: %d epochs of %d batches of %d at %d px on %s, seed %d, from %s",
+        recipe.name, recipe.epochs, len(training.train_batches), recipe.batch_size,
+        training.resolution, training.device, training.seed, training.weights or "scratch",
+    )  # fmt: skip
+    if training.kept:
+        log.info("not in these weights, initialized anew: %s", ", ".join(training.kept))
+    try:
+        with stop_on_signals() as stop:
+            result = finish(training, stop)
+    except StoppedError:
+        log.info(
+            "stopped after epoch %d, batch %d; the same command with resume=true goes on",
+            training.epoch, training.batch,
+        )  # fmt: skip
+        return cfg.INTERRUPTED
+    except (DivergedError, OSError) as error:
+        saved = training.out / CHECKPOINT
+        tail = f"; the last good checkpoint is {saved}" if saved.exists() else ""
+        log.error("error: %s%s", error, tail)
+        return cfg.FAILED
+    log.info("%s (%s)", result.line, duration(result.seconds))
+    log.info("wrote %s and %s", result.weights, training.out / RESULT)
+    log.info(
+        "next: python -m tfnas.export %s %s",
+        cfg.override("subnet", path), cfg.override("weights", result.weights),
+    )  # fmt: skip
+    return cfg.DONE
+
+
+if __name__ == "__main__":
+    cfg.main(cfg.TrainConfig, "train", prepare)

@@ -1,0 +1,400 @@
+"""The training of one subnet: momentum SGD, cosine with linear warm-up, all values from a recipe.
+
+`Training` is the loop and what a checkpoint of it holds; `tfnas.train` turns it into files.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tfnas.accuracy import accuracy
+from tfnas.augment import EVAL_FRACTION
+from tfnas.blocks import Network
+from tfnas.checkpoint import read_checkpoint, write_checkpoint
+from tfnas.config import Recipe
+from tfnas.data import ArrayImages, Batches, Dataset
+from tfnas.progress import duration
+from tfnas.recipe import check_recipe, learning_rate
+from tfnas.space import Subnet
+from tfnas.weights import Trained, fingerprint, load_weights
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "train.ckpt"
+TRAIN_COST = 4.5  # time of training on an image / of testing on it, CPU, 224 and 64 px
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch; accuracies are those of the averaged weights where the recipe averages."""
+
+    epoch: int  # from 1
+    lr: float  # of its last step
+    train_loss: float  # with label smoothing
+    loss: float  # test set
+    top1: float  # fraction of the test set
+    top5: float  # fraction of the test set
+    seconds: float
+
+
+class DivergedError(RuntimeError):
+    """The loss is no finite number."""
+
+
+class StoppedError(RuntimeError):
+    """The training was asked to stop, and has saved itself."""
+
+
+class Training:
+    """A training of one subnet on one set of images, from its checks to its files.
+
+    All that can be refused is refused in the constructor. What a checkpoint holds are exactly the
+    attributes that change: a run that is stopped and resumed gives the same weights, bit for bit on
+    a CPU with the same number of threads.
+
+    Args:
+        recipe: see conf/recipe/.
+        seed: of initialization, order, augmentation, dropout.
+        out: folder for weights.safetensors, train.json, train.ckpt.
+        weights: what to start from; batch norm and classifier may be missing there.
+        device: "cpu" or "cuda".
+        workers: processes that decode image files.
+        checkpoint_minutes: the most that a crash can lose; every epoch is saved besides.
+        resume: go on from train.ckpt in `out`.
+
+    Raises:
+        ValueError: if subnet, data, recipe, weights and checkpoint don't fit together.
+    """
+
+    def __init__(
+        self,
+        subnet: Subnet,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        seed: int,
+        out: Path,
+        weights: Path | None = None,
+        device: str = "cpu",
+        workers: int = 0,
+        checkpoint_minutes: float = 5.0,
+        resume: bool = False,
+    ):
+        check_recipe(recipe)
+        _check_data(subnet, dataset)
+        self.subnet, self.dataset, self.recipe = subnet, dataset, recipe
+        self.seed, self.out = seed, out
+        self.device = torch.device(device)
+        self.checkpoint_s = 60 * checkpoint_minutes
+        self.resolution = min(recipe.resolution or subnet.resolution, subnet.resolution)
+        self.train_batches, self.test_batches = self._batches(workers)
+        with torch.random.fork_rng(devices=self._gpus):
+            torch.manual_seed(seed)
+            network = Network(subnet, recipe.dropout, recipe.drop_connect)
+            self.kept: tuple[str, ...] = ()
+            if weights is not None and not resume:
+                self.kept = load_weights(network, weights, complete=False).kept
+            self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.rng = torch.get_rng_state()
+            self.gpu_rng = torch.cuda.get_rng_state() if self._gpus else None
+        self.weights = None if weights is None else str(weights)
+        self.ema = copy.deepcopy(self.network).requires_grad_(False) if recipe.ema else None
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+        )
+        self.scaler = torch.amp.GradScaler("cuda", enabled=self._amp)
+        self.epoch, self.batch, self.tested = 0, 0, 0
+        self.loss_sum = 0.0
+        self._pending: Tensor | None = None
+        self.history: list[EpochResult] = []
+        self.seconds = self.epoch_seconds = 0.0
+        out.mkdir(parents=True, exist_ok=True)
+        if resume:
+            self._restore()
+        elif (out / CHECKPOINT).exists():
+            raise ValueError(
+                f"{out / CHECKPOINT} holds an unfinished training: resume=true goes on with it; "
+                "give another out=FOLDER, or delete that file, to start anew"
+            )
+
+    @property
+    def _gpus(self) -> list[int]:
+        return [torch.cuda.current_device()] if self.device.type == "cuda" else []
+
+    @property
+    def _amp(self) -> bool:
+        return self.recipe.amp and self.device.type == "cuda"
+
+    def _batches(self, workers: int) -> tuple[Batches, Batches]:
+        data, recipe = self.dataset, self.recipe
+        low = recipe.crop_scale_min
+        train = Batches(
+            data.train, np.arange(len(data.train)), batch=recipe.batch_size, size=self.resolution,
+            mean=data.mean, std=data.std, seed=self.seed, augment=True, workers=workers,
+            drop_last=True, crop_scale=None if low is None else (low, 1.0),
+            jitter=recipe.color_jitter,
+        )  # fmt: skip
+        test = Batches(
+            data.test, np.arange(len(data.test)), batch=recipe.batch_size, size=self.resolution,
+            mean=data.mean, std=data.std, seed=self.seed, augment=False, workers=workers,
+            drop_last=False,
+        )  # fmt: skip
+        return train, test
+
+    # -- going on --------------------------------------------------------------------------------
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Train to the end, or until `stop()` is true between two batches.
+
+        Raises:
+            StoppedError: after saving, if it was stopped.
+            DivergedError: if the loss is no finite number; the last checkpoint is left as it is.
+            OSError: if a file can't be written; the last checkpoint is left as it is.
+        """
+        with torch.random.fork_rng(devices=self._gpus):
+            torch.set_rng_state(self.rng)
+            if self.gpu_rng is not None:
+                torch.cuda.set_rng_state(self.gpu_rng)
+            try:
+                while self.epoch < self.recipe.epochs:
+                    self._train_epoch(stop)
+                    self._finish_epoch(stop)
+            except StoppedError:
+                self._save()
+                raise
+
+    def _train_epoch(self, stop: Callable[[], bool]) -> None:
+        """Batches `self.batch` to the last of this epoch."""
+        self.network.train()
+        steps = len(self.train_batches)
+        started = saved = time.monotonic()
+        before_s, before_epoch_s = self.seconds, self.epoch_seconds
+        for images, labels in _until(self.train_batches.epoch(self.epoch, self.batch), stop):
+            self._settle()  # only now: the GPU worked while this batch was made
+            self._pending = self._step(images, labels, self.epoch * steps + self.batch)
+            self.batch += 1
+            now = time.monotonic()
+            self.seconds = before_s + now - started
+            self.epoch_seconds = before_epoch_s + now - started
+            if now - saved > self.checkpoint_s:
+                saved = now
+                self._save()
+        self._settle()
+
+    def _step(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
+        """One step on (N, 3, R, R) and (N,); the loss, detached."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, len(self.train_batches), self.recipe)
+        images = images.to(self.device, non_blocking=True)
+        labels = labels.to(self.device, non_blocking=True)
+        with torch.autocast(self.device.type, torch.float16, enabled=self._amp):
+            logits = self.network(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        if self.recipe.clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            _average(self.ema, self.network, self.recipe.ema, step)
+        return loss.detach()
+
+    def _settle(self) -> None:
+        """Wait for the last step's loss and add it up; raises DivergedError for what is no loss."""
+        if self._pending is None:
+            return
+        value, self._pending = float(self._pending), None
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"the loss is {value} at epoch {self.epoch + 1}, batch {self.batch} "
+                f"(seed {self.seed}); try a lower recipe.lr than {self.recipe.lr:g}, a longer "
+                "recipe.warmup_epochs or a smaller recipe.clip"
+            )
+        self.loss_sum += value
+
+    def _finish_epoch(self, stop: Callable[[], bool]) -> None:
+        started = time.monotonic()
+        model = self.network if self.ema is None else self.ema
+        found = accuracy(model, self._tested(_until(self.test_batches.epoch(0), stop)))
+        if not math.isfinite(found.loss):
+            raise DivergedError(
+                f"the loss on the test set is {found.loss} after epoch {self.epoch + 1}; try a "
+                f"lower recipe.lr than {self.recipe.lr:g}"
+            )
+        steps, spent = len(self.train_batches), time.monotonic() - started
+        self.seconds += spent
+        result = EpochResult(
+            epoch=self.epoch + 1,
+            lr=learning_rate((self.epoch + 1) * steps - 1, steps, self.recipe),
+            train_loss=self.loss_sum / steps,
+            loss=found.loss,
+            top1=found.top1,
+            top5=found.top5,
+            seconds=self.epoch_seconds + spent,
+        )
+        self.history.append(result)
+        self.epoch, self.batch, self.tested = self.epoch + 1, 0, 0
+        self.loss_sum = self.epoch_seconds = 0.0
+        log.info(
+            "epoch %d/%d: train loss %.3f, test loss %.3f, top-1 %.1f %% at %d px, %s",
+            result.epoch, self.recipe.epochs, result.train_loss, result.loss, 100 * result.top1,
+            self.resolution, duration(result.seconds),
+        )  # fmt: skip
+        self._save()
+
+    def _tested(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in batches:
+            yield images, labels
+            self.tested += 1
+
+    def progress(self) -> tuple[float, str]:
+        """The fraction done of all, and where it is."""
+        train, test = TRAIN_COST * len(self.train_batches), len(self.test_batches)
+        done = self.epoch * (train + test) + TRAIN_COST * self.batch + self.tested
+        where = f"batch {self.batch}/{len(self.train_batches)}"
+        if self.batch == len(self.train_batches):
+            where = f"test batch {self.tested}/{test}"
+        if self.batch > 1 and self.loss_sum:
+            where += f", loss {self.loss_sum / self.batch:.3f}"
+        share = done / (self.recipe.epochs * (train + test))
+        return share, f"epoch {self.epoch + 1}/{self.recipe.epochs}, {where}"
+
+    # -- what it leaves -------------------------------------------------------------------------
+
+    def _identity(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one that was stopped."""
+        recipe = {f"recipe.{name}": value for name, value in vars(self.recipe).items()}
+        data = f"{self.dataset.name}: {self.dataset.origin}"
+        return {"subnet": fingerprint(self.subnet), "data": data, "seed": self.seed, **recipe}
+
+    def _save(self) -> None:
+        self._settle()
+        state = {
+            "identity": self._identity(),
+            "weights": self.weights,
+            "kept": list(self.kept),
+            "network": self.network.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "loss_sum": self.loss_sum,
+            "history": [asdict(row) for row in self.history],
+            "seconds": [self.seconds, self.epoch_seconds],
+            "rng": torch.get_rng_state(),
+            "gpu_rng": torch.cuda.get_rng_state() if self._gpus else None,
+        }
+        write_checkpoint(self.out / CHECKPOINT, state)
+
+    def _restore(self) -> None:
+        path = self.out / CHECKPOINT
+        state = read_checkpoint(path, self._identity())
+        try:
+            if self.weights is not None and self.weights != state["weights"]:
+                raise ValueError(f"it started from weights={state['weights']}")
+            self.weights, self.kept = state["weights"], tuple(state["kept"])
+            self.network.load_state_dict(state["network"])
+            if self.ema is not None:
+                self.ema.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.epoch, self.batch = state["epoch"], state["batch"]
+            if not (
+                0 <= self.epoch == len(state["history"]) <= self.recipe.epochs
+                and 0 <= self.batch <= len(self.train_batches)
+            ):
+                raise ValueError(f"it is at epoch {self.epoch}, batch {self.batch}")
+            self.loss_sum = float(state["loss_sum"])
+            self.history = [EpochResult(**row) for row in state["history"]]
+            self.seconds, self.epoch_seconds = state["seconds"]
+            self.rng = state["rng"]
+            torch.Generator().set_state(self.rng)
+            self.gpu_rng = state["gpu_rng"] if self._gpus else None
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(f"can't go on from {path}: {error}") from None
+        log.info("going on at epoch %d, batch %d", self.epoch + 1, self.batch)
+
+    @property
+    def trained(self) -> Trained:
+        """What the last finished epoch gave."""
+        data, last = self.dataset, self.history[-1]
+        return Trained(
+            data=f"{data.name}: {data.origin}",
+            classes=data.classes,
+            mean=data.mean,
+            std=data.std,
+            crop_fraction=1.0 if isinstance(data.test, ArrayImages) else EVAL_FRACTION,
+            resolution=self.resolution,
+            top1=last.top1,
+            top5=last.top5,
+        )
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The weights that are tested and kept: the averaged ones where the recipe averages."""
+        return (self.network if self.ema is None else self.ema).state_dict()
+
+
+def _check_data(subnet: Subnet, dataset: Dataset) -> None:
+    if subnet.classes != len(dataset.classes):
+        raise ValueError(
+            f"the subnet has {subnet.classes} classes, the data {dataset.name} has "
+            f"{len(dataset.classes)} ({dataset.origin}): give the data it was searched for"
+        )
+    if subnet.in_channels != 3:
+        raise ValueError(
+            f"the subnet takes {subnet.in_channels} channels; images are fed as RGB, expected 3"
+        )
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average of weights and statistics, faster in the first steps.
+
+    With the full decay from the start, the initial running variances of 1 weigh for hundreds of
+    steps and shrink the signal from layer to layer: top-1 10 % after an epoch that reaches 80 %.
+    """
+    rate = 1 - min(decay, (1 + step) / (10 + step))
+    pairs = zip(averaged.state_dict().values(), network.state_dict().values(), strict=True)
+    for mean, value in pairs:
+        if mean.is_floating_point():
+            mean.lerp_(value, rate)
+        else:
+            mean.copy_(value)
+
+
+def _until(
+    batches: Iterator[tuple[Tensor, Tensor]], stop: Callable[[], bool]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches; raises StoppedError before the next one once `stop()` is true."""
+    while True:
+        if stop():
+            raise StoppedError
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError:
+            # The signal that stops a run from a terminal ends the loader's processes as well.
+            if stop():
+                raise StoppedError from None
+            raise
+        yield batch
