@@ -259,6 +259,18 @@ def test_a_reachable_argmax_is_kept(seed):
     assert abs(derived.table_ms[0] / target_ms - 1) <= 5e-4
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_joint_search_agrees(seed, monkeypatch):
+    """Two routes to one optimum: choice by choice, and all ops and widths at once."""
+    space = load_space("tiny")
+    table, arch = macs_table(space), random_arch(space, seed)
+    low, high = feasible_ms(space, table)
+    constraints = [Constraint(table, low + share * (high - low), tol=0.01) for share in (0.1, 0.7)]
+    first = [derive_constrained(space, arch, [c]) for c in constraints]
+    monkeypatch.setattr("tfnas.constrained.MAX_CHOICES", 0)
+    assert [derive_constrained(space, arch, [c]) for c in constraints] == first
+
+
 def test_what_was_given_up_is_told():
     space = load_space("tiny", quantum=1)
     table, arch = macs_table(space), random_arch(space, 3)

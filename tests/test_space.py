@@ -68,7 +68,7 @@ def test_a_net_of_another_space_is_not_in_it() -> None:
     assert subnet not in load_space("tfnas")
     assert subnet not in load_space("tiny", classes=7)
     assert subnet.with_widths([op.c_mid + 1 for op in subnet.blocks]) not in tiny
-    assert replace(subnet, stages=subnet.stages[:-1] + ((),)) not in tiny
+    assert replace(subnet, stages=(subnet.stages[0] * 3, subnet.stages[1])) not in tiny
     assert "subnet" not in tiny
     with pytest.raises(ValueError, match="is no candidate of its block"):
         tiny.choices_of(subnet.with_widths([op.c_mid + 1 for op in subnet.blocks]))
@@ -247,7 +247,7 @@ def accepted_or_value_error(text: str) -> None:
     assert Subnet.from_json(subnet.to_json()) == subnet
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_any_part_replaced_by_anything(data: st.DataObject) -> None:
     root = json.loads(SMALL.to_json())

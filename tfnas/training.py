@@ -156,8 +156,6 @@ class Training:
         )  # fmt: skip
         return train, test
 
-    # -- going on --------------------------------------------------------------------------------
-
     def run(self, stop: Callable[[], bool] = lambda: False) -> None:
         """Train to the end, or until `stop()` is true between two batches.
 
@@ -239,7 +237,6 @@ class Training:
                 f"lower recipe.lr than {self.recipe.lr:g}"
             )
         steps, spent = len(self.train_batches), time.monotonic() - started
-        self.seconds += spent
         result = EpochResult(
             epoch=self.epoch + 1,
             lr=learning_rate((self.epoch + 1) * steps - 1, steps, self.recipe),
@@ -250,6 +247,7 @@ class Training:
             seconds=self.epoch_seconds + spent,
         )
         self.history.append(result)
+        self.seconds += spent
         self.epoch, self.batch, self.tested = self.epoch + 1, 0, 0
         self.loss_sum = self.epoch_seconds = 0.0
         log.info(
@@ -275,8 +273,6 @@ class Training:
             where += f", loss {self.loss_sum / self.batch:.3f}"
         share = done / (self.recipe.epochs * (train + test))
         return share, f"epoch {self.epoch + 1}/{self.recipe.epochs}, {where}"
-
-    # -- what it leaves -------------------------------------------------------------------------
 
     def _identity(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one that was stopped."""

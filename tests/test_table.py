@@ -1,0 +1,155 @@
+"""Latency tables: what may be read from them, and their files."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.entry import run_entry
+from tests.simulated_device import DEVICE, plain_ms
+from tests.spaces import load_space
+from tfnas.space import OpSpec
+from tfnas.table import Calibration, HeldOut, LatencyTable, Measurement, write_atomically
+
+OP = OpSpec("mbconv", 28, 32, 64, 0, 32, 3, 1, "relu")
+
+
+def at(width: int) -> OpSpec:
+    return replace(OP, c_mid=width)
+
+
+def two_points(scale: float = 1.0) -> LatencyTable:
+    rows = {at(64): Measurement(1.0, 0.01, 50), at(128): Measurement(3.0, math.inf, 50)}
+    rows[at(128)] = Measurement(3.0, 0.02, 50)
+    return LatencyTable(DEVICE, rows, calibration=Calibration(scale, 3, 0.5))
+
+
+def full() -> LatencyTable:
+    rows = {op: Measurement(plain_ms(op), 0.001, 30) for op in load_space().ops()}
+    return LatencyTable(DEVICE, rows)
+
+
+def test_between_points_is_interpolated_and_says_so() -> None:
+    table = two_points(1.1)
+    assert table.latency(at(64)).measured
+    between = table.latency(at(96))
+    assert not between.measured
+    assert between.ms == pytest.approx(2.0 * 1.1)
+
+
+@pytest.mark.parametrize("width", [63, 129, 1])
+def test_nothing_is_extrapolated(width: int) -> None:
+    with pytest.raises(LookupError, match="python -m profilers"):
+        two_points().ms(at(width))
+
+
+def test_a_net_is_the_sum_of_its_ops() -> None:
+    table, space = full(), load_space()
+    net = space.sample(random.Random(0))
+    assert table.subnet_ms(net) == pytest.approx(sum(map(table.ms, net.ops)))
+    scaled = replace(table, calibration=Calibration(1.2, 5, 1.0))
+    assert scaled.subnet_ms(net) == pytest.approx(1.2 * table.subnet_ms(net))
+    fixed = replace(table, overhead_ms=5.0)
+    assert fixed.subnet_ms(net) == pytest.approx(5.0 + sum(map(table.ms, net.blocks)))
+
+
+def test_coverage() -> None:
+    table, space = full(), load_space()
+    table.check(space)
+    assert table.missing(space) == []
+    other = load_space(classes=11)
+    assert [op.kind for op in table.missing(other)] == ["classifier"]
+    with pytest.raises(LookupError, match=r"space=tiny"):
+        table.check(other)
+    bad = table.with_rows({next(iter(table.rows)): Measurement(-1.0, 0.0, 1)})
+    with pytest.raises(ValueError, match="not positive"):
+        bad.check(space)
+
+
+@given(
+    ms=st.floats(1e-6, 1e6),
+    spread=st.one_of(st.just(math.nan), st.floats(0, 1e3)),
+    runs=st.integers(0, 10**9),
+    text=st.text(st.characters(codec="utf-8"), max_size=20),
+)
+def test_save_and_load(tmp_path_factory, ms, spread, runs, text) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path_factory.getbasetemp() / "roundtrip.json"
+    table = LatencyTable(
+        replace(DEVICE, name=text), {OP: Measurement(ms, spread, runs)},
+        calibration=Calibration(1.02, 10, 1.5), overhead_ms=0.5, held_out=HeldOut(1, 1.0, 2.0, 3.0),
+        quantum_evidence=((64, 0.5),), nets={"abc": Measurement(ms, spread, runs)},
+        card={"mape_pct": 1.0}, notes=(text,),
+    )  # fmt: skip
+    table.save(path)
+    loaded = LatencyTable.load(path)
+    if math.isnan(spread):
+        assert math.isnan(loaded.rows[OP].spread_ms)
+        table, loaded = (replace(t, rows={}, nets={}) for t in (table, loaded))
+    assert loaded == table
+
+
+def test_files_of_before_nets_still_load(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    two_points().save(path)
+    data = json.loads(path.read_text())
+    del data["nets"]
+    path.write_text(json.dumps(data))
+    assert LatencyTable.load(path) == two_points()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "tfnas.table/99"}, "format"),
+        ({"device": {"kind": "cpu"}}, "device has the fields"),
+        ({"columns": ["a"]}, "columns"),
+        ({"rows": [[1, 2]]}, "row"),
+        ({"rows": None}, "rows"),
+        ({"calibration": {"scale": "x"}}, "Calibration"),
+        ({"overhead_ms": "much"}, "overhead_ms"),
+        ({"nets": {"a": [1.0, None]}}, "corrupt"),
+        ({"nets": {"a": ["x", None, 3]}}, "median_ms"),
+        ({"quantum_evidence": [[1]]}, "corrupt"),
+    ],
+)
+def test_corrupt_tables_are_refused(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "t.json"
+    two_points().save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=message):
+        LatencyTable.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, '{"format": NaN}'])
+def test_junk_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="table"):
+        LatencyTable.load(path)
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "new \ud800")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_show(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    full().save(path)
+    run = run_entry("tfnas.table", "show", str(path), "--rows", "2", cwd=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    for part in ("simulated", "aaaaaa-bbbbbb", "classifier 64→10", "more"):
+        assert part in run.stdout
