@@ -8,6 +8,7 @@ can forget to; how samples become a latency is `profilers.timing`'s, one for all
 from __future__ import annotations
 
 import importlib
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from profilers.timing import Workload
 from tfnas.config import check_choice, shipped_tables_path, user_tables_path
 from tfnas.space import OpSpec
 from tfnas.table import Device, LatencyTable
+
+log = logging.getLogger(__name__)
 
 # device kind -> module with `open_device(backend, threads, batch, precision) -> Profiler`
 BACKENDS = {"cpu": "profilers.cpu"}
@@ -83,11 +86,14 @@ def find_table(device: Device) -> Path | None:
     Raises:
         ValueError: if the file is unusable, or its name claims another fingerprint than its text.
     """
-    for folder in dict.fromkeys((user_tables_path(), shipped_tables_path())):
+    folders = dict.fromkeys((user_tables_path(), shipped_tables_path()))
+    for folder in folders:
         path = folder / table_name(device)
         if path.exists():
             check_own(LatencyTable.load(path).device, device, path)
             return path
+    for path in (p for f in folders for p in f.glob(f"*-{hardware_of(device)}-*.json")):
+        log.info("%s is this machine's in another context (runtime, threads): not used", path)
     return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,22 @@ class Verification:
             "within": self.within,
             "noisy": self.noisy,
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verification:
+        """What `to_json` gave."""
+        low, high = data["measured_ci_ms"]
+        return cls(
+            target_ms=data["target_ms"],
+            tolerance=data["tolerance"],
+            measured_ms=data["measured_ms"],
+            ci_ms=(low, high),
+            raw_min_ms=data["measured_raw_ms"]["min"],
+            raw_median_ms=data["measured_raw_ms"]["median"],
+            samples=data["samples"],
+            within=data["within"],
+            noisy=data["noisy"],
+        )
 
     def __str__(self) -> str:
         low, high = self.ci_ms

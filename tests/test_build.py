@@ -207,7 +207,9 @@ def test_second_profiler_waits_and_says_so(tmp_path: Path) -> None:
     assert f"pid {owner.pid}" in said[0]
 
 
-def test_another_context_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_context_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     device = open_profiler("cpu").device
     old = replace(device, fingerprint=f"{device.fingerprint[:6]}-000000",
                   versions=(("onnxruntime", "1.0.0"),))  # fmt: skip
@@ -218,6 +220,10 @@ def test_another_context_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         find_table(device)
     with pytest.raises(ValueError, match="measure anew"):
         build(path)
+    path.rename(tmp_path / table_name(old))
+    caplog.set_level("INFO")
+    assert find_table(device) is None
+    assert "another context" in caplog.text
     other = replace(device, fingerprint="ffffff-000000")
     with pytest.raises(ValueError, match="hardware"):
         check_own(other, device, path)

@@ -133,10 +133,14 @@ def test_expected_latency_at_one_hot_is_the_subnets() -> None:
 def test_gradients_of_expected_latency_by_finite_differences() -> None:
     space = load_space("tiny")
     table = macs_table(space)
-    op_ms = [t.double() for t in op_latencies(space, table, [[c.op.c_mid for c in b] for b in space.blocks])]  # fmt: skip
+    widths = [[c.op.c_mid for c in block] for block in space.blocks]
+    op_ms = [t.double() for t in op_latencies(space, table, widths)]
     g = generator(4)
     alphas = [torch.randn(len(b), generator=g).double().requires_grad_() for b in space.blocks]
-    betas = [torch.randn(len(s.depths), generator=g).double().requires_grad_() for s in space.stages]  # fmt: skip
+    betas = [
+        torch.randn(len(stage.depths), generator=g).double().requires_grad_()
+        for stage in space.stages
+    ]
 
     def latency(*vectors: torch.Tensor) -> torch.Tensor:
         mix = [v.softmax(0) for v in vectors[: len(alphas)]]

@@ -27,9 +27,7 @@ def path_of(space: SearchSpace, subnet: Subnet, net: Supernet):
     picks = [0] * len(space.blocks)
     widths = [list(row) for row in net.initial_widths()]
     first = 0
-    for stage, ops, row in zip(
-        space.stages, subnet.stages, space.choices_of(subnet), strict=True
-    ):
+    for stage, ops, row in zip(space.stages, subnet.stages, space.choices_of(subnet), strict=True):
         for b, (op, pick) in enumerate(zip(ops, row, strict=True), first):
             picks[b], widths[b][pick] = pick, op.c_mid
         first += len(stage.blocks)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from profilers.build import build_table
 from profilers.closed_loop import LoopResult, close_loop
+from profilers.verify import Verification
 from tfnas import config, data
 from tfnas.config import SearchConfig
 from tfnas.derive import Constraint, feasible_ms
@@ -100,13 +101,15 @@ def run(p: Prepared) -> int:
     measured = verify(p, table, out) if p.profiler is not None else None
     seconds.done("verify")
 
-    last_ms = table_ms if measured is None else measured["measured_ms"]
+    last_ms = table_ms if measured is None else measured.measured_ms
     result = Result(
         target_ms=cfg.target_ms,
         table_ms=table_ms,
-        measured_ms=measured and measured["measured_ms"],
-        measured_ci_ms=measured and tuple(measured["measured_ci_ms"]),
-        measured_raw_ms=measured and RawSamples(**measured["measured_raw_ms"]),
+        measured_ms=measured.measured_ms if measured else None,
+        measured_ci_ms=measured.ci_ms if measured else None,
+        measured_raw_ms=(
+            RawSamples(measured.raw_min_ms, measured.raw_median_ms) if measured else None
+        ),
         feasible_ms=feasible,
         device=table.device.name,
         table=str(p.table_file.resolve()),
@@ -129,8 +132,8 @@ def run(p: Prepared) -> int:
         data=p.dataset.origin,
         budget=asdict(cfg.budget),
         overhead_from_table=table.overhead_ms is not None,
-        noisy=measured and measured["noisy"],
-        loop=loop and loop.trail_json(),
+        noisy=measured.noisy if measured else None,
+        loop=loop.trail_json() if loop else None,
         scores=dict(found.scores),
         versions=versions(),
         seconds={stage: round(s, 1) for stage, s in seconds.items()},
@@ -274,7 +277,7 @@ def export_untrained(
     log.info("exported %s, largest difference to torch %.2g", exported.path, exported.max_abs_diff)
 
 
-def verify(p: Prepared, table: LatencyTable, out: Path) -> dict[str, Any]:
+def verify(p: Prepared, table: LatencyTable, out: Path) -> Verification:
     """Measure the exported net in a fresh process that reads no table."""
     cfg, file = p.cfg, out / "verify.json"
     device = table.device
@@ -296,8 +299,7 @@ def verify(p: Prepared, table: LatencyTable, out: Path) -> dict[str, Any]:
     process = subprocess.run(command, check=False)
     if process.returncode not in (config.DONE, config.OUTSIDE_TOLERANCE):
         raise RuntimeError(f"verify ended with status {process.returncode}; see above")
-    result: dict[str, Any] = json.loads(file.read_text())
-    return result
+    return Verification.from_json(json.loads(file.read_text()))
 
 
 def conclude(r: Result, out: Path) -> None:
