@@ -33,8 +33,8 @@ from profilers.plan import (
 from tests.entry import REPOSITORY, environment, run_entry
 from tests.simulated_device import DEVICE, Machine, SimulatedProfiler, plain_ms
 from tests.spaces import load_space, load_spec
-from tfnas.space import OpSpec
-from tfnas.table import LatencyTable, Measurement
+from tfnas.space import OpSpec, Subnet
+from tfnas.table import Calibration, LatencyTable, Measurement
 
 ARGUMENTS = ("space=tiny", "profile=test")
 
@@ -158,6 +158,31 @@ def test_calibration_rests_on_measured_nets() -> None:
     assert calibration.mape_pct == pytest.approx(0, abs=1e-9)
 
 
+def test_calibration_finds_what_a_net_changes() -> None:
+    """Late blocks cost more inside a net and the stem less: the error on other nets shrinks."""
+    space = load_space("tfnas", quantum=16)
+    rows = {op: Measurement(plain_ms(op), 0.0, 30) for op in plan(space).ops}
+    table = LatencyTable(DEVICE, rows)
+
+    def truth(net: Subnet) -> float:
+        cost = {7: 1.15, 14: 1.1}
+        return sum((cost.get(op.size, 1.0) if op.expands else 0.7) * table.ms(op) for op in net.ops)
+
+    nets = calibration_nets(space, 16, 0)
+    whole = {net_key(n): Measurement(truth(n), 0.0, 30) for n in nets}
+    calibration = calibration_of(replace(table, nets=whole), nets)
+    assert calibration is not None
+    one_factor = replace(calibration, factors=())
+
+    def error(which: Calibration) -> float:
+        told = replace(table, calibration=which)
+        others = calibration_nets(space, 30, 1)
+        return sum(abs(told.subnet_ms(n) / truth(n) - 1) for n in others) / len(others)
+
+    assert error(calibration) < 0.5 * error(one_factor)
+    assert dict(calibration.factors)["fixed"] < 0.9
+
+
 def test_extremes_are_of_the_space() -> None:
     space = load_space("tfnas", quantum=1)
     small, large = extremes(space)
@@ -214,6 +239,7 @@ def test_another_context_is_refused(
     old = replace(device, fingerprint=f"{device.fingerprint[:6]}-000000",
                   versions=(("onnxruntime", "1.0.0"),))  # fmt: skip
     monkeypatch.setattr(profilers, "user_tables_path", lambda: tmp_path)
+    monkeypatch.setattr(profilers, "shipped_tables_path", lambda: tmp_path)
     path = tmp_path / table_name(device)
     LatencyTable(old, {}).save(path)
     with pytest.raises(ValueError, match=r"onnxruntime 1\.0\.0 there.*python -m profilers"):

@@ -60,6 +60,22 @@ def test_a_net_is_the_sum_of_its_ops() -> None:
     assert fixed.subnet_ms(net) == pytest.approx(5.0 + sum(map(table.ms, net.blocks)))
 
 
+def test_groups_have_their_own_factor() -> None:
+    space = load_space()
+    net = space.sample(random.Random(0))
+    bare = full()
+    sizes = {op.size for op in net.blocks}
+    factors = (("fixed", 0.8), *((f"{size}px", 1.2) for size in sizes))
+    table = replace(bare, calibration=Calibration(1.1, 5, 1.0, factors))
+    assert table.fixed_ms(net) == pytest.approx(0.88 * bare.fixed_ms(net))
+    for op in net.blocks:
+        assert table.ms(op) == pytest.approx(1.32 * bare.ms(op))
+    choice = space.blocks[0][0]
+    assert table.curve_ms(choice)[0] == pytest.approx(table.ms(choice.at(choice.widths[0])))
+    overhead = replace(table, overhead_ms=1.0)
+    assert overhead.fixed_ms(net) == pytest.approx(0.88)
+
+
 def test_coverage() -> None:
     table, space = full(), load_space()
     table.check(space)
@@ -83,7 +99,8 @@ def test_save_and_load(tmp_path_factory, ms, spread, runs, text) -> None:  # typ
     path = tmp_path_factory.getbasetemp() / "roundtrip.json"
     table = LatencyTable(
         replace(DEVICE, name=text), {OP: Measurement(ms, spread, runs)},
-        calibration=Calibration(1.02, 10, 1.5), overhead_ms=0.5, held_out=HeldOut(1, 1.0, 2.0, 3.0),
+        calibration=Calibration(1.02, 10, 1.5, (("28px", 1.1),)),
+        overhead_ms=0.5, held_out=HeldOut(1, 1.0, 2.0, 3.0),
         quantum_evidence=((64, 0.5),), nets={"abc": Measurement(ms, spread, runs)},
         card={"mape_pct": 1.0}, notes=(text,),
     )  # fmt: skip
@@ -113,6 +130,11 @@ def test_files_of_before_nets_still_load(tmp_path: Path) -> None:
         ({"rows": [[1, 2]]}, "row"),
         ({"rows": None}, "rows"),
         ({"calibration": {"scale": "x"}}, "Calibration"),
+        (
+            {"calibration": {"scale": 1, "nets": 3, "mape_pct": 1, "factors": [["a", -1]]}},
+            "above 0",
+        ),
+        ({"calibration": {"scale": 1, "nets": 3, "mape_pct": 1, "factors": [["a"]]}}, "corrupt"),
         ({"overhead_ms": "much"}, "overhead_ms"),
         ({"nets": {"a": [1.0, None]}}, "corrupt"),
         ({"nets": {"a": ["x", None, 3]}}, "median_ms"),

@@ -156,6 +156,7 @@ class Recipe:
     """How a subnet is trained (conf/recipe/)."""
 
     name: str
+    max_train: int | None  # class-balanced upper limit on the training images; null: all
     epochs: int
     batch_size: int
     lr: float
@@ -306,6 +307,11 @@ def check_choice(name: str, value: str, known: Any) -> None:
     """Raises ValueError, with the known values, if `value` is none of them."""
     if value not in known:
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
+
+
+def smallest(*limits: int | None) -> int | None:
+    """The smallest of those that are given."""
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def check_positive(**values: float | None) -> None:

@@ -97,13 +97,12 @@ def make_strategy(values: Mapping[str, Any]) -> Strategy:
 def load_data(cfg: SearchConfig) -> tuple[SpaceSpec, Dataset]:
     """The data set, and the space with its number of classes."""
     d = cfg.data
-    limits = [n for n in (d.max_train, cfg.budget.max_train) if n is not None]
     dataset = data.load(
         d.name,
         root=d.root,
         train_list=d.train_list,
         test_list=d.test_list,
-        max_train=min(limits, default=None),
+        max_train=config.smallest(d.max_train, cfg.budget.max_train),
     )
     classes = cfg.space.classes
     if classes is not None and classes != len(dataset.classes):

@@ -254,9 +254,9 @@ def save_weights(found: Found, subnet: Subnet, out: Path) -> None:
     """The supernet's weights of the subnet, for `train weights=`."""
     if found.weights is None:
         return
-    from safetensors.torch import save_file
+    from tfnas.weights import save_weights as save
 
-    save_file(dict(found.weights(subnet)), out / "supernet_weights.safetensors")
+    save(found.weights(subnet), subnet, out / "supernet_weights.safetensors")
 
 
 def export_untrained(

@@ -68,17 +68,26 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """One factor from sums of isolated blocks to whole nets.
+    """From sums of isolated ops to whole nets.
 
     Attributes:
         scale: measured whole-net latency / sum of the table's rows.
         nets: number of nets that it was taken from.
-        mape_pct: mean absolute error of the scaled sums on these nets, in percent.
+        mape_pct: mean absolute error on these nets, each predicted from the others, in percent.
+        factors: (group of ops, factor on top of `scale`), see `group_of`. An op costs more or less
+            inside a net than alone, and by how much depends on where it stands: early ones are
+            spared a change of memory layout at their ends, late ones find their weights less warm.
     """
 
     scale: float
     nets: int
     mape_pct: float
+    factors: tuple[tuple[str, float], ...] = ()
+
+
+def group_of(op: OpSpec) -> str:
+    """Ops that share a calibration factor: searched blocks by input size, all others together."""
+    return f"{op.size}px" if op.expands else "fixed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,13 @@ class LatencyTable:
     def scale(self) -> float:
         return 1.0 if self.calibration is None else self.calibration.scale
 
+    def factor(self, op: OpSpec) -> float:
+        """From an op's measured latency alone to its calibrated one inside a net."""
+        return self.scale * self._group_factor(group_of(op))
+
+    def _group_factor(self, group: str) -> float:
+        return 1.0 if self.calibration is None else dict(self.calibration.factors).get(group, 1.0)
+
     def latency(self, op: OpSpec) -> Latency:
         """The calibrated latency of one op.
 
@@ -156,11 +172,11 @@ class LatencyTable:
         """
         row = self.rows.get(op)
         if row is not None:
-            return Latency(row.median_ms * self.scale, True)
+            return Latency(row.median_ms * self.factor(op), True)
         curve = self._curves.get(op.curve)
         if curve is None or not curve.widths[0] <= op.c_mid <= curve.widths[-1]:
             raise LookupError(self._missing([op]))
-        return Latency(float(np.interp(op.c_mid, curve.widths, curve.ms)) * self.scale, False)
+        return Latency(float(np.interp(op.c_mid, curve.widths, curve.ms)) * self.factor(op), False)
 
     def ms(self, op: OpSpec) -> float:
         """As `latency`, the number alone."""
@@ -177,12 +193,12 @@ class LatencyTable:
             curve.widths[0] <= choice.widths[0] and choice.widths[-1] <= curve.widths[-1]
         ):
             raise LookupError(self._missing([choice.op]))
-        return np.interp(choice.widths, curve.widths, curve.ms) * self.scale
+        return np.interp(choice.widths, curve.widths, curve.ms) * self.factor(choice.op)
 
     def fixed_ms(self, net: SearchSpace | Subnet) -> float:
         """Calibrated latency of stem and head together."""
         if self.overhead_ms is not None:
-            return self.overhead_ms * self.scale
+            return self.overhead_ms * self.scale * self._group_factor("fixed")
         return sum(self.ms(op) for op in net.fixed)
 
     def subnet_ms(self, subnet: Subnet) -> float:
@@ -283,7 +299,7 @@ class LatencyTable:
             return cls(
                 device=_device_of(data["device"]),
                 rows=_rows_of(data["columns"], data["rows"]),
-                calibration=_record(Calibration, data.get("calibration")),
+                calibration=_calibration_of(data.get("calibration")),
                 overhead_ms=_optional_number(data.get("overhead_ms"), "overhead_ms"),
                 held_out=_record(HeldOut, data.get("held_out")),
                 quantum_evidence=tuple(
@@ -327,6 +343,22 @@ def _record(cls: Any, data: Any) -> Any:
     values = {name: _number(data[name], name) for name in names}
     ints = {f.name for f in fields(cls) if f.type == "int"}
     return cls(**{name: int(v) if name in ints else v for name, v in values.items()})
+
+
+def _calibration_of(data: Any) -> Calibration | None:
+    if data is None:
+        return None
+    factors = tuple((str(k), _number(v, "factors")) for k, v in data.get("factors", ()))
+    numbers = {key: value for key, value in data.items() if key != "factors"}
+    names = {"scale", "nets", "mape_pct"}
+    if set(numbers) != names or any(not value > 0 for _, value in factors):
+        raise ValueError(f"Calibration {data}: expected {sorted(names)} and factors above 0")
+    return Calibration(
+        scale=_number(numbers["scale"], "Calibration.scale"),
+        nets=int(_number(numbers["nets"], "Calibration.nets")),
+        mape_pct=_number(numbers["mape_pct"], "Calibration.mape_pct"),
+        factors=factors,
+    )
 
 
 def _device_of(data: Mapping[str, Any]) -> Device:

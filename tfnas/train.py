@@ -60,7 +60,7 @@ class TrainResult:
     def line(self) -> str:
         """The accuracy, marked where it isn't that of the net whose latency is told."""
         t = self.trained
-        text = f"top-1 {t.top1:.1%}, top-5 {t.top5:.1%} at {t.resolution} px"
+        text = f"top-1 {100 * t.top1:.1f} %, top-5 {100 * t.top5:.1f} % at {t.resolution} px"
         if t.resolution == self.deployed_resolution:
             return f"{text}, the deployed resolution"
         return f"{text}; the latency is that of {self.deployed_resolution} px"
@@ -194,7 +194,11 @@ def prepare(config: cfg.TrainConfig) -> cfg.Work:
         torch.set_num_threads(config.threads)
     d = config.data
     dataset = load(
-        d.name, root=d.root, train_list=d.train_list, test_list=d.test_list, max_train=d.max_train
+        d.name,
+        root=d.root,
+        train_list=d.train_list,
+        test_list=d.test_list,
+        max_train=cfg.smallest(d.max_train, config.recipe.max_train),
     )
     if d.classes is not None and d.classes != len(dataset.classes):
         raise ValueError(f"data.classes={d.classes}, but {d.name} has {len(dataset.classes)}")
@@ -245,10 +249,11 @@ def _work(training: Training, path: Path) -> int:
             training.epoch, training.batch,
         )  # fmt: skip
         return cfg.INTERRUPTED
-    except (DivergedError, OSError) as error:
+    except (DivergedError, OSError, ValueError) as error:  # ValueError: an unreadable image
         saved = training.out / CHECKPOINT
         tail = f"; the last good checkpoint is {saved}" if saved.exists() else ""
         log.error("error: %s%s", error, tail)
+        log.debug("", exc_info=error)
         return cfg.FAILED
     log.info("%s (%s)", result.line, duration(result.seconds))
     log.info("wrote %s and %s", result.weights, training.out / RESULT)
