@@ -29,6 +29,8 @@ RESIDUES: tuple[tuple[int, ...], ...] = (
 )
 WIDTHS = tuple(sorted({*KNOTS, *(w for row in RESIDUES for w in row)}))
 SIGNIFICANT = 3.0  # standard errors that an excess must stand above zero
+# A slow path needs less certainty: too coarse a quantum costs little, too fine a one a factor of 3.
+SLOW, LIKELY = 0.15, 1.0
 Point = tuple[float, float]  # (ms, half-width of its 95 % interval in ms)
 
 
@@ -75,6 +77,8 @@ def find_quantum(points: Mapping[int, Point]) -> Quantum:
         noise = float(np.hypot(np.sqrt(np.sum([error[w] ** 2 for w in widths])) / len(widths),
                                knot_error))  # fmt: skip
         excesses.append(100 * excess / float(np.mean(line)))
-        if excess > max(0.5 * 2**power * slope, SIGNIFICANT * noise):
+        padded = excess > max(0.5 * 2**power * slope, SIGNIFICANT * noise)
+        slow = excess > max(SLOW * float(np.mean(line)), LIKELY * noise)
+        if padded or slow:
             quantum = 2 ** (power + 1)
     return Quantum(quantum, tuple(sorted(ms.items())), tuple(excesses))

@@ -48,5 +48,11 @@ def test_noise_alone_is_no_quantum() -> None:
         assert find_quantum(points).quantum == 1
 
 
+def test_a_likely_slow_path_is_avoided() -> None:
+    """Where the machine is too busy to be sure, the coarser quantum is the safe one."""
+    points = {w: (leaves_the_fast_path(8, w), 0.5 * leaves_the_fast_path(8, w)) for w in WIDTHS}
+    assert find_quantum(points).quantum == 8
+
+
 def test_probe_never_meets_a_block_without_expansion() -> None:
     assert PROBED.c_in not in WIDTHS

@@ -59,6 +59,14 @@ def run(p: Prepared) -> int:
     cfg, out, seconds = p.cfg, config.output_dir(), Seconds()
     log.info("run folder: %s", out)
     log.info("data: %s", p.dataset.origin)
+    if p.table is not None and p.table.overhead_ms is not None:
+        log.warning(
+            "warning: the table has one figure for stem, head and classifier (%.4g ms), whatever "
+            "their shapes; this space has %d classes at %d px",
+            p.table.overhead_ms,
+            p.spec.classes,
+            p.spec.resolution,
+        )
     table = p.table
     if table is None:
         assert p.profiler is not None
