@@ -125,8 +125,10 @@ def _fit(sums: np.ndarray, whole: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def calibration_nets(space: SearchSpace, count: int, seed: int) -> list[Subnet]:
+    """Random nets, and the smallest and the largest: random ones alone are too alike to tell what
+    the fixed ops cost from what the blocks cost."""
     rng = random.Random(f"calibration {seed}")
-    return [space.sample(rng) for _ in range(count)]
+    return [*extremes(space), *(space.sample(rng) for _ in range(count))][:count]
 
 
 def net_key(net: Subnet) -> str:

@@ -188,7 +188,7 @@ def test_extremes_are_of_the_space() -> None:
     small, large = extremes(space)
     assert small in space
     assert large in space
-    for net in calibration_nets(space, 50, 0):
+    for net in calibration_nets(space, 50, 0)[2:]:  # the first two are the extremes
         assert small.macs < net.macs < large.macs
     assert all(op.c_mid % 8 == 0 for op in (*small.blocks, *large.blocks))
     low, high = extremes_ms(open_profiler("cpu"), load_space(), progress=lambda _: None)

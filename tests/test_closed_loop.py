@@ -39,7 +39,7 @@ def test_target_is_met_though_the_table_is_off(seed: int) -> None:
     )  # fmt: skip
     assert machine.seconds < 150
     assert result.subnet in space
-    assert profiler.latency_ms(result.subnet.ops) == pytest.approx(target, rel=0.012)
+    assert profiler.latency_ms(result.subnet.ops) == pytest.approx(target, rel=0.02)
     assert result.table_ms == table.subnet_ms(result.subnet)
     assert len(result.trail_json()) == len(result.trail)
     assert said

@@ -138,7 +138,7 @@ def test_target_out_of_reach_names_the_nearest(tmp_path: Path) -> None:
     assert "out of reach" in done.stdout
     nearest = float(done.stdout.rsplit("target_ms=", 1)[1].split()[0])
     assert nearest <= high
-    assert nearest == pytest.approx(high, rel=0.15)
+    assert nearest == pytest.approx(high, rel=0.01)
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "uncovered", "negative"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -175,13 +175,18 @@ def check_reachable(target_ms: float, table: LatencyTable, space: SearchSpace) -
 
 
 def unreachable(target_ms: float, low: float, high: float, space: SearchSpace) -> str:
-    # Rounded inwards, so that the advice is itself reachable.
-    low, high = math.ceil(low * 100) / 100, math.floor(high * 100) / 100
+    low, high = rounded(low, math.ceil), rounded(high, math.floor)  # so the advice is reachable
     nearest = low if target_ms < low else high
     return (
         f"target_ms={target_ms:g} is out of reach: the nets of space={space.name} take {low:g} to "
         f"{high:g} ms on this device; the nearest is target_ms={nearest:g}"
     )
+
+
+def rounded(ms: float, towards: Callable[[float], float]) -> float:
+    """To three significant digits."""
+    digits = 2 - math.floor(math.log10(ms))
+    return round(towards(ms * 10**digits) / 10**digits, max(digits, 0))
 
 
 def check_extremes(target_ms: float, profiler: Profiler, space: SearchSpace) -> None:

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from tfnas.config import DONE, OUTSIDE_TOLERANCE, UNUSABLE_INPUT
 from tfnas.lint import lint
 from tfnas.table import LatencyTable
 
-LINT_ERRORS = OUTSIDE_TOLERANCE
+DONE, LINT_ERRORS, UNUSABLE_INPUT = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
