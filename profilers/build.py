@@ -66,8 +66,13 @@ def is_complete(table: LatencyTable, spec: SpaceSpec) -> bool:
     """Whether nothing of a space is left to be measured."""
     if not table.quantum_evidence:
         return False
-    todo = _todo(table, plan(spec.build(table.device.quantum)))
-    return not todo and table.calibration is not None
+    space = spec.build(table.device.quantum)
+    return not _todo(table, plan(space)) and _is_calibrated(table, space)
+
+
+def _is_calibrated(table: LatencyTable, space: SearchSpace) -> bool:
+    """Whether the calibration is from nets of this space; other spaces have other factors."""
+    return table.calibration is not None and table.calibration.space == space.key
 
 
 def build_table(
@@ -111,15 +116,13 @@ def build_table(
         todo = _todo(table, wanted)
         nets = calibration_nets(space, anchor_nets, seed)
         searched = any(op not in space.fixed for op in todo)
-        todo_nets = [
-            net
-            for net in nets
-            if (table.calibration is None or searched) and not _enough(table.nets.get(net_key(net)))
-        ]
+        if _is_calibrated(table, space) and not searched:
+            nets = []  # the calibration stands: only other fixed ops are new
+        todo_nets = [net for net in nets if not _enough(table.nets.get(net_key(net)))]
         progress(f"{len(todo)} of {len(wanted.ops)} ops and {len(todo_nets)} whole nets to measure")
         seconds = max(0.0, max_minutes * 60 - (time.monotonic() - start))
         table = _measure(bench, table, path, todo, todo_nets, precision, seconds)
-    table = _finish(table, wanted, nets if todo_nets else [])
+    table = _finish(table, wanted, nets, space.key)
     table.save(path)
     table.check(space)
     progress(f"{path}: {_summary(table, wanted)}, {time.monotonic() - start:.0f} s")
@@ -213,9 +216,9 @@ def open_all(bench: Bench, models: Sequence[Sequence[OpSpec]]) -> list[Workload]
     return workloads
 
 
-def _finish(table: LatencyTable, wanted: Plan, nets: Sequence[Subnet]) -> LatencyTable:
+def _finish(table: LatencyTable, wanted: Plan, nets: Sequence[Subnet], key: str) -> LatencyTable:
     held_out = held_out_of(held_out_errors(table, wanted.held_out))
-    calibration = calibration_of(table, nets) or table.calibration
+    calibration = calibration_of(table, nets, key) or table.calibration
     return replace(table, held_out=held_out, calibration=calibration)
 
 

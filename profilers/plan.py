@@ -78,11 +78,16 @@ def held_out_of(errors: Mapping[OpSpec, float]) -> HeldOut | None:
     )
 
 
-def calibration_of(table: LatencyTable, nets: Sequence[Subnet]) -> Calibration | None:
+def calibration_of(
+    table: LatencyTable, nets: Sequence[Subnet], space: str = ""
+) -> Calibration | None:
     """From sums of ops to whole nets, by those of `nets` that were measured.
 
     One factor for all, and one for each group of ops on top of it, fitted by least squares on
     relative errors and drawn towards 1 as far as so few nets leave them open.
+
+    Args:
+        space: key of the space that the nets are of.
     """
     pairs = [(net, row.median_ms) for net in nets if (row := table.nets.get(net_key(net)))]
     if not pairs:
@@ -103,6 +108,7 @@ def calibration_of(table: LatencyTable, nets: Sequence[Subnet]) -> Calibration |
         nets=len(pairs),
         mape_pct=float(100 * np.mean(errors)),
         factors=tuple(zip(groups, (float(f) for f in factors), strict=True)),
+        space=space,
     )
 
 

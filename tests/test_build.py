@@ -20,7 +20,7 @@ import profilers.build
 import profilers.timing
 from profilers import check_own, find_table, open_profiler, table_name, table_path
 from profilers.bench import machine_lock
-from profilers.build import ENOUGH_RUNS, build_table, extremes_ms, is_complete
+from profilers.build import ENOUGH_RUNS, _is_calibrated, build_table, extremes_ms, is_complete
 from profilers.plan import (
     calibration_nets,
     calibration_of,
@@ -32,7 +32,7 @@ from profilers.plan import (
 )
 from tests.entry import REPOSITORY, environment, run_entry
 from tests.simulated_device import DEVICE, Machine, SimulatedProfiler, plain_ms
-from tests.spaces import load_space, load_spec
+from tests.spaces import load_space, load_spec, macs_table
 from tfnas.space import OpSpec, Subnet
 from tfnas.table import Calibration, LatencyTable, Measurement
 
@@ -304,3 +304,15 @@ def test_bad_input_exits_2(tmp_path: Path) -> None:
         assert done.returncode == 2, done.stdout + done.stderr
         assert message in done.stdout + done.stderr
     assert REPOSITORY.is_dir()
+
+
+def test_each_space_is_calibrated_on_its_own_nets() -> None:
+    space = load_space(quantum=16)
+    table = macs_table(space, quantum=16)
+    nets = calibration_nets(space, 4, 0)
+    whole = {net_key(n): Measurement(1.1 * table.subnet_ms(n), 0.0, 100) for n in nets}
+    made = replace(table, nets=whole)
+    made = replace(made, calibration=calibration_of(made, nets, space.key))
+    assert _is_calibrated(made, space)
+    assert not _is_calibrated(made, replace(space, resolution=64))
+    assert not _is_calibrated(made, replace(space, name="other"))

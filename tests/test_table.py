@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,3 +177,34 @@ def test_show(tmp_path: Path) -> None:
     assert (run.returncode, run.stderr) == (0, "")
     for part in ("simulated", "aaaaaa-bbbbbb", "classifier 64→10", "more"):
         assert part in run.stdout
+
+
+def test_lint_and_import_of_a_published_file(tmp_path: Path) -> None:
+    import pickle
+    from collections import OrderedDict
+
+    key = "MBInvertedResBlock_14_80_{}_80_k{}_s1_swish"
+    entries: OrderedDict[str, object] = OrderedDict(base=1.5)
+    for kernel in (3, 5):
+        for se in (0, 80):
+            widths = OrderedDict((w, 0.01 * w + 0.001 * kernel) for w in range(1, 641))
+            entries[key.format(se, kernel)] = widths
+    entries[key.format(0, 3)][1] = -0.2  # type: ignore[index]
+    file, out = tmp_path / "published.pkl", tmp_path / "imported.json"
+    file.write_bytes(pickle.dumps(entries, protocol=2))
+    lint = run_cli("lint", str(file))
+    assert lint.returncode == 1
+    assert "1 of 2560 entries are impossible" in lint.stdout
+    done = run_cli("import", str(file), "--out", str(out), "--device", "Titan RTX", "--batch", "32")
+    assert done.returncode == 0, done.stderr
+    table = LatencyTable.load(out)
+    assert (table.device.name, table.device.batch, table.overhead_ms) == ("Titan RTX", 32, 1.5)
+    assert {op.c_mid % 8 for op in table.rows} == {0}
+    missing = run_cli("lint", str(tmp_path / "nowhere.json"))
+    assert missing.returncode == 2
+    assert "nowhere.json" in missing.stderr
+
+
+def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tfnas.table", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -14,7 +14,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from profilers import Profiler, find_table, open_profiler, table_path
+from profilers import (
+    Profiler,
+    check_own,
+    find_table,
+    open_profiler,
+    same_machine,
+    table_path,
+)
 from profilers.build import extremes_ms, is_complete
 from tfnas import config, data
 from tfnas.config import SearchConfig
@@ -143,7 +150,11 @@ def find_device(
 
 
 def reach(table: LatencyTable) -> Profiler | None:
-    """The profiler of a table's device, if that device is the one at hand."""
+    """The profiler of a table's device, if that device is the one at hand.
+
+    Raises:
+        ValueError: if the table is of this very machine, but of another runtime.
+    """
     device = table.device
     try:
         profiler = open_profiler(
@@ -156,7 +167,9 @@ def reach(table: LatencyTable) -> Profiler | None:
     except (LookupError, ValueError) as error:
         log.info("the table's device can't be reached from here: %s", error)
         return None
-    if profiler.device.fingerprint != device.fingerprint:
+    if same_machine(profiler.device, device):
+        check_own(device, profiler.device, Path(table.source))
+    elif profiler.device.fingerprint != device.fingerprint:
         log.info(
             "the table is of another device (%s) than this one (%s): nothing will be measured",
             device.name,

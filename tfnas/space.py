@@ -309,6 +309,11 @@ class SearchSpace:
         return tuple(block for stage in self.stages for block in stage.blocks)
 
     @property
+    def key(self) -> str:
+        """Name and resolution, such as `tfnas@224`."""
+        return f"{self.name}@{self.resolution}"
+
+    @property
     def in_channels(self) -> int:
         return self.stem[0].c_in
 

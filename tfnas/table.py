@@ -83,6 +83,7 @@ class Calibration:
     nets: int
     mape_pct: float
     factors: tuple[tuple[str, float], ...] = ()
+    space: str = ""  # `SearchSpace.key` of the space that the nets are of
 
 
 def group_of(op: OpSpec) -> str:
@@ -349,7 +350,7 @@ def _calibration_of(data: Any) -> Calibration | None:
     if data is None:
         return None
     factors = tuple((str(k), _number(v, "factors")) for k, v in data.get("factors", ()))
-    numbers = {key: value for key, value in data.items() if key != "factors"}
+    numbers = {key: value for key, value in data.items() if key not in ("factors", "space")}
     names = {"scale", "nets", "mape_pct"}
     if set(numbers) != names or any(not value > 0 for _, value in factors):
         raise ValueError(f"Calibration {data}: expected {sorted(names)} and factors above 0")
@@ -358,6 +359,7 @@ def _calibration_of(data: Any) -> Calibration | None:
         nets=int(_number(numbers["nets"], "Calibration.nets")),
         mape_pct=_number(numbers["mape_pct"], "Calibration.mape_pct"),
         factors=factors,
+        space=str(data.get("space", "")),
     )
 
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from tfnas.lint import lint
 from tfnas.table import LatencyTable
+
+if TYPE_CHECKING:
+    from tfnas.importers import Imported
 
 DONE, LINT_ERRORS, UNUSABLE_INPUT = 0, 1, 2
 
@@ -23,6 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     args = _parser().parse_args(arguments)
     try:
         status = {"show": _show, "lint": _lint, "import": _import}[args.command](args)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; nothing more can be printed, not even at exit.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+        status = DONE
     except (ValueError, LookupError, OSError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"error: {text}", file=sys.stderr)
@@ -42,10 +50,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("file", type=Path)
     show.add_argument("--rows", type=int, default=20, help="how many rows to print (0: all)")
     import_.add_argument("--out", type=Path, required=True, help="table file to write")
-    import_.add_argument("--device", help="name of the device that it was measured on")
-    import_.add_argument("--batch", type=int, default=1, help="images in a batch there")
-    import_.add_argument("--unit", help="unit of its latencies, where the file doesn't say")
-    import_.add_argument("--layout", help="the project it comes from, where that isn't plain")
+    for command in (lint_, import_):
+        command.add_argument("--device", help="name of the device that it was measured on")
+        command.add_argument("--batch", type=int, default=1, help="images in a batch there")
+        command.add_argument("--unit", help="unit of its latencies, where the file doesn't say")
+        command.add_argument("--layout", help="the project it comes from, where that isn't plain")
+        command.add_argument(
+            "--partial", action="store_true", help="leave out ops that this project doesn't have"
+        )
     return parser
 
 
@@ -94,24 +106,46 @@ def _card(table: LatencyTable) -> str:
 
 
 def _lint(args: argparse.Namespace) -> int:
-    findings = lint(LatencyTable.load(args.file))
-    for finding in findings:
-        print(finding)
-    errors = sum(finding.error for finding in findings)
-    print(f"{args.file}: {errors} errors, {len(findings) - errors} warnings")
+    """Of a table of ours, or of any file that `import` reads, which is told as it is."""
+    raw: tuple[str, ...] = ()
+    if _is_ours(args.file):
+        table = LatencyTable.load(args.file)
+    else:
+        from tfnas.importers import impossible_values
+
+        raw = impossible_values(args.file, layout=args.layout, unit=args.unit)
+        table = _read(args).table
+    findings = lint(table)
+    for line in (*(f"error: {line}" for line in raw), *map(str, findings)):
+        print(line)
+    errors = len(raw) + sum(finding.error for finding in findings)
+    print(f"{args.file}: {errors} errors, {len(raw) + len(findings) - errors} warnings")
     return LINT_ERRORS if errors else DONE
 
 
-def _import(args: argparse.Namespace) -> int:
+def _is_ours(path: Path) -> bool:
+    """Whether a file is to be read as a table of ours: JSON, or not there at all."""
+    if not path.is_file():
+        return True
+    with path.open("rb") as file:
+        return file.read(64).lstrip()[:1] == b"{"
+
+
+def _read(args: argparse.Namespace) -> Imported:
     from tfnas.importers import read
 
-    imported = read(
+    return read(
         args.file,
         layout=args.layout,
         unit=args.unit,
         device=args.device or f"unknown device of {args.file.name}",
         batch=args.batch,
+        partial=args.partial,
     )
+
+
+def _import(args: argparse.Namespace) -> int:
+    imported = _read(args)
     for line in imported.report:
         print(line)
     imported.table.save(args.out)
