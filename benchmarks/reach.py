@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from tfnas import importers
+from tfnas import config, importers
 from tfnas.derive import (
     Architecture,
     Constraint,
@@ -30,10 +29,8 @@ from tfnas.derive import (
     derive_greedy,
     feasible_ms,
 )
-from tfnas.space import ExpansionSpec, LayerSpec, SearchSpace, SpaceSpec, StageSpec
+from tfnas.space import SearchSpace
 from tfnas.table import LatencyTable
-
-SPACES = Path(__file__).resolve().parent.parent / "conf" / "space"
 
 
 @dataclass(frozen=True)
@@ -53,21 +50,6 @@ def load_table(path: Path, unit: str | None) -> LatencyTable:
     if path.suffix == ".json":
         return LatencyTable.load(path)
     return importers.read(path, unit=unit, device=path.stem, batch=1, partial=True).table
-
-
-def load_space(name: str, classes: int, quantum: int) -> SearchSpace:
-    data = yaml.safe_load((SPACES / f"{name}.yaml").read_text())
-    spec = SpaceSpec(
-        **{
-            **data,
-            "classes": classes,
-            "stem": [LayerSpec(**layer) for layer in data["stem"]],
-            "expansions": [ExpansionSpec(**expansion) for expansion in data["expansions"]],
-            "stages": [StageSpec(**stage) for stage in data["stages"]],
-            "head": [LayerSpec(**layer) for layer in data["head"]],
-        }
-    )
-    return spec.build(quantum)
 
 
 def random_start(space: SearchSpace, seed: int, index: int) -> Architecture:
@@ -128,7 +110,8 @@ def main() -> int:
     args = parser.parse_args()
     try:
         table = load_table(args.file, args.unit)
-        space = load_space(args.space, args.classes, args.quantum or table.device.quantum)
+        spec = config.load_space(args.space, args.classes)
+        space = spec.build(args.quantum or table.device.quantum)
         low, high = feasible_ms(space, table)
         targets = [float(text) for text in args.targets.split(",")]
     except (ValueError, LookupError, OSError) as error:

@@ -26,14 +26,14 @@ def environment() -> dict[str, str]:
 
 
 def run_entry(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """`python -m module arguments` in the folder `cwd`."""
+    """`python -m module arguments` in the folder `cwd`, not queueing for the machine's lock."""
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=cwd,
-        env=environment(),
+        env={**environment(), "TMPDIR": str(cwd)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

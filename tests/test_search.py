@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from tests.entry import run_entry
 from tests.spaces import load_space, macs_table
 from tfnas import config
 from tfnas.derive import feasible_ms
@@ -31,19 +32,12 @@ FAST = [
 ]
 
 
-def run(module: str, *overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", module, *overrides]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=300, cwd=cwd
-    )
-
-
 @pytest.fixture(scope="module")
 def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real, coarse table of this machine for the tiny space."""
     folder = tmp_path_factory.mktemp("tables")
     file = folder / "here.json"
-    done = run(
+    done = run_entry(
         "profilers", "space=tiny", "profile=test", "data.root=shipped",
         config.override("table", file), cwd=folder,
     )  # fmt: skip
@@ -58,7 +52,7 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
     target_ms = round((low + high) / 2, 4)
     out = tmp_path / "run"
     # A busy machine and some seconds of measuring: what is tested is the path, not the figure.
-    done = run(
+    done = run_entry(
         "tfnas.search", *FAST, f"target_ms={target_ms}", "tolerance=0.5",
         config.override("table", table_file), config.override("hydra.run.dir", out), cwd=tmp_path,
     )  # fmt: skip
@@ -82,13 +76,13 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in history] == [0, 1]
 
-    train = run(
+    train = run_entry(
         "tfnas.train", config.override("subnet", out / "subnet.json"), "data.root=shipped",
         "recipe=test", config.override("weights", out / "supernet_weights.safetensors"),
         cwd=tmp_path,
     )  # fmt: skip
     assert train.returncode == config.DONE, train.stdout + train.stderr
-    export = run(
+    export = run_entry(
         "tfnas.export", config.override("subnet", out / "subnet.json"), "batch=null",
         config.override("weights", out / "weights.safetensors"), cwd=tmp_path,
     )  # fmt: skip
@@ -100,7 +94,7 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
     logits = session.run(None, {"input": np.zeros((3, 3, 32, 32), np.float32)})[0]
     assert logits.shape == (3, 10)
 
-    verify = run(
+    verify = run_entry(
         "profilers.verify", config.override("onnx", out / "model.onnx"), f"target_ms={target_ms}",
         "tolerance=0.5", "verify=test", cwd=tmp_path,
     )  # fmt: skip
@@ -115,7 +109,7 @@ def test_a_table_of_another_device_is_obeyed_and_not_verified(tmp_path: Path) ->
     low, high = feasible_ms(space, table)
     out = tmp_path / "run"
     target_ms = round((low + high) / 2, 4)
-    done = run(
+    done = run_entry(
         "tfnas.search", *FAST, f"target_ms={target_ms}", config.override("table", file),
         config.override("hydra.run.dir", out), cwd=tmp_path,
     )  # fmt: skip
@@ -133,7 +127,9 @@ def test_target_out_of_reach_names_the_nearest(tmp_path: Path) -> None:
     table = macs_table(space)
     table.save(file)
     _, high = feasible_ms(space, table)
-    done = run("tfnas.search", *FAST, "target_ms=99", config.override("table", file), cwd=tmp_path)
+    done = run_entry(
+        "tfnas.search", *FAST, "target_ms=99", config.override("table", file), cwd=tmp_path
+    )
     assert done.returncode == config.UNUSABLE_INPUT
     assert "out of reach" in done.stdout
     nearest = float(done.stdout.rsplit("target_ms=", 1)[1].split()[0])
@@ -154,7 +150,7 @@ def test_unusable_tables_are_refused(spoil: str, tmp_path: Path) -> None:
     table.save(file)
     if spoil == "truncated":
         file.write_text(file.read_text()[:1000])
-    done = run(
+    done = run_entry(
         "tfnas.search", *FAST, "target_ms=0.05", config.override("table", file), cwd=tmp_path
     )
     assert done.returncode == config.UNUSABLE_INPUT, done.stdout + done.stderr
@@ -169,7 +165,7 @@ def test_greedy_derivation_that_misses_is_exit_1(tmp_path: Path) -> None:
     table = macs_table(space)
     table.save(file)
     _, high = feasible_ms(space, table)
-    done = run(
+    done = run_entry(
         "tfnas.search", *FAST, f"target_ms={high * 0.999}", "derive=greedy",
         config.override("table", file), config.override("hydra.run.dir", tmp_path / "run"),
         cwd=tmp_path,
@@ -186,7 +182,7 @@ def test_sweep_goes_on_and_ends_with_its_worst_status(tmp_path: Path) -> None:
     table.save(file)
     low, high = feasible_ms(space, table)
     target_ms = round((low + high) / 2, 4)
-    done = run(
+    done = run_entry(
         "tfnas.search", "-m", *FAST, f"target_ms=99,{target_ms}", config.override("table", file),
         config.override("hydra.sweep.dir", tmp_path / "sweep"), cwd=tmp_path,
     )  # fmt: skip

@@ -227,6 +227,18 @@ def user_tables_path() -> Path:
     return user_data_path("tfnas") / "latency_tables"
 
 
+def load_space(name: str, classes: int) -> SpaceSpec:
+    """conf/space/`name`.yaml for code that is no Hydra app. Raises LookupError if there is none."""
+    file = conf_path() / "space" / f"{name}.yaml"
+    if not file.is_file():
+        known = sorted(path.stem for path in file.parent.glob("*.yaml"))
+        raise LookupError(f"space={name!r}: expected one of {', '.join(known)}")
+    values = OmegaConf.merge(OmegaConf.load(file), {"classes": classes})
+    spec = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SpaceSpec), values))
+    assert isinstance(spec, SpaceSpec)
+    return spec
+
+
 Config = TypeVar("Config")
 Work = Callable[[], int]
 
