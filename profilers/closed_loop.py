@@ -18,6 +18,7 @@ from profilers import Profiler
 from profilers.bench import Bench
 from profilers.timing import Measured, Progress, Samples, Workload
 from tfnas.derive import nearby
+from tfnas.result import within_tolerance
 from tfnas.space import SearchSpace, Subnet
 from tfnas.table import LatencyTable
 
@@ -80,6 +81,7 @@ def close_loop(
     target_ms: float,
     *,
     tolerance: float,
+    at_most: bool = False,
     max_minutes: float,
     seed: int,
     progress: Progress = log.info,
@@ -89,6 +91,7 @@ def close_loop(
 
     Args:
         tolerance: fraction of the target that the whole interval is to lie inside.
+        at_most: a lower latency is as good.
         max_minutes: then the nearest net so far is the result.
     """
     start = now()
@@ -119,7 +122,7 @@ def close_loop(
                 f"closing on {target_ms:g} ms: {measured}, "
                 f"{measured.median_ms / target_ms - 1:+.2%} off, {step.moved} moved"
             )
-            within = _inside(measured, target_ms, tolerance)
+            within = _inside(measured, target_ms, tolerance, at_most)
             if within or now() - start >= 60 * max_minutes:
                 return LoopResult(best, step.table_ms, measured, within, tuple(trail))
             batch = _next_batch(space, table, best, batch, known, target_ms)
@@ -147,9 +150,8 @@ def _gap(measured: Measured, target_ms: float) -> float:
     return abs(measured.median_ms / target_ms - 1)
 
 
-def _inside(measured: Measured, target_ms: float, tolerance: float) -> bool:
-    low, high = measured.ci_ms
-    return low >= target_ms * (1 - tolerance) and high <= target_ms * (1 + tolerance)
+def _inside(measured: Measured, target_ms: float, tolerance: float, at_most: bool) -> bool:
+    return all(within_tolerance(ms, target_ms, tolerance, at_most) for ms in measured.ci_ms)
 
 
 def _step(

@@ -25,6 +25,7 @@ from tfnas.config import (
     check_positive,
     main,
 )
+from tfnas.result import within_tolerance
 from tfnas.table import write_atomically
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ def verify(
     target_ms: float,
     tolerance: float,
     *,
+    at_most: bool = False,
     max_minutes: float,
     precision: float,
     seed: int,
@@ -126,10 +128,12 @@ def verify(
             min_rounds=100,
             label=f"measuring {onnx_path.name}",
         )[0]
-    return judge(measured, target_ms, tolerance)
+    return judge(measured, target_ms, tolerance, at_most)
 
 
-def judge(measured: Measured, target_ms: float, tolerance: float) -> Verification:
+def judge(
+    measured: Measured, target_ms: float, tolerance: float, at_most: bool = False
+) -> Verification:
     return Verification(
         target_ms=target_ms,
         tolerance=tolerance,
@@ -138,7 +142,7 @@ def judge(measured: Measured, target_ms: float, tolerance: float) -> Verificatio
         raw_min_ms=measured.raw_min_ms,
         raw_median_ms=measured.raw_median_ms,
         samples=measured.samples,
-        within=abs(measured.median_ms / target_ms - 1) <= tolerance,
+        within=within_tolerance(measured.median_ms, target_ms, tolerance, at_most),
         noisy=measured.noisy,
     )
 
@@ -155,9 +159,7 @@ def prepare(config: VerifierConfig) -> Work:
         precision=config.precision,
     )
     path = Path(config.onnx)
-    profiler.model_workload(
-        path
-    ).close()  # an unusable model is found before anything is waited for
+    profiler.model_workload(path).close()  # an unusable model is found before any waiting
 
     def work() -> int:
         result = verify(
@@ -165,6 +167,7 @@ def prepare(config: VerifierConfig) -> Work:
             path,
             config.target_ms,
             config.tolerance,
+            at_most=config.at_most,
             max_minutes=config.verify.max_minutes,
             precision=config.verify.precision,
             seed=config.seed,

@@ -165,9 +165,10 @@ def test_latency_losses_by_hand() -> None:
     assert values == pytest.approx(
         {
             "relative": 2 + 0.5 * 0.2,
-            "fbnet": 2 * (math.log(13) / math.log(11)) ** 0.5,
+            "fbnet": 2 * 0.2 * math.log(13) ** 0.5,
             "proxyless_linear": 2 + 0.5 * 1.2,
-            "proxyless_log": 2 * 1.2**0.5,
+            "proxyless_log": 2 * (math.log(13) / math.log(11)) ** 0.5,
+            "mnasnet": 2 * 1.2**0.5,
             "hard_bound": 2 + 0.5 * 0.2,
         }
     )

@@ -12,12 +12,22 @@ from omegaconf import OmegaConf
 
 from tests.spaces import load_space, macs_table
 from tfnas import data
+from tfnas.blocks import Network
 from tfnas.config import conf_path
 from tfnas.derive import Constraint, argmax, feasible_ms
 from tfnas.space import SearchSpace
 from tfnas.strategies import STRATEGIES, strategy_class
-from tfnas.strategies.contract import Budget, EpochRecord, Found, Progress, Strategy, Task
+from tfnas.strategies.contract import (
+    Budget,
+    DivergedError,
+    EpochRecord,
+    Found,
+    Progress,
+    Strategy,
+    Task,
+)
 from tfnas.strategies.depth import DEPTHS, DepthSearch
+from tfnas.strategies.training import new_supernet, weights_of
 
 SMALL = {
     "random": {"subnets": 5, "score_images": 64},
@@ -36,7 +46,7 @@ def make(name: str, **knobs: object) -> Strategy:
     cls = strategy_class(name)
     typed = OmegaConf.merge(OmegaConf.structured(cls), given, SMALL.get(name, {}), knobs)
     strategy = cls(**{str(k): v for k, v in typed.items()})
-    strategy.check()
+    strategy.check("constrained")
     return strategy
 
 
@@ -104,9 +114,12 @@ def test_same_seed_same_result(name: str, task: Task) -> None:
 
 @pytest.mark.parametrize("name", list(STRATEGIES))
 def test_weights_start_the_subnet(name: str, task: Task) -> None:
-    from tfnas.blocks import Network
-
     _, found = run(make(name), task)
+    extracted(found)
+
+
+def extracted(found: Found) -> Network:
+    """The found subnet with the supernet's weights, using batch statistics."""
     assert found.weights is not None
     network = Network(found.derived.subnet)
     missing, unexpected = network.load_state_dict(
@@ -114,6 +127,50 @@ def test_weights_start_the_subnet(name: str, task: Task) -> None:
     )
     assert not unexpected
     assert all(".bn." in key for key in missing)
+    return network.train()
+
+
+@pytest.mark.parametrize("name", ["random", "spos"])
+def test_weights_are_those_that_were_scored(name: str, task: Task) -> None:
+    _, found = run(make(name), task)
+    network = extracted(found)
+    hits = total = 0
+    for x, y in task.held_out.epoch(0):
+        if total < 64:
+            hits += int((network(x).argmax(1) == y).sum())
+            total += len(y)
+    assert 100 * hits / total == pytest.approx(found.scores["supernet_top1"])
+
+
+def test_weights_of_trained_widths_are_left_in_their_order(task: Task) -> None:
+    space = task.space
+    net = new_supernet(space, 1.0, 0, task.device)
+    widths = net.initial_widths()
+    picks, order = [0] * len(space.blocks), range(len(space.blocks))
+    picked = [row[0] for row in widths]
+    picked[1] += 8
+    subnet = space.subnet([2, 2], picks, picked)
+    before = [net.candidate(b, 0).depthwise.weight.clone() for b in range(4)]
+    weights = weights_of(net, picks, order, widths)
+    assert weights is not None
+    state = weights(subnet)
+    first = 1  # the stem is layer 0
+    for b in (0, 2, 3):
+        trained = before[b][: widths[b][0]]
+        assert torch.equal(state[f"layers.{first + b}.depthwise.conv.weight"], trained)
+    norms = state[f"layers.{first + 1}.depthwise.conv.weight"].abs().sum((1, 2, 3))
+    assert torch.equal(norms, norms.sort(descending=True).values)
+
+
+@pytest.mark.parametrize("name", ["random", "spos"])
+def test_strategies_without_probabilities_refuse_greedy(name: str) -> None:
+    with pytest.raises(ValueError, match="constrained"):
+        make(name).check("greedy")
+
+
+def test_divergence_is_said(task: Task) -> None:
+    with pytest.raises(DivergedError, match="diverged in epoch"):
+        run(make("tfnas", weight_lr=1e6, clip=1e9), task)
 
 
 @pytest.mark.parametrize("name", list(STRATEGIES))

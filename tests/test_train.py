@@ -20,8 +20,9 @@ from tests.nets import few_images, tiny_subnet
 from tfnas.blocks import Network
 from tfnas.checkpoint import read_checkpoint, write_checkpoint
 from tfnas.config import INTERRUPTED, UNUSABLE_INPUT, Recipe, TrainConfig
+from tfnas.strategies.contract import DivergedError
 from tfnas.train import prepare, stop_on_signals, train
-from tfnas.training import CHECKPOINT, DivergedError, StoppedError, Training
+from tfnas.training import CHECKPOINT, StoppedError, Training
 from tfnas.weights import load_weights, save_weights
 
 FEW = few_images(train=96, test=64)  # 3 training and 2 test batches of the recipe

@@ -91,6 +91,7 @@ class VerifierConfig:
     onnx: str
     target_ms: float
     tolerance: float  # fraction of the target
+    at_most: bool  # any lower latency is as good
     device: DeviceConfig
     threads: int
     batch: int
@@ -166,7 +167,7 @@ class Recipe:
     clip: float  # norm of the gradient, 0 for none
     label_smoothing: float
     dropout: float
-    drop_connect: float  # at the last block, growing linearly with depth
+    drop_connect: float  # grows linearly with depth, from 0 at the first block to near this
     ema: float  # decay of averaged weights, 0 for none
     resolution: int | None  # pixels, at most that of the deployed subnet; null: just that
     crop_scale_min: float | None  # smallest area of a random crop, fraction of the image; null:
@@ -260,6 +261,9 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     try:
         hydra.main(version_base="1.3", config_path=str(conf_path()), config_name=name)(job)()
+    except KeyboardInterrupt:
+        log.error("interrupted")
+        sys.exit(INTERRUPTED)
     except SystemExit as exit_:
         # Hydra has printed what is wrong with the command line, and ends with its own status.
         sys.exit(UNUSABLE_INPUT if exit_.code not in (0, None) else DONE)
@@ -279,11 +283,11 @@ def _run_job(schema: type[Config], cfg: DictConfig, prepare: Callable[[Config], 
         work = prepare(config)
     except (ValueError, LookupError, OSError) as error:
         return refuse(error)
+    except Exception:
+        log.exception("failed")
+        return FAILED
     try:
         return work()
-    except KeyboardInterrupt:
-        log.error("interrupted")
-        return INTERRUPTED
     except Exception:
         # Not input: a fault of ours or of the machine, and the trace tells which.
         log.exception("failed")
@@ -304,6 +308,11 @@ def override(key: str, value: object) -> str:
         return f"{key}={'null' if value is None else value}"
     escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{escaped}'"
+
+
+def overrides() -> list[str]:
+    """The `key=value` of this job's command line."""
+    return list(HydraConfig.get().overrides.task)
 
 
 def output_dir() -> Path:

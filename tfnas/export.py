@@ -17,10 +17,10 @@ import onnx
 import torch
 from torch import nn
 
-import tfnas
 from tfnas import config as cfg
 from tfnas.blocks import ConvBN, Network
 from tfnas.onnx_graph import INPUT, OPSET, OUTPUT, build_model, weight_shapes
+from tfnas.result import versions
 from tfnas.space import Subnet
 from tfnas.weights import WEIGHTS, Trained, fingerprint, load_weights, replacing
 
@@ -203,13 +203,8 @@ def _compare(
 
 
 def _metadata(subnet: Subnet, trained: Trained | None, target: Target, seed: int) -> dict[str, str]:
-    import onnxruntime
-
     metadata = {
-        "tfnas": tfnas.__version__,
-        "torch": torch.__version__,
-        "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
+        **versions(),
         "space": subnet.space,
         "subnet": fingerprint(subnet),
         "resolution": str(subnet.resolution),

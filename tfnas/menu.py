@@ -100,8 +100,7 @@ def scale_widths(
     first state strictly below the target, expanding undoes its last step in either case (so it is
     in the published code, train_search.py).
 
-    On a grid coarser than single channels the step is rounded to a multiple of the quantum, at
-    least one quantum.
+    On a grid coarser than single channels the step counts quanta instead of channels.
 
     Args:
         picks, widths: for every block of the space; blocks that are cut off keep their width.
@@ -137,7 +136,7 @@ def scale(
     def move(start: int, sign: int) -> None:
         blocks = [b for b in kept if b >= firsts[start]]
         smallest = min(current[b] for b in blocks)
-        steps = {b: _on_grid(round(current[b] / smallest), space.quantum) for b in blocks}
+        steps = {b: round(current[b] / smallest) * space.quantum for b in blocks}
         ends = {b: int(grid[b][-1 if sign > 0 else 0]) for b in blocks}
         length = max(1, *(-(-abs(ends[b] - current[b]) // steps[b]) for b in blocks))
         ticks = np.arange(length + 1)
@@ -161,10 +160,6 @@ def scale(
         for start in range(1, len(space.stages)):
             move(start, 1)
     return tuple(current)
-
-
-def _on_grid(step: int, quantum: int) -> int:
-    return max(1, round(step / quantum)) * quantum
 
 
 def nearby(

@@ -1,6 +1,7 @@
 """What `tfnas.search` checks before it starts: values, data, device, table, reach.
 
-Everything here raises ValueError or LookupError, with one clear line, for input that can't be used.
+A part of that entry script. Everything here raises ValueError or LookupError, with one clear line,
+for input that can't be used.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from omegaconf import OmegaConf
 
 from profilers import (
@@ -24,9 +27,10 @@ from profilers import (
 )
 from profilers.build import extremes_ms, is_complete
 from tfnas import config, data
+from tfnas.accelerator import pick_accelerator
 from tfnas.config import SearchConfig
-from tfnas.data import Dataset
-from tfnas.derive import feasible_ms
+from tfnas.data import Batches, Dataset
+from tfnas.derive import Architecture, Constraint, derive_constrained, feasible_ms
 from tfnas.space import SearchSpace, SpaceSpec
 from tfnas.strategies import strategy_class
 from tfnas.strategies.contract import Strategy
@@ -42,6 +46,7 @@ class Prepared:
     """A search whose input has been checked.
 
     Attributes:
+        train, held_out: batches for weights and for the architecture.
         profiler: the device, if it can be reached from here.
         table: None where it has yet to be measured (or completed) into `table_file`.
     """
@@ -49,7 +54,10 @@ class Prepared:
     cfg: SearchConfig
     spec: SpaceSpec
     dataset: Dataset
+    train: Batches
+    held_out: Batches
     strategy: Strategy
+    accelerator: torch.device
     profiler: Profiler | None
     table: LatencyTable | None
     table_file: Path
@@ -57,22 +65,46 @@ class Prepared:
 
 def prepared(cfg: SearchConfig) -> Prepared:
     """Check all that can be checked before work starts."""
-    config.check_positive(
-        target_ms=cfg.target_ms, tolerance=cfg.tolerance, **{"derive.tol": cfg.derive.tol}
-    )
-    if cfg.loop_minutes < 0:
-        raise ValueError(f"loop_minutes={cfg.loop_minutes}: expected 0 or more")
-    config.check_choice("derive.method", cfg.derive.method, ("constrained", "greedy"))
-    config.check_choice("accelerator", cfg.accelerator, ("auto", "cpu", "cuda"))
+    check_values(cfg)
     check_budget(cfg)
-    strategy = make_strategy(cfg.strategy)
+    accelerator = pick_accelerator(cfg.accelerator)
+    strategy = make_strategy(cfg.strategy, cfg.derive.method)
     spec, dataset = load_data(cfg)
+    train, held_out = split(cfg, dataset, cfg.budget.resolution or spec.resolution)
     profiler, table, file = find_device(cfg, spec)
     if table is not None:
-        check_reachable(cfg.target_ms, table, spec.build(table.device.quantum))
+        check_reachable(cfg, table, spec.build(table.device.quantum))
     elif profiler is not None:
         check_extremes(cfg.target_ms, profiler, spec.build(profiler.device.quantum))
-    return Prepared(cfg, spec, dataset, strategy, profiler, table, file)
+    return Prepared(
+        cfg, spec, dataset, train, held_out, strategy, accelerator, profiler, table, file
+    )
+
+
+def check_values(cfg: SearchConfig) -> None:
+    config.check_positive(
+        target_ms=cfg.target_ms,
+        tolerance=cfg.tolerance,
+        cores=cfg.cores,
+        **{
+            "profile.max_minutes": cfg.profile.max_minutes,
+            "profile.precision": cfg.profile.precision,
+            "profile.anchor_nets": cfg.profile.anchor_nets,
+            "verify.max_minutes": cfg.verify.max_minutes,
+            "verify.precision": cfg.verify.precision,
+        },
+    )
+    if not 0 < cfg.derive.tol < 1:
+        raise ValueError(f"derive.tol={cfg.derive.tol}: expected a fraction above 0 and below 1")
+    if not 0 <= cfg.loop_minutes < math.inf:
+        raise ValueError(f"loop_minutes={cfg.loop_minutes}: expected 0 or more")
+    if cfg.seed < 0:
+        raise ValueError(f"seed={cfg.seed}: expected 0 or more")
+    config.check_choice("derive.method", cfg.derive.method, ("constrained", "greedy"))
+    if cfg.space.in_channels != 3:
+        raise ValueError(
+            f"space.in_channels={cfg.space.in_channels}: expected 3, images come as RGB"
+        )
 
 
 def check_budget(cfg: SearchConfig) -> None:
@@ -91,13 +123,13 @@ def check_budget(cfg: SearchConfig) -> None:
         raise ValueError(f"budget.arch_fraction={b.arch_fraction}: expected between 0 and 1")
 
 
-def make_strategy(values: Mapping[str, Any]) -> Strategy:
+def make_strategy(values: Mapping[str, Any], derive: str) -> Strategy:
     """The strategy of conf/strategy/ with its knobs checked."""
     knobs = {key: value for key, value in values.items() if key != "name"}
     cls = strategy_class(str(values["name"]))
     typed = OmegaConf.merge(OmegaConf.structured(cls), knobs)  # checks names and types
     strategy = cls(**{str(k): v for k, v in typed.items()})
-    strategy.check()
+    strategy.check(derive)
     return strategy
 
 
@@ -118,6 +150,30 @@ def load_data(cfg: SearchConfig) -> tuple[SpaceSpec, Dataset]:
             "leave out space.classes and data.classes to take those of the data"
         )
     return replace(cfg.space, classes=len(dataset.classes)), dataset
+
+
+def split(cfg: SearchConfig, dataset: Dataset, size: int) -> tuple[Batches, Batches]:
+    """Batches of `size` pixels for weights (augmented) and for the architecture, stratified."""
+    budget = cfg.budget
+
+    def batches(indices: np.ndarray, augment: bool) -> Batches:
+        return Batches(
+            dataset.train,
+            indices,
+            batch=budget.batch_size,
+            size=size,
+            mean=dataset.mean,
+            std=dataset.std,
+            seed=cfg.seed,
+            augment=augment,
+            shuffle=True,
+            workers=cfg.data.workers,
+            drop_last=True,
+        )
+
+    labels = dataset.train.labels
+    weights, arch = data.stratified_split(labels, 1 - budget.arch_fraction, cfg.seed)
+    return batches(weights, augment=True), batches(arch, augment=False)
 
 
 def find_device(
@@ -179,12 +235,20 @@ def reach(table: LatencyTable) -> Profiler | None:
     return profiler
 
 
-def check_reachable(target_ms: float, table: LatencyTable, space: SearchSpace) -> None:
+def constraint_of(cfg: SearchConfig, table: LatencyTable) -> Constraint:
+    return Constraint(table, cfg.target_ms, cfg.derive.at_most, cfg.derive.tol)
+
+
+def check_reachable(cfg: SearchConfig, table: LatencyTable, space: SearchSpace) -> None:
     """Say what is reachable; raises ValueError, with the nearest target, for what is not."""
     low, high = feasible_ms(space, table)
     log.info("reachable on this table: %.3g to %.4g ms", low, high)
-    if not low <= target_ms <= high:
-        raise ValueError(unreachable(target_ms, low, high, space))
+    inside = low <= cfg.target_ms if cfg.derive.at_most else low <= cfg.target_ms <= high
+    if not inside:
+        raise ValueError(unreachable(cfg.target_ms, low, high, space))
+    if cfg.derive.method == "constrained":
+        # A small space may have no net within derive.tol of a target inside its range.
+        derive_constrained(space, Architecture.initial(space), [constraint_of(cfg, table)])
 
 
 def unreachable(target_ms: float, low: float, high: float, space: SearchSpace) -> str:
@@ -208,7 +272,9 @@ def check_extremes(target_ms: float, profiler: Profiler, space: SearchSpace) -> 
     Raises:
         ValueError: if the target is clearly out of reach.
     """
-    log.info("no table for %s yet; measuring its smallest and largest net", profiler.device.name)
+    log.info(
+        "no complete table for %s yet; measuring its smallest and largest net", profiler.device.name
+    )
     low, high = extremes_ms(profiler, space)
     log.info("roughly reachable: %.3g to %.4g ms", low, high)
     if not low * (1 - CLEARLY) <= target_ms <= high * (1 + CLEARLY):

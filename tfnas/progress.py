@@ -1,46 +1,43 @@
-"""Progress as lines: how far, what it looks like, how long still."""
+"""Progress as lines: how far, how long still, what it looks like."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 EVERY_S = 5.0
 
 
-class Ticker:
-    """Logs a line at most every few seconds, with the time left at the pace so far.
+@contextmanager
+def heartbeat(
+    log: logging.Logger, label: str, progress: Callable[[], tuple[float, str]]
+) -> Iterator[None]:
+    """Log a line every few seconds. A thread, since one step of a large net can take longer.
 
     Args:
-        label: what is going on.
-        total: how many steps there are.
+        progress: (share that is done, 0 to 1; what it looks like).
     """
+    done = threading.Event()
+    first, _ = progress()
+    started = time.monotonic()
 
-    def __init__(
-        self,
-        log: logging.Logger,
-        label: str,
-        total: int,
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        self._log, self._label, self._total, self._clock = log, label, total, clock
-        self._start = self._last = clock()
-        self._first_done: int | None = None
+    def beat() -> None:
+        while not done.wait(EVERY_S):
+            share, text = progress()
+            spent = time.monotonic() - started
+            left = spent / (share - first) * (1 - share) if share > first else float("nan")
+            log.info("%s %3.0f %% · %s left · %s", label, 100 * share, duration(left), text)
 
-    def tick(self, done: int, text: str = "") -> None:
-        """`done` of `total` steps are done."""
-        now = self._clock()
-        if self._first_done is None:
-            self._first_done, self._start = done - 1, self._last
-        if now - self._last < EVERY_S and done < self._total:
-            return
-        self._last = now
-        steps = done - self._first_done
-        left_s = (now - self._start) / steps * (self._total - done) if steps else float("nan")
-        share = 100 * done / self._total
-        tail = f" · {text}" if text else ""
-        self._log.info("%s %3.0f %% · %s left%s", self._label, share, duration(left_s), tail)
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def duration(seconds: float) -> str:

@@ -225,10 +225,10 @@ class Subnet:
 
     def with_widths(self, widths: Sequence[int]) -> Subnet:
         """The same ops and depths with other mid widths, one for each searched block."""
+        if len(widths) != len(self.blocks):
+            raise ValueError(f"{len(widths)} widths for {len(self.blocks)} blocks")
         it = iter(widths)
         stages = tuple(tuple(replace(op, c_mid=next(it)) for op in s) for s in self.stages)
-        if next(it, None) is not None:
-            raise ValueError(f"{len(widths)} widths for {len(self.blocks)} blocks")
         return replace(self, stages=stages)
 
     def to_json(self) -> str:

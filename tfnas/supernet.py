@@ -235,6 +235,28 @@ class Supernet(nn.Module):
         assert isinstance(op, SuperMBConv)
         return op
 
+    def placed(
+        self, subnet: Subnet, picks: Sequence[int] | None = None
+    ) -> list[tuple[int, int, OpSpec]]:
+        """(block, index of its candidate, op) for every block of a subnet of this space.
+
+        Args:
+            picks: the op of every block of the space, for the blocks where two candidates admit
+                the same op.
+
+        Raises:
+            ValueError: if the subnet is not of this space.
+        """
+        placed, first = [], 0
+        found = self.space.choices_of(subnet)
+        for stage, ops, row in zip(self.space.stages, subnet.stages, found, strict=True):
+            for b, (op, pick) in enumerate(zip(ops, row, strict=True), first):
+                wanted = None if picks is None else self.space.blocks[b][picks[b]]
+                fits = wanted and wanted.op.curve == op.curve and op.c_mid in wanted.widths
+                placed.append((b, picks[b] if picks is not None and fits else pick, op))
+            first += len(stage.blocks)
+        return placed
+
     @torch.no_grad()
     def extract(self, subnet: Subnet, picks: Sequence[int] | None = None) -> dict[str, Tensor]:
         """The weights of one subnet, named as in `tfnas.blocks.Network`.
@@ -243,8 +265,7 @@ class Supernet(nn.Module):
         its own, at identity.
 
         Args:
-            picks: the op of every block of the space, for the blocks where two candidates admit
-                the same op.
+            picks: see `placed`.
 
         Raises:
             ValueError: if the subnet is not of this space, or the supernet is a proxy with fewer
@@ -255,17 +276,8 @@ class Supernet(nn.Module):
                 f"a supernet with channel_factor={self.channel_factor} has no weights for a subnet "
                 "of full width; search with budget.channel_factor=1 to start training from it"
             )
-        candidates: list[tuple[SuperMBConv, int]] = []
-        first = 0
-        found = self.space.choices_of(subnet)
-        for stage, ops, row in zip(self.space.stages, subnet.stages, found, strict=True):
-            for b, (op, pick) in enumerate(zip(ops, row, strict=True), first):
-                if picks is not None:
-                    wanted = self.space.blocks[b][picks[b]]
-                    if wanted.op.curve == op.curve and op.c_mid in wanted.widths:
-                        pick = picks[b]
-                candidates.append((self.candidate(b, pick), op.c_mid))
-            first += len(stage.blocks)
+        placed = self.placed(subnet, picks)
+        candidates = [(self.candidate(block, pick), op.c_mid) for block, pick, op in placed]
         layers: list[tuple[nn.Module, int]] = [(layer, 0) for layer in self.stem]
         layers += candidates
         layers += [(layer, 0) for layer in self.head]

@@ -9,29 +9,28 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
+import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
 import torch
 
-import tfnas
 from tfnas import config as cfg
+from tfnas.accelerator import pick_accelerator
 from tfnas.accuracy import Accuracy, accuracy
 from tfnas.data import Dataset, load
-from tfnas.progress import EVERY_S, duration
+from tfnas.progress import duration, heartbeat
+from tfnas.result import versions
 from tfnas.space import Subnet
+from tfnas.strategies.contract import DivergedError
 from tfnas.table import write_atomically
 from tfnas.training import (
     CHECKPOINT,
-    DivergedError,
     EpochResult,
     StoppedError,
     Training,
@@ -95,7 +94,7 @@ def train(
 
 def finish(training: Training, stop: Callable[[], bool] = lambda: False) -> TrainResult:
     """Run a training to its end and write its files; then its checkpoint has had its use."""
-    with _beating(training.progress):
+    with heartbeat(log, "training", training.progress):
         training.run(stop)
     path = training.out / WEIGHTS
     save_weights(training.state, training.subnet, path, training.trained)
@@ -128,12 +127,7 @@ def _to_json(training: Training, result: TrainResult) -> str:
         "threads": torch.get_num_threads(),
         "seconds": round(training.seconds, 1),
         "epochs": [asdict(epoch) for epoch in result.epochs],
-        "versions": {
-            "tfnas": tfnas.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }
     return json.dumps(record, indent=1) + "\n"
 
@@ -162,36 +156,12 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _beating(progress: Callable[[], tuple[float, str]]) -> Iterator[None]:
-    """Log a line every few seconds. A thread, since one step of a large net can take longer."""
-    done = threading.Event()
-    first, _ = progress()
-    started = time.monotonic()
-
-    def beat() -> None:
-        while not done.wait(EVERY_S):
-            share, text = progress()
-            spent = time.monotonic() - started
-            left = spent / (share - first) * (1 - share) if share > first else float("nan")
-            log.info("training %3.0f %% · %s left · %s", 100 * share, duration(left), text)
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
 def prepare(config: cfg.TrainConfig) -> cfg.Work:
-    cfg.check_choice("accelerator", config.accelerator, ("auto", "cpu", "cuda"))
+    pick_accelerator(config.accelerator)
     cfg.check_positive(threads=config.threads, checkpoint_minutes=config.checkpoint_minutes)
     path = Path(config.subnet)
     subnet = Subnet.load(path)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
     d = config.data
     dataset = load(
         d.name,
@@ -212,19 +182,12 @@ def prepare(config: cfg.TrainConfig) -> cfg.Work:
         seed=config.seed,
         out=out,
         weights=None if config.weights is None else Path(config.weights),
-        device=_device(config.accelerator),
+        device=str(pick_accelerator(config.accelerator)),
         workers=d.workers,
         checkpoint_minutes=config.checkpoint_minutes,
         resume=config.resume,
     )
     return lambda: _work(training, path)
-
-
-def _device(accelerator: str) -> str:
-    available = torch.cuda.is_available()
-    if accelerator == "cuda" and not available:
-        raise ValueError("accelerator=cuda: torch finds no GPU here; give accelerator=cpu")
-    return "cuda" if available and accelerator != "cpu" else "cpu"
 
 
 def _work(training: Training, path: Path) -> int:

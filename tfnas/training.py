@@ -28,6 +28,7 @@ from tfnas.data import ArrayImages, Batches, Dataset
 from tfnas.progress import duration
 from tfnas.recipe import check_recipe, learning_rate
 from tfnas.space import Subnet
+from tfnas.strategies.contract import DivergedError
 from tfnas.weights import Trained, fingerprint, load_weights
 
 log = logging.getLogger(__name__)
@@ -47,10 +48,6 @@ class EpochResult:
     top1: float  # fraction of the test set
     top5: float  # fraction of the test set
     seconds: float
-
-
-class DivergedError(RuntimeError):
-    """The loss is no finite number."""
 
 
 class StoppedError(RuntimeError):

@@ -55,14 +55,21 @@ class Task:
     device: torch.device
 
 
+class DivergedError(RuntimeError):
+    """A loss that is no finite number: going on would train nothing."""
+
+
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch as the paper's figures show it. Lists are per block or stage, in order."""
+    """One epoch as the paper's figures show it.
+
+    Lists are per block or stage of the space, in order; per op, skip last where it is one.
+    """
 
     epoch: int
     train_loss: float
     train_top1: float  # percent, on augmented training batches, first path
-    held_out_top1: float | None  # percent, on batches of the architecture's split
+    held_out_top1: float  # percent, on batches of the architecture's split
     temperature: float | None
     learning_rate: float
     derived_ms: float | None  # argmax net, before widths are scaled
@@ -82,7 +89,6 @@ class Progress:
     step: int
     steps: int
     epoch: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
     record: EpochRecord | None = None  # at the end of an epoch
 
 
@@ -94,7 +100,9 @@ class Found:
         architecture: what was learned, if the strategy learns one.
         weights: gives the weights of a subnet of the space, named as in `tfnas.blocks.Network`,
             batch norm left out; None where the supernet is a proxy with fewer channels.
-        scores: what else is worth keeping in result.json, by name.
+        scores: what else is worth keeping in result.json, by name; of every strategy what it cost:
+            `path_passes`, images through one path of the supernet, a pass through all ops of a
+            block counting as so many paths.
     """
 
     derived: Derived
@@ -108,8 +116,8 @@ class Strategy(Protocol):
 
     def __init__(self, **knobs: Any) -> None: ...
 
-    def check(self) -> None:
-        """Raises ValueError for a knob out of its range."""
+    def check(self, derive: str) -> None:
+        """Raises ValueError for a knob out of its range, or a way to derive that it hasn't."""
 
     def run(self, task: Task) -> Iterator[Progress | Found]:
         """Search; the same task and seed give the same result."""

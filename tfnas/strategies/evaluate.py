@@ -13,8 +13,22 @@ from torch.nn import functional as F
 from tfnas.derive import Architecture, Derived, derive_constrained
 from tfnas.strategies.contract import EpochRecord, Progress, Task
 from tfnas.strategies.sampling import first_path, log_uniform
-from tfnas.strategies.training import Meter, count, live
+from tfnas.strategies.training import (
+    Meter,
+    check_finite,
+    cosine,
+    count,
+    live,
+    some_batches,
+    top1,
+)
 from tfnas.supernet import Supernet
+
+
+def refuse_greedy(derive: str) -> None:
+    """Raises ValueError for a way to derive that needs learned probabilities and widths."""
+    if derive != "constrained":
+        raise ValueError(f"derive={derive}: strategies that sample subnets only have constrained")
 
 
 @dataclass(frozen=True)
@@ -42,8 +56,9 @@ def train_uniform(
     uniform = [log_uniform(len(block)) for block in space.blocks]
     sgd = torch.optim.SGD(net.parameters(), how.lr, how.momentum, weight_decay=how.decay)
     steps = budget.epochs * len(task.train) + extra_steps
+    held_out = some_batches(task)
     for epoch in range(budget.epochs):
-        lr = how.lr * (1 + np.cos(np.pi * epoch / budget.epochs)) / 2
+        lr = cosine(how.lr, epoch, budget.epochs)
         sgd.param_groups[0]["lr"] = lr
         sampled = [[0] * len(block) for block in space.blocks]
         meter = Meter(task.device)
@@ -62,6 +77,7 @@ def train_uniform(
             meter.add(logits, y, loss)
             step = epoch * len(task.train) + index + 1
             yield Progress(step, steps, epoch)
+        check_finite(epoch, meter.loss)
         yield Progress(
             step,
             steps,
@@ -70,9 +86,9 @@ def train_uniform(
                 epoch=epoch,
                 train_loss=meter.loss,
                 train_top1=meter.top1,
-                held_out_top1=None,
+                held_out_top1=top1(net, held_out, path, depths, widths),
                 temperature=None,
-                learning_rate=float(lr),
+                learning_rate=lr,
                 derived_ms=None,
                 scaled_ms=None,
                 sampled=tuple(tuple(row) for row in sampled),
@@ -97,26 +113,26 @@ class Scorer:
     @classmethod
     def of(cls, task: Task, net: Supernet, images: int) -> Scorer:
         """On the first `images` held-out images (whole batches, at least one)."""
-        wanted = max(1, images // task.held_out.batch)
-        batches = []
-        for x, y in task.held_out.epoch(0):
-            batches.append((x.to(task.device), y.to(task.device)))
-            if len(batches) == wanted:
-                break
-        return cls(net, tuple(batches))
+        return cls(net, some_batches(task, images))
 
     @property
     def images(self) -> int:
         return sum(len(y) for _, y in self.batches)
 
-    @torch.no_grad()
     def top1(self, derived: Derived) -> float:
-        widths = [[derived.widths[b]] * len(block) for b, block in enumerate(self.net.space.blocks)]
-        hits = 0
-        for x, y in self.batches:
-            logits = self.net(x, derived.picks, derived.depths, widths)
-            hits += int((logits.argmax(1) == y).sum())
-        return 100 * hits / self.images
+        rows = zip(derived.widths, self.net.space.blocks, strict=True)
+        widths = [[width] * len(block) for width, block in rows]
+        return top1(self.net, self.batches, derived.picks, derived.depths, widths)
+
+    def spent(self, task: Task, scored: int) -> dict[str, float]:
+        """What a search cost that scored so many subnets; a score is a forward pass, a third."""
+        trained = task.budget.epochs * len(task.train) * task.train.batch
+        images = scored * self.images
+        return {
+            "weight_passes": trained,
+            "scored_images": images,
+            "path_passes": trained + images / 3,
+        }
 
 
 @dataclass(frozen=True)

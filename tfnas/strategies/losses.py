@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+FBNET_ALPHA = 0.2
 LatencyLoss = Callable[[Tensor, Tensor, float, float], Tensor]
 
 
@@ -16,13 +18,12 @@ def relative(ce: Tensor, ms: Tensor, target_ms: float, weight: float) -> Tensor:
 
 
 def fbnet(ce: Tensor, ms: Tensor, target_ms: float, weight: float) -> Tensor:
-    """CE * (log LAT / log target) ^ weight, after FBNet (arXiv 1812.03443, equation 2).
+    """CE * 0.2 * log(LAT) ^ weight; the paper has weight 0.6 (FBNet, arXiv 1812.03443, equation 2).
 
-    FBNet's constant factor is chosen as the one that leaves CE alone at the target; latencies enter
-    as 1 + ms, so that those below a millisecond keep a positive logarithm.
+    It knows no target. Latencies enter as 1 + ms, so that those below a millisecond keep a
+    positive logarithm.
     """
-    reference = torch.log1p(torch.as_tensor(target_ms, dtype=ms.dtype, device=ms.device))
-    return ce * (torch.log1p(ms) / reference) ** weight
+    return ce * FBNET_ALPHA * torch.log1p(ms) ** weight
 
 
 def proxyless_linear(ce: Tensor, ms: Tensor, target_ms: float, weight: float) -> Tensor:
@@ -31,7 +32,15 @@ def proxyless_linear(ce: Tensor, ms: Tensor, target_ms: float, weight: float) ->
 
 
 def proxyless_log(ce: Tensor, ms: Tensor, target_ms: float, weight: float) -> Tensor:
-    """CE * (LAT / target) ^ weight: the multiplicative form of ProxylessNAS's published code."""
+    """CE * (log LAT / log target) ^ weight: the multiplicative form of ProxylessNAS's code.
+
+    Latencies enter as 1 + ms, as in `fbnet`.
+    """
+    return ce * (torch.log1p(ms) / math.log1p(target_ms)) ** weight
+
+
+def mnasnet(ce: Tensor, ms: Tensor, target_ms: float, weight: float) -> Tensor:
+    """CE * (LAT / target) ^ weight, after the soft constraint of MnasNet (arXiv 1807.11626)."""
     return ce * (ms / target_ms) ** weight
 
 
@@ -45,5 +54,6 @@ LATENCY_LOSSES: dict[str, LatencyLoss] = {
     "fbnet": fbnet,
     "proxyless_linear": proxyless_linear,
     "proxyless_log": proxyless_log,
+    "mnasnet": mnasnet,
     "hard_bound": hard_bound,
 }

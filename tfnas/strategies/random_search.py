@@ -15,8 +15,14 @@ import torch
 from tfnas.derive import Derived
 from tfnas.space import Subnet
 from tfnas.strategies.contract import Found, Progress, Task
-from tfnas.strategies.evaluate import Genome, Scorer, WeightTraining, train_uniform
-from tfnas.strategies.training import new_supernet, weights_of
+from tfnas.strategies.evaluate import (
+    Genome,
+    Scorer,
+    WeightTraining,
+    refuse_greedy,
+    train_uniform,
+)
+from tfnas.strategies.training import check_knobs, new_supernet, weights_of
 
 
 @dataclass(frozen=True)
@@ -30,10 +36,14 @@ class Random:
     weight_decay: float
     clip: float
 
-    def check(self) -> None:
-        for name in ("subnets", "score_images", "weight_lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"strategy.{name}={getattr(self, name)}: expected above 0")
+    def check(self, derive: str) -> None:
+        refuse_greedy(derive)
+        check_knobs(
+            self,
+            above_0=("subnets", "score_images", "weight_lr", "clip"),
+            at_least_0=("weight_decay",),
+            below_1=("weight_momentum",),
+        )
 
     def run(self, task: Task) -> Iterator[Progress | Found]:
         """See `tfnas.strategies.contract.Strategy`."""
@@ -55,11 +65,11 @@ class Random:
         yield Found(
             best,
             None,
-            weights_of(net, best.picks, range(len(task.space.blocks))),
+            weights_of(net, best.picks, range(len(task.space.blocks)), None),
             {
                 "supernet_top1": top1,
                 "mean_supernet_top1": float(np.mean([t for t, _ in scored.values()])),
                 "subnets": len(scored),
-                "scored_images": len(scored) * scorer.images,
+                **scorer.spent(task, len(scored)),
             },
         )

@@ -23,6 +23,17 @@ def log_uniform(n: int) -> Tensor:
     return torch.zeros(n).log_softmax(0).requires_grad_()
 
 
+def probabilities(vector: Tensor) -> tuple[float, ...]:
+    """Of a vector of log-probabilities, normalized or not."""
+    return tuple(vector.detach().double().softmax(0).tolist())
+
+
+def entropy(vector: Tensor) -> float:
+    """In nats, of a vector of log-probabilities."""
+    logs = vector.detach().double().log_softmax(0)
+    return float(-(logs.exp() * logs).sum())
+
+
 def gumbel(n: int, generator: torch.Generator) -> Tensor:
     """n independent samples of the standard Gumbel distribution."""
     return -torch.empty(n).exponential_(generator=generator).log()

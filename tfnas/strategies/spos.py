@@ -15,8 +15,14 @@ import torch
 from tfnas.derive import Derived
 from tfnas.space import Subnet
 from tfnas.strategies.contract import Found, Progress, Task
-from tfnas.strategies.evaluate import Genome, Scorer, WeightTraining, train_uniform
-from tfnas.strategies.training import new_supernet, weights_of
+from tfnas.strategies.evaluate import (
+    Genome,
+    Scorer,
+    WeightTraining,
+    refuse_greedy,
+    train_uniform,
+)
+from tfnas.strategies.training import check_knobs, new_supernet, weights_of
 
 
 @dataclass(frozen=True)
@@ -33,10 +39,14 @@ class SPOS:
     weight_decay: float
     clip: float
 
-    def check(self) -> None:
-        for name in ("population", "generations", "parents", "score_images", "weight_lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"strategy.{name}={getattr(self, name)}: expected above 0")
+    def check(self, derive: str) -> None:
+        refuse_greedy(derive)
+        check_knobs(
+            self,
+            above_0=("population", "generations", "parents", "score_images", "weight_lr", "clip"),
+            at_least_0=("weight_decay",),
+            below_1=("weight_momentum",),
+        )
         if not 0 < self.mutation <= 1:
             raise ValueError(f"strategy.mutation={self.mutation}: expected above 0 and at most 1")
 
@@ -65,11 +75,11 @@ class SPOS:
         yield Found(
             found,
             None,
-            weights_of(net, found.picks, range(len(task.space.blocks))),
+            weights_of(net, found.picks, range(len(task.space.blocks)), None),
             {
                 "supernet_top1": top1,
                 "subnets": len(scored),
-                "scored_images": len(scored) * scorer.images,
+                **scorer.spent(task, len(scored)),
             },
         )
 

@@ -9,35 +9,41 @@ Alphas and betas live on the CPU whatever the device: sampling needs no synchron
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tfnas.derive import argmax, derive_constrained, derive_greedy
+from tfnas.derive import Architecture, argmax, derive_constrained, derive_greedy
 from tfnas.strategies.contract import EpochRecord, Found, Progress, Task
 from tfnas.strategies.depth import DEPTHS, DepthSearch, on_device
 from tfnas.strategies.losses import LATENCY_LOSSES
 from tfnas.strategies.sampling import (
     FIRST_PATHS,
     SECOND_PATHS,
+    entropy,
     expected_ms,
     first_path,
     gumbel_softmax,
     log_uniform,
     op_latencies,
+    probabilities,
     second_path,
 )
 from tfnas.strategies.training import (
     Meter,
+    check_finite,
+    check_knobs,
+    cosine,
     count,
+    endless,
     live,
     new_supernet,
-    path_ms,
     rescale,
+    some_batches,
+    top1,
     weights_of,
 )
 
@@ -67,7 +73,7 @@ class TFNAS:
     arch_decay: float
     clip: float  # norm of a gradient
 
-    def check(self) -> None:
+    def check(self, derive: str) -> None:
         choices = {
             "first_path": FIRST_PATHS,
             "second_path": SECOND_PATHS,
@@ -80,105 +86,52 @@ class TFNAS:
                 raise ValueError(
                     f"strategy.{name}={getattr(self, name)!r}: expected one of {', '.join(known)}"
                 )
-        for name in ("temperature", "temperature_decay", "weight_lr", "arch_lr", "clip"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"strategy.{name}={getattr(self, name)}: expected above 0")
-        if self.arch_every < 1:
-            raise ValueError(f"strategy.arch_every={self.arch_every}: expected 1 or more")
+        check_knobs(
+            self,
+            above_0=(
+                "temperature", "temperature_decay", "weight_lr", "arch_lr", "clip", "arch_every"
+            ),
+            at_least_0=("latency_weight", "weight_decay", "arch_decay"),
+            below_1=("weight_momentum", "arch_beta1", "arch_beta2"),
+        )  # fmt: skip
 
     def run(self, task: Task) -> Iterator[Progress | Found]:
         """See `tfnas.strategies.contract.Strategy`."""
-        space, budget = task.space, task.budget
-        table, target_ms = task.constraints[0].table, task.constraints[0].target_ms
-        generator = torch.Generator().manual_seed(task.seed)
-        net = new_supernet(space, budget.channel_factor, task.seed, task.device)
-        widths = [list(row) for row in net.initial_widths()]
-        depth = DepthSearch(space, self.depth)
-        alphas = [log_uniform(depth.ops(b)) for b in range(len(space.blocks))]
-        betas = depth.betas()
-        weights_sgd = torch.optim.SGD(
-            net.parameters(), self.weight_lr, self.weight_momentum, weight_decay=self.weight_decay
-        )
-        arch_adam = torch.optim.Adam(
-            [*alphas, *betas],
-            self.arch_lr,
-            (self.arch_beta1, self.arch_beta2),
-            weight_decay=self.arch_decay,
-        )
+        budget = task.budget
+        search = Search(self, task)
         arch_epochs = max(budget.epochs - budget.warmup_epochs, 1)
         cooling = self.temperature_decay ** (PAPER_ARCH_EPOCHS / arch_epochs)
-        temperature = self.temperature
-        held_out_epoch = 0
-        held_out: Iterator[tuple[Tensor, Tensor]] = iter(())
+        held_out = endless(task.held_out)
         steps = budget.epochs * len(task.train)
 
         for epoch in range(budget.epochs):
             warm_up = epoch < budget.warmup_epochs
-            lr = self.weight_lr * (1 + np.cos(np.pi * epoch / budget.epochs)) / 2
-            weights_sgd.param_groups[0]["lr"] = lr
-            op_ms = op_latencies(space, table, widths)
-            sampled = [[0] * len(alpha) for alpha in alphas]
+            lr = cosine(self.weight_lr, epoch, budget.epochs)
+            search.weights_sgd.param_groups[0]["lr"] = lr
+            sampled = [[0] * len(alpha) for alpha in search.alphas]
             meter, arch_meter = Meter(task.device), Meter(task.device)
-
             for index, (x, y) in enumerate(task.train.epoch(epoch)):
-                x, y = x.to(task.device), y.to(task.device)
-                paths = [first_path(self.first_path, alphas, generator)]
-                if not warm_up and self.second_path != "none":
-                    paths.append(second_path(self.second_path, paths[0], alphas, generator))
+                paths = search.paths(single=warm_up)
                 count(sampled, paths)
-                with torch.no_grad():  # weight steps give no gradient to betas
-                    depths = on_device(depth.depths(betas), task.device)
-                    gates = depth.gates(betas)
-                stem = net.stem(x)  # shared by both paths
-                logits = [net.body(stem, path, depths, widths, gates) for path in paths]
-                loss = torch.stack([F.cross_entropy(out, y) for out in logits]).sum()
-                weights_sgd.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(live(net), self.clip)
-                weights_sgd.step()
-                meter.add(logits[0], y, loss / len(paths))
-
+                meter.add(*search.weight_step(x, y, paths))
                 if not warm_up and index % self.arch_every == 0:
-                    batch = next(held_out, None)
-                    if batch is None:
-                        held_out = task.held_out.epoch(held_out_epoch)
-                        held_out_epoch += 1
-                        batch = next(held_out)
-                    x, y = batch[0].to(task.device), batch[1].to(task.device)
-                    mix = [gumbel_softmax(alpha, temperature, generator) for alpha in alphas]
-                    sinks, gates = depth.depths(betas), depth.gates(betas)
-                    with net.frozen():
-                        out = net(
-                            x,
-                            [m.to(task.device) for m in mix],
-                            on_device(sinks, task.device),
-                            widths,
-                            gates,
-                        )
-                        ce = F.cross_entropy(out, y)
-                        ms = expected_ms(space, table.fixed_ms(space), mix, sinks, op_ms, gates)
-                        loss = LATENCY_LOSSES[self.latency_loss](
-                            ce, ms.to(task.device), target_ms, self.latency_weight
-                        )
-                        arch_adam.zero_grad()
-                        loss.backward()
-                    nn.utils.clip_grad_norm_([*alphas, *betas], self.clip)
-                    arch_adam.step()
-                    with torch.no_grad():
-                        for vector in (*alphas, *betas):
-                            vector.copy_(vector.log_softmax(0))
-                    arch_meter.add(out, y, ce)
+                    arch_meter.add(*search.arch_step(*next(held_out)))
                 step = epoch * len(task.train) + index + 1
                 yield Progress(step, steps, epoch)
 
-            arch, order = depth.architecture(alphas, betas, widths)
-            at_place = [widths[block] for block in order]  # rows shared with `widths`
-            depths_now, picks = argmax(space, arch)
-            derived_ms = scaled_ms = path_ms(space, table, depths_now, picks, at_place)
+            check_finite(epoch, meter.loss, *search.alphas, *search.betas)
+            temperature = search.temperature
+            arch, order = search.architecture()
+            depths, picks = argmax(task.space, arch)
+            derived_ms = scaled_ms = search.path_ms(order, depths, picks)
             if not warm_up:
-                temperature *= cooling
-                rescale(self.width, net, task.constraints, arch, order, widths, weights_sgd)
-                scaled_ms = path_ms(space, table, depths_now, picks, at_place)
+                search.temperature *= cooling
+                rescale(
+                    self.width, search.net, task.constraints, arch, order, search.widths,
+                    search.weights_sgd,
+                )  # fmt: skip
+                scaled_ms = search.path_ms(order, depths, picks)
+                search.refresh_latencies()
             yield Progress(
                 step,
                 steps,
@@ -187,23 +140,148 @@ class TFNAS:
                     epoch=epoch,
                     train_loss=meter.loss,
                     train_top1=meter.top1,
-                    held_out_top1=None if warm_up else arch_meter.top1,
-                    temperature=None if warm_up else temperature / cooling,
-                    learning_rate=float(lr),
+                    held_out_top1=search.held_out_top1() if warm_up else arch_meter.top1,
+                    temperature=None if warm_up else temperature,
+                    learning_rate=lr,
                     derived_ms=derived_ms,
                     scaled_ms=scaled_ms,
-                    depths=tuple(depths_now),
-                    entropy=tuple(float(-(np.exp(a) * a).sum()) for a in arch.alphas),
-                    op_probs=tuple(tuple(np.exp(a).tolist()) for a in arch.alphas),
-                    depth_probs=tuple(tuple(np.exp(b).tolist()) for b in arch.betas),
+                    depths=tuple(depths),
+                    entropy=tuple(entropy(alpha) for alpha in search.alphas),
+                    op_probs=tuple(probabilities(alpha) for alpha in search.alphas),
+                    depth_probs=tuple(probabilities(beta) for beta in search.betas),
                     sampled=tuple(tuple(row) for row in sampled),
-                    widths=tuple(tuple(row) for row in widths),
+                    widths=tuple(tuple(row) for row in search.widths),
                 ),
             )
 
-        arch, order = depth.architecture(alphas, betas, widths)
+        arch, order = search.architecture()
         if task.derive == "greedy":
-            derived = derive_greedy(space, arch, task.constraints[0])
+            derived = derive_greedy(task.space, arch, task.constraints[0])
         else:
-            derived = derive_constrained(space, arch, task.constraints)
-        yield Found(derived, arch, weights_of(net, derived.picks, order))
+            derived = derive_constrained(task.space, arch, task.constraints)
+        weights = weights_of(search.net, derived.picks, order, search.widths)
+        yield Found(derived, arch, weights, search.spent())
+
+
+class Search:
+    """One search in the making: all that its steps read and change.
+
+    Attributes:
+        widths: of every block and op of the supernet, current.
+        alphas, betas: log-probabilities; see `tfnas.strategies.sampling` and `.depth`.
+    """
+
+    def __init__(self, knobs: TFNAS, task: Task):
+        space = task.space
+        self.knobs, self.task, self.space = knobs, task, space
+        self.generator = torch.Generator().manual_seed(task.seed)
+        self.net = new_supernet(space, task.budget.channel_factor, task.seed, task.device)
+        self.widths = [list(row) for row in self.net.initial_widths()]
+        self.depth = DepthSearch(space, knobs.depth)
+        self.alphas = [log_uniform(self.depth.ops(b)) for b in range(len(space.blocks))]
+        self.betas = self.depth.betas()
+        self.temperature = knobs.temperature
+        self.weights_sgd = torch.optim.SGD(
+            self.net.parameters(),
+            knobs.weight_lr,
+            knobs.weight_momentum,
+            weight_decay=knobs.weight_decay,
+        )
+        self.arch_adam = torch.optim.Adam(
+            [*self.alphas, *self.betas],
+            knobs.arch_lr,
+            (knobs.arch_beta1, knobs.arch_beta2),
+            weight_decay=knobs.arch_decay,
+        )
+        self.table, self.target_ms = task.constraints[0].table, task.constraints[0].target_ms
+        self.weight_passes = self.arch_passes = 0  # images through one path, through all ops
+        self.refresh_latencies()
+
+    def refresh_latencies(self) -> None:
+        """Read the table anew, after widths have changed."""
+        self.op_ms = op_latencies(self.space, self.table, self.widths)
+
+    def paths(self, single: bool) -> list[list[int]]:
+        """The ops that the next weight step trains: one path, or two that share no op."""
+        paths = [first_path(self.knobs.first_path, self.alphas, self.generator)]
+        if not single and self.knobs.second_path != "none":
+            kind = self.knobs.second_path
+            paths.append(second_path(kind, paths[0], self.alphas, self.generator))
+        return paths
+
+    def weight_step(
+        self, x: Tensor, y: Tensor, paths: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of the weights on the sum of the paths' losses; alphas and betas stay.
+
+        Returns:
+            The first path's logits (N, classes), the labels (N,), the paths' mean loss.
+        """
+        device = self.task.device
+        x, y = x.to(device), y.to(device)
+        with torch.no_grad():
+            depths = on_device(self.depth.depths(self.betas), device)
+            gates = self.depth.gates(self.betas)
+        stem = self.net.stem(x)  # shared by both paths
+        logits = [self.net.body(stem, path, depths, self.widths, gates) for path in paths]
+        loss = torch.stack([F.cross_entropy(out, y) for out in logits]).sum()
+        self.weights_sgd.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(live(self.net), self.knobs.clip)
+        self.weights_sgd.step()
+        self.weight_passes += len(y) * len(paths)
+        return logits[0], y, loss / len(paths)
+
+    def arch_step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of alphas and betas on held-out images; weights stay.
+
+        Returns:
+            The mixed supernet's logits (N, classes), the labels (N,), their cross-entropy.
+        """
+        device, vectors = self.task.device, [*self.alphas, *self.betas]
+        x, y = x.to(device), y.to(device)
+        mix = [gumbel_softmax(a, self.temperature, self.generator) for a in self.alphas]
+        depths, gates = self.depth.depths(self.betas), self.depth.gates(self.betas)
+        with self.net.frozen():
+            on = [m.to(device) for m in mix]
+            logits = self.net(x, on, on_device(depths, device), self.widths, gates)
+            ce = F.cross_entropy(logits, y)
+            fixed_ms = self.table.fixed_ms(self.space)
+            ms = expected_ms(self.space, fixed_ms, mix, depths, self.op_ms, gates)
+            loss = LATENCY_LOSSES[self.knobs.latency_loss](
+                ce, ms.to(device), self.target_ms, self.knobs.latency_weight
+            )
+            self.arch_adam.zero_grad()
+            loss.backward()
+        nn.utils.clip_grad_norm_(vectors, self.knobs.clip)
+        self.arch_adam.step()
+        with torch.no_grad():
+            for vector in vectors:
+                vector.copy_(vector.log_softmax(0))
+        self.arch_passes += len(y)
+        return logits, y, ce
+
+    def architecture(self) -> tuple[Architecture, list[int]]:
+        return self.depth.architecture(self.alphas, self.betas, self.widths)
+
+    def path_ms(self, order: Sequence[int], depths: Sequence[int], picks: Sequence[int]) -> float:
+        """Latency in ms of the net that these choices derive, on the table."""
+        widths = [self.widths[block][pick] for block, pick in zip(order, picks, strict=True)]
+        return self.table.subnet_ms(self.space.subnet(depths, picks, widths))
+
+    def held_out_top1(self) -> float:
+        """Percent, of the most probable path on some held-out batches."""
+        path = [int(alpha.argmax()) for alpha in self.alphas]
+        with torch.no_grad():
+            depths = on_device(self.depth.depths(self.betas), self.task.device)
+            gates = self.depth.gates(self.betas)
+        return top1(self.net, some_batches(self.task), path, depths, self.widths, gates)
+
+    def spent(self) -> dict[str, float]:
+        """What the search cost, in images through the supernet, forward and backward."""
+        ops = max(len(alpha) for alpha in self.alphas)
+        return {
+            "weight_passes": self.weight_passes,
+            "arch_passes": self.arch_passes,
+            "path_passes": self.weight_passes + self.arch_passes * ops,
+        }

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from tfnas.derive import Architecture, Constraint, argmax, derive_constrained, scale_widths
 from tfnas.space import SearchSpace, Subnet
-from tfnas.supernet import Supernet
-from tfnas.table import LatencyTable
+from tfnas.strategies.contract import DivergedError, Task
+from tfnas.supernet import Depth, Gates, Path, Supernet, Widths
+
+if TYPE_CHECKING:
+    from tfnas.data import Batches
 
 
 def new_supernet(
@@ -57,18 +63,6 @@ class Meter:
         return float(100 * self._sums[1] / self._sums[2])
 
 
-def path_ms(
-    space: SearchSpace,
-    table: LatencyTable,
-    depths: Sequence[int],
-    picks: Sequence[int],
-    widths: Sequence[Sequence[int]],
-) -> float:
-    """Latency in ms of the net that these choices derive."""
-    picked = [row[pick] for row, pick in zip(widths, picks, strict=True)]
-    return table.subnet_ms(space.subnet(depths, picks, picked))
-
-
 def rescale(
     kind: str,
     net: Supernet,
@@ -105,19 +99,90 @@ def rescale(
 
 
 def weights_of(
-    net: Supernet, picks: Sequence[int], order: Sequence[int]
+    net: Supernet,
+    picks: Sequence[int],
+    order: Sequence[int],
+    widths: Sequence[Sequence[int]] | None,
 ) -> Callable[[Subnet], Mapping[str, Tensor]] | None:
-    """What takes a subnet's weights out of the supernet, most important channels first.
+    """What takes a subnet's weights out of the supernet.
 
-    None for a proxy with fewer channels, and where blocks were skipped in the middle of a stage.
+    Args:
+        picks: the op of every block, where two candidates admit the same one.
+        order: see `DepthSearch.architecture`; no weights are given where blocks were skipped in
+            the middle of a stage.
+        widths: that each op was trained at last. An op at another width picks its channels anew,
+            the most important first. None: every width was trained, as the leading channels.
+
+    Returns:
+        None for a proxy with fewer channels than the space.
     """
     if net.channel_factor != 1 or list(order) != sorted(order):
         return None
 
     def extract(subnet: Subnet) -> dict[str, Tensor]:
-        for block, row in enumerate(net.space.blocks):
-            for pick in range(len(row)):
+        for block, pick, op in net.placed(subnet, picks):
+            if widths is not None and op.c_mid != widths[block][pick]:
                 net.order_channels(block, pick)
         return {k: v.cpu().contiguous() for k, v in net.extract(subnet, picks).items()}
 
     return extract
+
+
+def check_knobs(
+    knobs: object,
+    above_0: Sequence[str] = (),
+    at_least_0: Sequence[str] = (),
+    below_1: Sequence[str] = (),
+) -> None:
+    """Raises ValueError, naming the knob, for one out of its range; `below_1` starts at 0."""
+    for names, low, high, expected in (
+        (above_0, 1e-300, math.inf, "a number above 0"),
+        (at_least_0, 0.0, math.inf, "a number of at least 0"),
+        (below_1, 0.0, 1.0, "a number from 0 to below 1"),
+    ):
+        for name in names:
+            value = getattr(knobs, name)
+            if not low <= value < high:
+                raise ValueError(f"strategy.{name}={value}: expected {expected}")
+
+
+def check_finite(epoch: int, *values: float | Tensor) -> None:
+    """Raises DivergedError if the loss or a vector of the architecture is no finite number."""
+    for value in values:
+        if not bool(torch.isfinite(torch.as_tensor(value)).all()):
+            raise DivergedError(
+                f"the search diverged in epoch {epoch + 1}: loss or op probabilities are no finite "
+                "numbers; lower strategy.weight_lr or strategy.arch_lr"
+            )
+
+
+def cosine(lr: float, epoch: int, epochs: int) -> float:
+    """Half a cosine from `lr` to 0, a value for each epoch (arXiv 1608.03983, one cycle)."""
+    return lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def endless(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    """Epoch after epoch of batches."""
+    for epoch in itertools.count():
+        yield from batches.epoch(epoch)
+
+
+def some_batches(task: Task, images: int = 256) -> tuple[tuple[Tensor, Tensor], ...]:
+    """The first `images` held-out images (whole batches, at least one), on the task's device."""
+    wanted = max(1, images // task.held_out.batch)
+    taken = itertools.islice(task.held_out.epoch(0), wanted)
+    return tuple((x.to(task.device), y.to(task.device)) for x, y in taken)
+
+
+@torch.no_grad()
+def top1(
+    net: Supernet,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    path: Sequence[Path],
+    depths: Sequence[Depth],
+    widths: Widths,
+    gates: Gates = None,
+) -> float:
+    """Percent of images that a path gets right; batch norm uses each batch's statistics."""
+    hits = [(net(x, path, depths, widths, gates).argmax(1) == y).sum() for x, y in batches]
+    return 100 * float(sum(hits)) / sum(len(y) for _, y in batches)

@@ -1,0 +1,323 @@
+"""What `tfnas.search` does, once its input is known to be usable.
+
+Profile if there is no table, search, derive, close on the device, export, verify, tell. A part of
+that entry script: it joins the library and the profilers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from profilers.build import build_table
+from profilers.closed_loop import LoopResult, close_loop
+from profilers.verify import Verification
+from tfnas import config
+from tfnas.derive import feasible_ms
+from tfnas.export import export
+from tfnas.prepare import Prepared, check_reachable, constraint_of
+from tfnas.progress import duration, heartbeat
+from tfnas.result import RawSamples, Result, versions, within_tolerance
+from tfnas.space import SearchSpace, Subnet
+from tfnas.strategies.contract import DivergedError, EpochRecord, Found, Task
+from tfnas.table import LatencyTable
+from tfnas.weights import save_weights as write_weights
+
+log = logging.getLogger(__name__)
+
+
+class Seconds(dict[str, float]):
+    """Wall seconds by stage."""
+
+    def __init__(self) -> None:
+        super().__init__(profile=0.0, search=0.0, derive=0.0, export=0.0, verify=0.0)
+        self._last = time.monotonic()
+
+    def done(self, stage: str) -> None:
+        """All since the last call (or since the start) was this stage's."""
+        now = time.monotonic()
+        self[stage] += now - self._last
+        self._last = now
+
+
+def run(p: Prepared) -> int:
+    """The whole path; the exit status."""
+    cfg, out, seconds = p.cfg, config.output_dir(), Seconds()
+    log.info("run folder: %s", out)
+    log.info("data: %s", p.dataset.origin)
+    if p.table is not None and p.table.overhead_ms is not None:
+        log.warning(
+            "warning: the table has one figure for stem, head and classifier (%.4g ms), whatever "
+            "their shapes; this space has %d classes at %d px",
+            p.table.overhead_ms,
+            p.spec.classes,
+            p.spec.resolution,
+        )
+    table = p.table
+    if table is None:
+        assert p.profiler is not None
+        log.info("profiling %s into %s", p.profiler.device.name, p.table_file)
+        table = build_table(
+            p.profiler,
+            p.spec,
+            p.table_file,
+            max_minutes=cfg.profile.max_minutes,
+            precision=cfg.profile.precision,
+            anchor_nets=cfg.profile.anchor_nets,
+            seed=cfg.seed,
+        )
+        seconds.done("profile")
+    space = p.spec.build(table.device.quantum)
+    if p.table is None:
+        try:
+            table.check(space)
+            check_reachable(cfg, table, space)
+        except (ValueError, LookupError) as error:
+            return config.refuse(error)
+    feasible = feasible_ms(space, table)
+
+    try:
+        found = search(p, space, table, out)
+    except (DivergedError, ValueError, OSError) as error:  # ValueError: an unreadable image
+        log.error("error: %s", error)
+        log.debug("", exc_info=error)
+        return config.FAILED
+    seconds.done("search")
+    subnet, table_ms = found.derived.subnet, found.derived.table_ms[0]
+    subnet.save(out / "subnet.json")
+    for line in found.derived.given_up(space):
+        log.info("given up for the target: %s", line)
+
+    loop = None
+    if p.profiler is not None and cfg.loop_minutes and found.derived.reached:
+        loop = close_on_device(p, space, table, subnet)
+        subnet, table_ms = loop.subnet, loop.table_ms
+        subnet.save(out / "subnet.json")
+    seconds.done("derive")
+    save_weights(found, subnet, out)
+    export_untrained(p, subnet, table, table_ms, out)
+    seconds.done("export")
+    measured = verify(p, table, out) if p.profiler is not None else None
+    seconds.done("verify")
+
+    last_ms = table_ms if measured is None else measured.measured_ms
+    result = Result(
+        target_ms=cfg.target_ms,
+        table_ms=table_ms,
+        measured_ms=measured.measured_ms if measured else None,
+        measured_ci_ms=measured.ci_ms if measured else None,
+        measured_raw_ms=(
+            RawSamples(measured.raw_min_ms, measured.raw_median_ms) if measured else None
+        ),
+        feasible_ms=feasible,
+        device=table.device.name,
+        table=str(p.table_file.resolve()),
+        space=space.name,
+        strategy=cfg.strategy["name"],
+        seed=cfg.seed,
+        verified=measured is not None,
+        tolerance=cfg.tolerance,
+        at_most=cfg.derive.at_most,
+        within=within_tolerance(last_ms, cfg.target_ms, cfg.tolerance, cfg.derive.at_most),
+        reached=found.derived.reached,
+        log_prob=found.derived.log_prob,
+        argmax_log_prob=found.derived.argmax_log_prob,
+        resolution=space.resolution,
+        classes=space.classes,
+        macs=subnet.macs,
+        batch=table.device.batch,
+        threads=table.device.threads,
+        precision=table.device.precision,
+        data=p.dataset.origin,
+        budget=asdict(cfg.budget),
+        overhead_from_table=table.overhead_ms is not None,
+        noisy=measured.noisy if measured else None,
+        loop=loop.trail_json() if loop else None,
+        scores=dict(found.scores),
+        versions=versions(),
+        seconds={stage: round(s, 1) for stage, s in seconds.items()},
+    )
+    result.save(out / "result.json")
+    conclude(result)
+    say_next(p, table, out)
+    return config.DONE if result.within else config.OUTSIDE_TOLERANCE
+
+
+def search(p: Prepared, space: SearchSpace, table: LatencyTable, out: Path) -> Found:
+    """Run the strategy, log it, write its history as it goes."""
+    cfg = p.cfg
+    torch.set_num_threads(cfg.cores or os.cpu_count() or 1)
+    task = Task(
+        space=space,
+        constraints=(constraint_of(cfg, table),),
+        train=p.train,
+        held_out=p.held_out,
+        budget=cfg.budget,
+        seed=cfg.seed,
+        derive=cfg.derive.method,
+        device=p.accelerator,
+    )
+    log.info(
+        "searching with %s: %d epochs of %d steps on %s, %d px, target %g ms",
+        cfg.strategy["name"],
+        cfg.budget.epochs,
+        len(task.train),
+        task.device,
+        task.train.size,
+        cfg.target_ms,
+    )
+    share, text = 0.0, f"epoch 1/{cfg.budget.epochs}"
+    with (
+        (out / "history.jsonl").open("w") as history,
+        heartbeat(log, "search", lambda: (share, text)),
+    ):
+        for event in p.strategy.run(task):
+            if isinstance(event, Found):
+                return event
+            share, text = event.step / event.steps, f"epoch {event.epoch + 1}/{cfg.budget.epochs}"
+            if event.record is not None:
+                line = json.dumps(asdict(event.record), allow_nan=False)
+                history.write(line + "\n")
+                history.flush()
+                log.info("%s", describe(event.record, cfg.budget.epochs))
+    raise AssertionError("a strategy must end with what it found")
+
+
+def describe(r: EpochRecord, epochs: int) -> str:
+    """One line an epoch."""
+    parts = [f"epoch {r.epoch + 1}/{epochs}", f"loss {r.train_loss:.3f}"]
+    parts.append(f"supernet top-1 {r.train_top1:.1f} %, held out {r.held_out_top1:.1f} %")
+    if r.derived_ms is not None and r.scaled_ms is not None:
+        parts.append(f"derived {r.derived_ms:.2f} → {r.scaled_ms:.2f} ms")
+    if r.depths:
+        parts.append("depths " + " ".join(map(str, r.depths)))
+    return " · ".join(parts)
+
+
+def close_on_device(
+    p: Prepared, space: SearchSpace, table: LatencyTable, subnet: Subnet
+) -> LoopResult:
+    """Move few widths until the net, measured whole, meets the target."""
+    assert p.profiler is not None
+    return close_loop(
+        p.profiler,
+        space,
+        table,
+        subnet,
+        p.cfg.target_ms,
+        tolerance=p.cfg.tolerance,
+        at_most=p.cfg.derive.at_most,
+        max_minutes=p.cfg.loop_minutes,
+        seed=p.cfg.seed,
+    )
+
+
+def save_weights(found: Found, subnet: Subnet, out: Path) -> None:
+    """The supernet's weights of the subnet, for `train weights=`."""
+    if found.weights is None:
+        return
+    write_weights(found.weights(subnet), subnet, out / "supernet_weights.safetensors")
+
+
+def export_untrained(
+    p: Prepared, subnet: Subnet, table: LatencyTable, table_ms: float, out: Path
+) -> None:
+    """The ONNX file to be measured; latency doesn't depend on what weights hold."""
+    exported = export(
+        subnet,
+        None,
+        out / "model.onnx",
+        batch=table.device.batch,
+        seed=p.cfg.seed,
+        target_ms=p.cfg.target_ms,
+        table_ms=table_ms,
+        table=p.table_file.name,
+    )
+    log.info("exported %s, largest difference to torch %.2g", exported.path, exported.max_abs_diff)
+
+
+def verify(p: Prepared, table: LatencyTable, out: Path) -> Verification:
+    """Measure the exported net in a fresh process that reads no table."""
+    file = out / "verify.json"
+    arguments = {
+        "json": file,
+        "seed": random.Random(p.cfg.seed).randrange(1_000_000),
+        "verify.max_minutes": p.cfg.verify.max_minutes,
+        "verify.precision": p.cfg.verify.precision,
+    }
+    log.info("verifying in a fresh process, up to %s", duration(60 * p.cfg.verify.max_minutes))
+    command = [sys.executable, "-m", "profilers.verify", *verify_arguments(p, table, out)]
+    command += [config.override(key, value) for key, value in arguments.items()]
+    process = subprocess.run(command, check=False)
+    if process.returncode not in (config.DONE, config.OUTSIDE_TOLERANCE):
+        raise RuntimeError(f"verify ended with status {process.returncode}; see above")
+    return Verification.from_json(json.loads(file.read_text()))
+
+
+def verify_arguments(p: Prepared, table: LatencyTable, out: Path) -> list[str]:
+    """Of the command line that verifies this run's net; what is default is left out."""
+    cfg, device = p.cfg, table.device
+    given = {
+        "threads": (device.threads, 1),
+        "batch": (device.batch, 1),
+        "precision": (device.precision, "fp32"),
+        "tolerance": (cfg.tolerance, 0.01),
+        "at_most": (cfg.derive.at_most, False),
+    }
+    arguments = [f"device={device.kind}"] if device.kind != "cpu" else []
+    arguments += [config.override("onnx", out / "model.onnx"), f"target_ms={cfg.target_ms}"]
+    return arguments + [
+        config.override(key, value) for key, (value, default) in given.items() if value != default
+    ]
+
+
+def conclude(r: Result) -> None:
+    """Print the closing table."""
+    if r.measured_ms is None or r.measured_ci_ms is None:
+        told = "not measured: the device can't be reached from here"
+    else:
+        low, high = r.measured_ci_ms
+        told = f"{r.measured_ms:.4g} ± {(high - low) / 2:.2g} ms (95 % interval)"
+    for label, text in (
+        ("target", f"{r.target_ms:.4g} ms"),
+        ("table", f"{r.table_ms:.4g} ms"),
+        ("measured", told),
+    ):
+        log.info("  %-9s %s", label, text)
+    log.info(
+        "%s: the %s latency is %+.2f %% off the target, tolerance %g %%%s",
+        "met" if r.within else "MISSED",
+        "table's" if r.measured_ms is None else "measured",
+        100 * r.gap,
+        100 * r.tolerance,
+        f" (doubtful: {r.noisy})" if r.noisy else "",
+    )
+
+
+def say_next(p: Prepared, table: LatencyTable, out: Path) -> None:
+    """The commands that go on from here, as this run's options make them."""
+    subnet, weights = out / "subnet.json", out / "weights.safetensors"
+    data_overrides = [o for o in config.overrides() if o.startswith(("data=", "data."))]
+    batch = [f"batch={table.device.batch}"] if table.device.batch != 1 else []
+    commands = [
+        ("tfnas.train", [config.override("subnet", subnet), *data_overrides]),
+        (
+            "tfnas.export",
+            [config.override("subnet", subnet), config.override("weights", weights), *batch],
+        ),
+    ]
+    if p.profiler is not None:
+        commands.append(("profilers.verify", verify_arguments(p, table, out)))
+    log.info("next:")
+    for module, arguments in commands:
+        log.info("  python -m %s %s", module, shlex.join(arguments))
