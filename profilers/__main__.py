@@ -10,7 +10,15 @@ from pathlib import Path
 
 from profilers import open_profiler, table_path
 from profilers.build import build_table, open_table
-from tfnas.config import DONE, DataConfig, ProfilersConfig, Work, check_positive, main
+from tfnas.config import (
+    DONE,
+    DataConfig,
+    ProfilersConfig,
+    Work,
+    check_positive,
+    check_writable,
+    main,
+)
 from tfnas.data import num_classes
 from tfnas.space import SpaceSpec
 
@@ -30,6 +38,8 @@ def prepare(config: ProfilersConfig) -> Work:
     spec.build()
     path = Path(config.table) if config.table else table_path(profiler.device)
     open_table(profiler, path)
+
+    check_writable(path)
 
     def work() -> int:
         build_table(

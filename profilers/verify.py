@@ -19,6 +19,7 @@ from profilers.bench import Bench
 from profilers.timing import Measured, Progress
 from tfnas.config import (
     DONE,
+    FAILED,
     OUTSIDE_TOLERANCE,
     VerifierConfig,
     Work,
@@ -29,6 +30,8 @@ from tfnas.result import within_tolerance
 from tfnas.table import write_atomically
 
 log = logging.getLogger(__name__)
+
+USABLE = 1.0  # width of an interval, as a fraction, beyond which a figure says nothing
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,10 @@ def prepare(config: VerifierConfig) -> Work:
             seed=config.seed,
         )
         log.info("%s", result)
+        low, high = result.ci_ms
+        if not high - low < USABLE * result.measured_ms:
+            log.error("error: no usable measurement; try again on a quieter machine")
+            return FAILED
         if config.json:
             text = json.dumps(result.to_json(profiler.device.name), indent=1)
             write_atomically(Path(config.json), text + "\n")

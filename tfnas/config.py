@@ -18,15 +18,23 @@ from typing import Any, NoReturn, TypeVar
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from platformdirs import user_data_path
+from yaml import YAMLError
 
 from tfnas.space import SpaceSpec
 from tfnas.strategies.contract import Budget
 
 log = logging.getLogger(__name__)
+
+# Of Hydra's messages: where in its own structures a value stands, and advice for other cases.
+TRAILERS = (
+    "full_key:", "object_type=", "reference_type=", "Set the environment", "To append",
+    "Config search path", "provider=",
+)  # fmt: skip
 
 DONE, OUTSIDE_TOLERANCE, UNUSABLE_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -259,15 +267,30 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
         return status
 
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    # Hydra hands its errors on then, instead of printing them at length.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         hydra.main(version_base="1.3", config_path=str(conf_path()), config_name=name)(job)()
     except KeyboardInterrupt:
-        log.error("interrupted")
+        print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except SystemExit as exit_:
-        # Hydra has printed what is wrong with the command line, and ends with its own status.
-        sys.exit(UNUSABLE_INPUT if exit_.code not in (0, None) else DONE)
+    except (HydraException, OmegaConfBaseException, YAMLError, OSError) as error:
+        print(f"error: {_in_one_line(error)}", file=sys.stderr)
+        sys.exit(UNUSABLE_INPUT)
     sys.exit(max(statuses, default=DONE))
+
+
+def _in_one_line(error: BaseException) -> str:
+    """Hydra's and OmegaConf's messages without their trailers; the innermost one says most."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(TRAILERS)]
+    cause = error.__cause__
+    if cause is not None and str(cause) not in str(error):
+        told.append(_in_one_line(cause))
+    key = getattr(error, "full_key", None)
+    if key and not any(str(key) in line for line in told):
+        told.append(f"(key {key})")
+    return " ".join(told) or repr(error)
 
 
 def _run_job(schema: type[Config], cfg: DictConfig, prepare: Callable[[Config], Work]) -> int:
@@ -279,7 +302,7 @@ def _run_job(schema: type[Config], cfg: DictConfig, prepare: Callable[[Config], 
             key = str(error.full_key)
             raise ValueError(f"{key} is required: give {key}=VALUE") from None
         except OmegaConfBaseException as error:
-            raise ValueError(str(error).strip()) from None
+            raise ValueError(_in_one_line(error)) from None
         work = prepare(config)
     except (ValueError, LookupError, OSError) as error:
         return refuse(error)
@@ -296,7 +319,9 @@ def _run_job(schema: type[Config], cfg: DictConfig, prepare: Callable[[Config], 
 
 def refuse(error: Exception) -> int:
     """Say what is wrong with the input, in one line; the status for it."""
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, OmegaConfBaseException):
+        text = _in_one_line(error)
     log.error("error: %s", text)
     log.debug("", exc_info=error)
     return UNUSABLE_INPUT
@@ -322,6 +347,16 @@ def output_dir() -> Path:
 
 def is_sweep() -> bool:
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def check_writable(path: Path) -> None:
+    """Raises OSError if a file can't be written at `path`; makes its folder."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"can't write {path}: {error.strerror or error}") from None
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise OSError(f"can't write {path}: it is a folder, or its permissions forbid it")
 
 
 def check_choice(name: str, value: str, known: Any) -> None:

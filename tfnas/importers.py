@@ -155,7 +155,7 @@ def _recognize(path: Path, content: Any) -> str:
     if len(found) != 1:
         raise ValueError(
             f"{path} is of {'no' if not found else 'more than one'} known layout "
-            f"({', '.join(found or LAYOUTS)}); say which with layout=NAME if it is one of them"
+            f"({', '.join(found or LAYOUTS)}); say which with --layout NAME if it is one of them"
         )
     return found[0]
 

@@ -23,9 +23,9 @@ from profilers.build import build_table
 from profilers.closed_loop import LoopResult, close_loop
 from profilers.verify import Verification
 from tfnas import config
-from tfnas.derive import feasible_ms
+from tfnas.derive import Constraint, feasible_ms
 from tfnas.export import export
-from tfnas.prepare import Prepared, check_reachable, constraint_of
+from tfnas.prepare import Prepared, reachable
 from tfnas.progress import duration, heartbeat
 from tfnas.result import RawSamples, Result, versions, within_tolerance
 from tfnas.space import SearchSpace, Subnet
@@ -78,16 +78,15 @@ def run(p: Prepared) -> int:
         )
         seconds.done("profile")
     space = p.spec.build(table.device.quantum)
-    if p.table is None:
-        try:
-            table.check(space)
-            check_reachable(cfg, table, space)
-        except (ValueError, LookupError) as error:
-            return config.refuse(error)
+    try:
+        table.check(space)
+        constraint = reachable(cfg, table, space)
+    except (ValueError, LookupError) as error:
+        return config.refuse(error)
     feasible = feasible_ms(space, table)
 
     try:
-        found = search(p, space, table, out)
+        found = search(p, space, constraint, out)
     except (DivergedError, ValueError, OSError) as error:  # ValueError: an unreadable image
         log.error("error: %s", error)
         log.debug("", exc_info=error)
@@ -153,13 +152,13 @@ def run(p: Prepared) -> int:
     return config.DONE if result.within else config.OUTSIDE_TOLERANCE
 
 
-def search(p: Prepared, space: SearchSpace, table: LatencyTable, out: Path) -> Found:
+def search(p: Prepared, space: SearchSpace, constraint: Constraint, out: Path) -> Found:
     """Run the strategy, log it, write its history as it goes."""
     cfg = p.cfg
     torch.set_num_threads(cfg.cores or os.cpu_count() or 1)
     task = Task(
         space=space,
-        constraints=(constraint_of(cfg, table),),
+        constraints=(constraint,),
         train=p.train,
         held_out=p.held_out,
         budget=cfg.budget,

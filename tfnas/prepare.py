@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,8 +74,9 @@ def prepared(cfg: SearchConfig) -> Prepared:
     train, held_out = split(cfg, dataset, cfg.budget.resolution or spec.resolution)
     profiler, table, file = find_device(cfg, spec)
     if table is not None:
-        check_reachable(cfg, table, spec.build(table.device.quantum))
+        reachable(cfg, table, spec.build(table.device.quantum))
     elif profiler is not None:
+        config.check_writable(file)
         check_extremes(cfg.target_ms, profiler, spec.build(profiler.device.quantum))
     return Prepared(
         cfg, spec, dataset, train, held_out, strategy, accelerator, profiler, table, file
@@ -98,8 +100,11 @@ def check_values(cfg: SearchConfig) -> None:
         raise ValueError(f"derive.tol={cfg.derive.tol}: expected a fraction above 0 and below 1")
     if not 0 <= cfg.loop_minutes < math.inf:
         raise ValueError(f"loop_minutes={cfg.loop_minutes}: expected 0 or more")
-    if cfg.seed < 0:
-        raise ValueError(f"seed={cfg.seed}: expected 0 or more")
+    if not 0 <= cfg.seed < 2**32:
+        raise ValueError(f"seed={cfg.seed}: expected 0 to {2**32 - 1}")
+    cores = os.cpu_count() or 1
+    if cfg.cores is not None and cfg.cores > cores:
+        raise ValueError(f"cores={cfg.cores}: this machine has {cores}")
     config.check_choice("derive.method", cfg.derive.method, ("constrained", "greedy"))
     if cfg.space.in_channels != 3:
         raise ValueError(
@@ -173,6 +178,13 @@ def split(cfg: SearchConfig, dataset: Dataset, size: int) -> tuple[Batches, Batc
 
     labels = dataset.train.labels
     weights, arch = data.stratified_split(labels, 1 - budget.arch_fraction, cfg.seed)
+    for indices, what in ((weights, "for weights"), (arch, "held out for the architecture")):
+        if len(indices) < budget.batch_size:
+            raise ValueError(
+                f"{len(indices)} of {len(labels)} training images are {what} "
+                f"(budget.arch_fraction={budget.arch_fraction}), fewer than a batch: lower "
+                f"budget.batch_size={budget.batch_size}, or give more images"
+            )
     return batches(weights, augment=True), batches(arch, augment=False)
 
 
@@ -235,28 +247,44 @@ def reach(table: LatencyTable) -> Profiler | None:
     return profiler
 
 
-def constraint_of(cfg: SearchConfig, table: LatencyTable) -> Constraint:
-    return Constraint(table, cfg.target_ms, cfg.derive.at_most, cfg.derive.tol)
+def reachable(cfg: SearchConfig, table: LatencyTable, space: SearchSpace) -> Constraint:
+    """The target as a constraint on the table; says what the space reaches.
 
+    A small space may have no net within `derive.tol` of a target. The tolerance on the table is
+    widened then, as far as `tolerance`.
 
-def check_reachable(cfg: SearchConfig, table: LatencyTable, space: SearchSpace) -> None:
-    """Say what is reachable; raises ValueError, with the nearest target, for what is not."""
+    Raises:
+        ValueError: if no net of the space meets the target; names the nearest one that can be met.
+    """
     low, high = feasible_ms(space, table)
     log.info("reachable on this table: %.3g to %.4g ms", low, high)
-    inside = low <= cfg.target_ms if cfg.derive.at_most else low <= cfg.target_ms <= high
-    if not inside:
-        raise ValueError(unreachable(cfg.target_ms, low, high, space))
-    if cfg.derive.method == "constrained":
-        # A small space may have no net within derive.tol of a target inside its range.
-        derive_constrained(space, Architecture.initial(space), [constraint_of(cfg, table)])
+    if cfg.target_ms < low or (cfg.target_ms > high and not cfg.derive.at_most):
+        raise ValueError(unreachable(cfg.target_ms, low, high, space, table.device.name))
+    tol = cfg.derive.tol
+    while True:
+        constraint = Constraint(table, cfg.target_ms, cfg.derive.at_most, tol)
+        if cfg.derive.method == "greedy":
+            return constraint
+        try:
+            derive_constrained(space, Architecture.initial(space), [constraint])
+        except ValueError:
+            if tol >= cfg.tolerance:
+                raise
+            tol = min(2 * tol, cfg.tolerance)
+            continue
+        if tol > cfg.derive.tol:
+            log.info(
+                "no net is within derive.tol=%g of it; searching within %g", cfg.derive.tol, tol
+            )
+        return constraint
 
 
-def unreachable(target_ms: float, low: float, high: float, space: SearchSpace) -> str:
+def unreachable(target_ms: float, low: float, high: float, space: SearchSpace, device: str) -> str:
     low, high = rounded(low, math.ceil), rounded(high, math.floor)  # so the advice is reachable
     nearest = low if target_ms < low else high
     return (
         f"target_ms={target_ms:g} is out of reach: the nets of space={space.name} take {low:g} to "
-        f"{high:g} ms on this device; the nearest is target_ms={nearest:g}"
+        f"{high:g} ms on {device}; the nearest is target_ms={nearest:g}"
     )
 
 
@@ -278,4 +306,4 @@ def check_extremes(target_ms: float, profiler: Profiler, space: SearchSpace) -> 
     low, high = extremes_ms(profiler, space)
     log.info("roughly reachable: %.3g to %.4g ms", low, high)
     if not low * (1 - CLEARLY) <= target_ms <= high * (1 + CLEARLY):
-        raise ValueError(unreachable(target_ms, low, high, space))
+        raise ValueError(unreachable(target_ms, low, high, space, profiler.device.name))

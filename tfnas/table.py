@@ -237,10 +237,15 @@ class LatencyTable:
 
     def _missing(self, ops: list[OpSpec], space: SearchSpace | None = None) -> str:
         name = f" space={space.name}" if space else " space=YOURS"
+        advice = (
+            f"measure what is missing with `python -m profilers device={self.device.kind}{name}` "
+            "on that device"
+        )
+        if self.device.kind == "imported":
+            advice = "search a space that it covers"
         return (
             f"{self.source} (device {self.device.name}, batch {self.device.batch}) doesn't cover "
-            f"{len(ops)} op{'s' if len(ops) > 1 else ''} such as: {ops[0]}; measure what is "
-            f"missing with `python -m profilers device={self.device.kind}{name}` on that device"
+            f"{len(ops)} op{'s' if len(ops) > 1 else ''} such as: {ops[0]}; {advice}"
         )
 
     def with_rows(self, rows: Mapping[OpSpec, Measurement]) -> LatencyTable:
@@ -289,8 +294,13 @@ class LatencyTable:
             raise ValueError(
                 f"table {path} doesn't exist; build one with `python -m profilers device=cpu`"
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"can't read the table {path}: {error}") from None
+        except UnicodeDecodeError:
+            raise ValueError(
+                f"table {path} is not JSON; read another project's table with "
+                f"`python -m tfnas.table import {path} --out FILE.json`"
+            ) from None
+        except OSError as error:
+            raise ValueError(f"can't read the table {path}: {error.strerror}") from None
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"table {path} is corrupt, not JSON: {error}") from None
         if not isinstance(data, dict) or data.get("format") != TABLE_FORMAT:
@@ -352,8 +362,9 @@ def _calibration_of(data: Any) -> Calibration | None:
     factors = tuple((str(k), _number(v, "factors")) for k, v in data.get("factors", ()))
     numbers = {key: value for key, value in data.items() if key not in ("factors", "space")}
     names = {"scale", "nets", "mape_pct"}
-    if set(numbers) != names or any(not value > 0 for _, value in factors):
-        raise ValueError(f"Calibration {data}: expected {sorted(names)} and factors above 0")
+    values = [value for _, value in factors] + [numbers.get("scale", 0)]
+    if set(numbers) != names or any(not value > 0 for value in values):
+        raise ValueError(f"Calibration {data}: expected {sorted(names)}, scale and factors above 0")
     return Calibration(
         scale=_number(numbers["scale"], "Calibration.scale"),
         nets=int(_number(numbers["nets"], "Calibration.nets")),

@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     import_.add_argument("--out", type=Path, required=True, help="table file to write")
     for command in (lint_, import_):
         command.add_argument("--device", help="name of the device that it was measured on")
-        command.add_argument("--batch", type=int, default=1, help="images in a batch there")
+        command.add_argument("--batch", type=int, help="images in a batch there")
         command.add_argument("--unit", help="unit of its latencies, where the file doesn't say")
         command.add_argument("--layout", help="the project it comes from, where that isn't plain")
         command.add_argument(
@@ -139,12 +139,17 @@ def _read(args: argparse.Namespace) -> Imported:
         layout=args.layout,
         unit=args.unit,
         device=args.device or f"unknown device of {args.file.name}",
-        batch=args.batch,
+        batch=1 if args.batch is None else args.batch,
         partial=args.partial,
     )
 
 
 def _import(args: argparse.Namespace) -> int:
+    if args.out.exists():
+        raise ValueError(f"{args.out} exists; delete it or write another file")
+    for name, value in (("--device", args.device), ("--batch", args.batch)):
+        if value is None:
+            print(f"warning: no {name} given; the table says unknown device, batch 1", flush=True)
     imported = _read(args)
     for line in imported.report:
         print(line)
