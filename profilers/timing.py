@@ -237,6 +237,7 @@ def measure(
     anchor_pool: list[Samples] | None = None,
     own_anchors: Sequence[int] = (),
     pooled: Sequence[Samples] | None = None,
+    absolute: bool = False,
     min_rounds: int = 24,
     label: str = "measuring",
     progress: Progress = log.info,
@@ -254,6 +255,7 @@ def measure(
         anchor_pool: samples of the anchors from before; extended in place.
         own_anchors: indices of workloads that are whole nets and serve as anchors too.
         pooled: samples of the workloads from before, to go on with.
+        absolute: the precision is to be reached with the absolute scale's own interval.
         checkpoint: called with what is known so far, at most every `checkpoint_every_s`.
 
     Returns:
@@ -283,7 +285,10 @@ def measure(
         if over or done >= next_check:
             # Medians of hundreds of series cost as much as a small round.
             next_check = done + max(1, done // 10)
-            active = [s for s in series if s.take().half_width() > precision]
+            scale = (
+                _unit(series, anchor_series, own_anchors, rounds).half_width if absolute else 0.0
+            )
+            active = [s for s in series if math.hypot(s.take().half_width(), scale) > precision]
         if over or not active:
             break
         if rounds.now() - said >= SAY_EVERY_S:
@@ -331,9 +336,15 @@ def _results(
     rounds: Rounds,
     precision: float,
 ) -> list[Measured]:
-    fixed = [s.take() for s in (*anchors, *(series[i] for i in own_anchors))]
-    unit = unit_of(fixed) if fixed else Unit(rounds.floor_ms, math.inf)
+    unit = _unit(series, anchors, own_anchors, rounds)
     return [_measured(s.take(), unit, rounds, precision) for s in series]
+
+
+def _unit(
+    series: Sequence[_Series], anchors: Sequence[_Series], own: Sequence[int], rounds: Rounds
+) -> Unit:
+    fixed = [s.take() for s in (*anchors, *(series[i] for i in own))]
+    return unit_of(fixed) if fixed else Unit(rounds.floor_ms, math.inf)
 
 
 def _measured(samples: Samples, unit: Unit, rounds: Rounds, precision: float) -> Measured:

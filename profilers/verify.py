@@ -128,6 +128,7 @@ def verify(
             precision=precision,
             max_seconds=60 * max_minutes,
             own_anchors=(0,),
+            absolute=True,
             min_rounds=100,
             label=f"measuring {onnx_path.name}",
         )[0]

@@ -138,5 +138,11 @@ def test_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(shipped_tables_path().glob("*.json")), ids=lambda p: p.name)
-def test_shipped_tables_have_no_errors(path: Path) -> None:
-    assert not [f for f in lint(LatencyTable.load(path)) if f.error]
+def test_shipped_tables_have_no_errors_and_cover_their_space(path: Path) -> None:
+    table = LatencyTable.load(path)
+    assert not [f for f in lint(table) if f.error]
+    assert table.calibration is not None
+    name, _, resolution = table.calibration.space.partition("@")
+    space = load_space(name, quantum=table.device.quantum)
+    assert space.resolution == int(resolution)
+    table.check(space)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -331,6 +332,8 @@ def override(key: str, value: object) -> str:
     """`key=value` for a Hydra command line, whatever characters a path has."""
     if isinstance(value, (int, float)) or value is None:
         return f"{key}={'null' if value is None else value}"
+    if re.fullmatch(r"[A-Za-z0-9_./+-]+", str(value)):
+        return f"{key}={value}"
     escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{escaped}'"
 

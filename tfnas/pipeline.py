@@ -242,7 +242,12 @@ def export_untrained(
         table_ms=table_ms,
         table=p.table_file.name,
     )
-    log.info("exported %s, largest difference to torch %.2g", exported.path, exported.max_abs_diff)
+    log.info(
+        "exported %s: largest difference to torch %.2g on outputs up to %.2g",
+        exported.path,
+        exported.max_abs_diff,
+        exported.output_scale,
+    )
 
 
 def verify(p: Prepared, table: LatencyTable, out: Path) -> Verification:
