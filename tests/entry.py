@@ -27,10 +27,12 @@ def environment() -> dict[str, str]:
 
 def run_entry(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """`python -m module arguments` in the folder `cwd`, not queueing for the machine's lock."""
+    own = cwd.with_name(f"{cwd.name}_tmp")
+    own.mkdir(exist_ok=True)
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=cwd,
-        env={**environment(), "TMPDIR": str(cwd)},
+        env={**environment(), "TMPDIR": str(own)},
         capture_output=True,
         text=True,
         timeout=300,

@@ -249,7 +249,7 @@ def test_the_entry_point(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert "at 16 px; the latency is that of 32 px" in done.stdout
-    assert "python -m tfnas.export subnet='subnet.json'" in done.stdout
+    assert "python -m tfnas.export subnet=subnet.json" in done.stdout
     assert {p.name for p in tmp_path.iterdir()} == {
         "subnet.json", "train.json", "weights.safetensors"
     }  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -221,9 +222,9 @@ def _work(training: Training, path: Path) -> int:
     log.info("%s (%s)", result.line, duration(result.seconds))
     log.info("wrote %s and %s", result.weights, training.out / RESULT)
     log.info(
-        "next: python -m tfnas.export %s %s",
-        cfg.override("subnet", path), cfg.override("weights", result.weights),
-    )  # fmt: skip
+        "next: python -m tfnas.export %s",
+        shlex.join([cfg.override("subnet", path), cfg.override("weights", result.weights)]),
+    )
     return cfg.DONE
 
 
