@@ -275,6 +275,8 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os._exit(DONE)  # as in `--help | head`: nobody reads on, nothing is left to be written
     except (HydraException, OmegaConfBaseException, YAMLError, OSError) as error:
         print(f"error: {_in_one_line(error)}", file=sys.stderr)
         sys.exit(UNUSABLE_INPUT)
