@@ -8,16 +8,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
-from tests.entry import run_entry
+from tests.entry import compose_config, run_entry
 from tests.spaces import load_space, macs_table
 from tfnas import config
-from tfnas.derive import feasible_ms
+from tfnas.derive import Constraint, feasible_ms
+from tfnas.prepare import reachable
 from tfnas.result import within_tolerance
 from tfnas.space import Subnet
 from tfnas.table import LatencyTable
@@ -32,6 +34,13 @@ FAST = [
 ]
 
 
+class Elsewhere(NamedTuple):
+    file: Path
+    low: float  # ms, reachable
+    high: float
+    middle: float
+
+
 @pytest.fixture(scope="module")
 def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real, coarse table of this machine for the tiny space."""
@@ -43,6 +52,17 @@ def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     assert done.returncode == config.DONE, done.stdout + done.stderr
     return file
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Elsewhere:
+    """A made-up table of a device that is not here."""
+    space = load_space("tiny")
+    table = macs_table(space)
+    file = tmp_path / "elsewhere.json"
+    table.save(file)
+    low, high = feasible_ms(space, table)
+    return Elsewhere(file, low, high, round((low + high) / 2, 4))
 
 
 def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> None:
@@ -101,40 +121,73 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
     assert verify.returncode == config.DONE, verify.stdout + verify.stderr
 
 
-def test_a_table_of_another_device_is_obeyed_and_not_verified(tmp_path: Path) -> None:
-    space = load_space("tiny")
-    file = tmp_path / "elsewhere.json"
-    table = macs_table(space)
-    table.save(file)
-    low, high = feasible_ms(space, table)
+def test_a_table_of_another_device_is_obeyed_and_not_verified(
+    elsewhere: Elsewhere, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    target_ms = round((low + high) / 2, 4)
     done = run_entry(
-        "tfnas.search", *FAST, f"target_ms={target_ms}", config.override("table", file),
-        config.override("hydra.run.dir", out), cwd=tmp_path,
+        "tfnas.search", *FAST, f"target_ms={elsewhere.middle}",
+        config.override("table", elsewhere.file), config.override("hydra.run.dir", out),
+        cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == config.DONE, done.stdout + done.stderr
+    assert "profilers.verify" not in done.stdout  # it would measure another device
     result = json.loads((out / "result.json").read_text())
     assert result["verified"] is False
     assert result["measured_ms"] is None
     assert result["measured_ci_ms"] is None
-    assert abs(result["table_ms"] / target_ms - 1) <= 5e-4
+    assert abs(result["table_ms"] / elsewhere.middle - 1) <= 5e-4
 
 
-def test_target_out_of_reach_names_the_nearest(tmp_path: Path) -> None:
-    space = load_space("tiny")
-    file = tmp_path / "elsewhere.json"
-    table = macs_table(space)
-    table.save(file)
-    _, high = feasible_ms(space, table)
+@pytest.mark.parametrize("strategy", ["random", "spos"])
+def test_other_strategies_leave_the_same_files(
+    strategy: str, elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    small = {"random": ["strategy.subnets=3"], "spos": ["strategy.population=2"]}[strategy]
     done = run_entry(
-        "tfnas.search", *FAST, "target_ms=99", config.override("table", file), cwd=tmp_path
-    )
+        "tfnas.search", *FAST, f"target_ms={elsewhere.middle}", f"strategy={strategy}", *small,
+        config.override("table", elsewhere.file), config.override("hydra.run.dir", out),
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == config.DONE, done.stdout + done.stderr
+    result = json.loads((out / "result.json").read_text())
+    assert result["strategy"] == strategy
+    assert result["scores"]["path_passes"] > 0
+    for name in ("subnet.json", "model.onnx", "history.jsonl", "supernet_weights.safetensors"):
+        assert (out / name).exists()
+
+
+def gap_in(quantum: int, *overrides: str) -> Constraint:
+    """The constraint of a target that no net of a coarse tiny space is within 0.01 % of."""
+    space = load_space("tiny", quantum=quantum)
+    table = macs_table(space, quantum=quantum)
+    low, high = feasible_ms(space, table)
+    target_ms = low + (high - low) / 5
+    arguments = (f"target_ms={target_ms}", "derive.tol=1e-4", *overrides)
+    return reachable(compose_config(config.SearchConfig, "search", *arguments), table, space)
+
+
+def test_a_target_between_nets_takes_one_within_the_tolerance() -> None:
+    constraint = gap_in(16)
+    assert 1e-4 < constraint.tol <= 0.01
+
+
+def test_a_target_between_nets_is_refused_beyond_the_tolerance() -> None:
+    with pytest.raises(ValueError, match="nearest"):
+        gap_in(64, "tolerance=2e-4")
+
+
+def test_target_out_of_reach_names_the_nearest(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    done = run_entry(
+        "tfnas.search", *FAST, "target_ms=99", config.override("table", elsewhere.file),
+        cwd=tmp_path,
+    )  # fmt: skip
     assert done.returncode == config.UNUSABLE_INPUT
     assert "out of reach" in done.stdout
     nearest = float(done.stdout.rsplit("target_ms=", 1)[1].split()[0])
-    assert nearest <= high
-    assert nearest == pytest.approx(high, rel=0.01)
+    assert nearest <= elsewhere.high
+    assert nearest == pytest.approx(elsewhere.high, rel=0.01)
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "uncovered", "negative"])
@@ -158,32 +211,23 @@ def test_unusable_tables_are_refused(spoil: str, tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_greedy_derivation_that_misses_is_exit_1(tmp_path: Path) -> None:
+def test_greedy_derivation_that_misses_is_exit_1(elsewhere: Elsewhere, tmp_path: Path) -> None:
     """From an argmax net near one end, widths alone don't reach the other end of the range."""
-    space = load_space("tiny")
-    file = tmp_path / "elsewhere.json"
-    table = macs_table(space)
-    table.save(file)
-    _, high = feasible_ms(space, table)
+    out = tmp_path / "run"
     done = run_entry(
-        "tfnas.search", *FAST, f"target_ms={high * 0.999}", "derive=greedy",
-        config.override("table", file), config.override("hydra.run.dir", tmp_path / "run"),
+        "tfnas.search", *FAST, f"target_ms={elsewhere.high * 0.999}", "derive=greedy",
+        config.override("table", elsewhere.file), config.override("hydra.run.dir", out),
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == config.OUTSIDE_TOLERANCE, done.stdout + done.stderr
     assert "MISSED" in done.stdout
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["within"] is False
+    assert json.loads((out / "result.json").read_text())["within"] is False
 
 
-def test_sweep_goes_on_and_ends_with_its_worst_status(tmp_path: Path) -> None:
-    space = load_space("tiny")
-    file = tmp_path / "elsewhere.json"
-    table = macs_table(space)
-    table.save(file)
-    low, high = feasible_ms(space, table)
-    target_ms = round((low + high) / 2, 4)
+def test_sweep_goes_on_and_ends_with_its_worst_status(elsewhere: Elsewhere, tmp_path: Path) -> None:
     done = run_entry(
-        "tfnas.search", "-m", *FAST, f"target_ms=99,{target_ms}", config.override("table", file),
+        "tfnas.search", "-m", *FAST, f"target_ms=99,{elsewhere.middle}",
+        config.override("table", elsewhere.file),
         config.override("hydra.sweep.dir", tmp_path / "sweep"), cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == config.UNUSABLE_INPUT
