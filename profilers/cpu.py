@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from profilers.timing import Burst
 from tfnas.config import check_choice
 from tfnas.space import OpSpec
 from tfnas.table import Device
+from tfnas.untrusted import read_bytes, shown
 
 PROVIDER = "CPUExecutionProvider"
-MAX_ONNX_BYTES = 2_000_000_000
+MAX_ONNX_BYTES = 1_500_000_000  # what protobuf can hold is 2 GiB
+MAX_INPUT = 2**28  # values of a batch: 1 GiB
+MEMORY = 0.75  # of this machine's: the most that ONNX Runtime gets
 # Instruction sets that ONNX Runtime's kernels choose by; others don't move the figures.
 FLAGS = (
     "sse4_1", "avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl",
@@ -57,11 +61,45 @@ class CpuProfiler:
         return CpuWorkload(" | ".join(map(str, ops)), model, self.device)
 
     def model_workload(self, onnx_path: Path) -> CpuWorkload:
-        if not onnx_path.is_file():
-            raise ValueError(f"onnx={onnx_path}: no such file")
-        if onnx_path.stat().st_size > MAX_ONNX_BYTES:
-            raise ValueError(f"onnx={onnx_path}: larger than {MAX_ONNX_BYTES} bytes")
-        return CpuWorkload(str(onnx_path), str(onnx_path), self.device)
+        return CpuWorkload(str(onnx_path), read_model(onnx_path), self.device)
+
+
+def read_model(path: Path) -> bytes:
+    """An ONNX file that is complete in itself and ends.
+
+    Raises:
+        ValueError: if it can't be read, points to other files or branches or loops.
+    """
+    import onnx
+
+    try:
+        content = read_bytes(path, MAX_ONNX_BYTES)
+    except FileNotFoundError:
+        raise ValueError(f"onnx={path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"onnx={path}: {error}") from None
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's own
+        raise ValueError(f"ONNX Runtime can't run {path}: it is no ONNX model ({error})") from None
+    tensors = list(model.graph.initializer)
+    for sparse in model.graph.sparse_initializer:
+        tensors += [sparse.values, sparse.indices]
+    for node in [*model.graph.node, *(node for f in model.functions for node in f.node)]:
+        for attribute in node.attribute:
+            if attribute.HasField("g") or attribute.graphs:
+                raise ValueError(
+                    f"onnx={path}: {shown(node.op_type)} branches or loops; expected layers only"
+                )
+            tensors += [attribute.t, *attribute.tensors]
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                tensors += [sparse.values, sparse.indices]
+    if any(t.external_data or t.data_location == onnx.TensorProto.EXTERNAL for t in tensors):
+        raise ValueError(
+            f"onnx={path} keeps weights in other files: expected one file; save it with "
+            "onnx.save_model(model, FILE, save_as_external_data=False)"
+        )
+    return content
 
 
 class CpuWorkload:
@@ -71,7 +109,7 @@ class CpuWorkload:
         ValueError: if it can't be loaded, or isn't a net with one image input.
     """
 
-    def __init__(self, name: str, model: bytes | str, device: Device):
+    def __init__(self, name: str, model: bytes, device: Device):
         ort = _runtime()
         self.name = name
         options = ort.SessionOptions()
@@ -106,6 +144,8 @@ class CpuWorkload:
             raise ValueError(f"{self.name} takes {shape}: expected sizes, only the batch left open")
         if isinstance(shape[0], int) and shape[0] != batch:
             raise ValueError(f"{self.name} is made for batch={shape[0]}, asked was batch={batch}")
+        if batch * prod(shape[1:]) > MAX_INPUT:
+            raise ValueError(f"{self.name} takes {[batch, *shape[1:]]}: {MAX_INPUT} are the most")
         x = np.random.default_rng(0).standard_normal([batch, *shape[1:]], dtype=np.float32)
         binding = session.io_binding()
         binding.bind_ortvalue_input(inputs[0].name, ort.OrtValue.ortvalue_from_numpy(x))
@@ -143,7 +183,8 @@ def _runtime() -> Any:
     memory = ort.OrtMemoryInfo(
         "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
     )
-    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, 1, -1, -1))
+    most = int(MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(most, 1, -1, -1))
     return ort
 
 

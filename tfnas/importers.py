@@ -1,8 +1,7 @@
 """Published latency tables of other projects, read into ours.
 
 `tfnas.layouts` has a small reader for each documented layout. Foreign files are data, never
-code: pickles are read by an unpickler that admits numbers, strings, lists, dicts and OrderedDict
-and refuses anything else before it is built.
+code: `tfnas.untrusted` reads numbers, texts, lists and dicts and refuses anything else.
 
 An imported table says what is known and no more: device and batch as stated on import, spread and
 versions unknown. Its device isn't here, so nothing found with it counts as verified.
@@ -10,38 +9,31 @@ versions unknown. Its device isn't here, so nothing found with it counts as veri
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import pickle
-import pickletools
-import re
-import reprlib
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from tfnas.layouts import LAYOUTS, Entry, Foreign
 from tfnas.space import OpSpec
 from tfnas.table import Device, LatencyTable, Measurement
+from tfnas.untrusted import (
+    MAX_NAME,
+    check_text,
+    parse_json,
+    parse_pickle,
+    parse_yaml,
+    read_bytes,
+    shown,
+)
 
 MAX_BYTES = 20_000_000
-MAX_PICKLED = 2_000_000  # opcodes
-MAX_DEPTH = 8  # of containers in a pickle
+POSSIBLE = (1e-9, 1e9)  # latencies, in whatever unit; beyond, dividing them overflows
 UNITS_MS = {"s": 1e3, "ms": 1.0, "us": 1e-3}
 PICKLES = (".pkl", ".pickle")
-YAMLS = (".yaml", ".yml")
 OUTLIER = 0.3  # distance from the line between both neighbours, as a fraction of it
-
-PICKLE_OPCODES = re.compile(
-    "PROTO|FRAME|STOP|MARK|MEMOIZE|(LONG_|)BIN(PUT|GET)|PUT|GET|(STACK_|)GLOBAL|REDUCE|"
-    "(EMPTY_|)(DICT|LIST|TUPLE)|SETITEMS?|APPENDS?|TUPLE[123]|INT|BININT[12]?|LONG1?|(BIN|)FLOAT|"
-    "((SHORT_|)BIN|)(STRING|UNICODE)"
-)
 
 
 @dataclass(frozen=True)
@@ -78,27 +70,33 @@ def read(
             the layout's, and ops that can't be expressed.
     """
     path = Path(path)
-    if batch < 1 or not device:
+    if not 1 <= batch <= 1_000_000 or not device:
         raise ValueError(f"device={device!r} batch={batch}: state what the table was measured on")
+    for key, text in (("device", device), ("precision", precision)):
+        try:
+            check_text(text, MAX_NAME)
+        except ValueError as error:
+            raise ValueError(f"{key} {error}") from None
     name, foreign = _foreign(path, layout, batch)
     unit = _unit(name, unit)
     lost = [entry for entry in foreign.entries if entry.op is None and entry.measured]
     if lost and (not partial or len(lost) == len(foreign.entries)):
         raise ValueError(
             f"{path}: {len(lost)} of {len(foreign.entries)} entries can't be expressed as ops of "
-            f"this project, such as {lost[0].key!r}; import the others with partial=True"
+            f"this project, such as {shown(lost[0].key)}; import the others with partial=True"
         )
     report = [f"layout {name} ({LAYOUTS[name].source}), unit {unit}"]
     report += _impossible(foreign, unit)
     if lost:
         report.append(
-            f"{len(lost)} entries left out, which no op here expresses, such as {lost[0].key!r}"
+            f"{len(lost)} entries left out, which no op here expresses, such as "
+            f"{shown(lost[0].key)}"
         )
     rows, dropped, repeated = _rows(foreign, UNITS_MS[unit])
     if not rows:
         raise ValueError(f"{path}: no usable entry")
     overhead_ms = None if foreign.overhead is None else foreign.overhead * UNITS_MS[unit]
-    if overhead_ms is not None and not (math.isfinite(overhead_ms) and overhead_ms >= 0):
+    if overhead_ms is not None and not 0 <= overhead_ms <= POSSIBLE[1]:
         raise ValueError(f"{path}: impossible latency of {overhead_ms} ms for stem and head")
     interpolated = sum(not entry.measured for entry in foreign.entries)
     report.append(
@@ -107,7 +105,8 @@ def read(
         + (f", {dropped} impossible ones dropped" if dropped else "")
         + (f", {repeated} repeated ones merged into medians" if repeated else "")
     )
-    notes = (f"imported from {path.name}", *report, *foreign.notes)
+    name_of_file = path.name.encode(errors="replace").decode()
+    notes = (f"imported from {name_of_file}", *report, *foreign.notes)
     table = LatencyTable(
         device=Device(
             kind="imported",
@@ -202,7 +201,7 @@ def _rows(foreign: Foreign, ms: float) -> tuple[dict[OpSpec, Measurement], int, 
 
 
 def _possible(value: float) -> bool:
-    return math.isfinite(value) and value > 0
+    return POSSIBLE[0] < value < POSSIBLE[1]
 
 
 def _impossible(foreign: Foreign, unit: str) -> list[str]:
@@ -214,14 +213,14 @@ def _impossible(foreign: Foreign, unit: str) -> list[str]:
         measured = sum(entry.measured for entry in bad)
         lines.append(
             f"{len(bad)} of {len(foreign.entries)} entries are impossible (not positive), in "
-            f"{len(keys)} keys; least {least.value:.4g} {unit} at {least.key!r}; {measured} of "
-            "them are measured points"
+            f"{len(keys)} keys; least {least.value:.4g} {unit} at {shown(least.key)}; {measured} "
+            "of them are measured points"
         )
     if outliers := _outliers(foreign):
         share, entry = max(outliers, key=lambda pair: abs(pair[0]))
         lines.append(
             f"{len(outliers)} measured points lie more than {OUTLIER:.0%} off the line between "
-            f"their neighbours; worst {share:+.0%}, {entry.value:.4g} {unit} at {entry.key!r}"
+            f"their neighbours; worst {share:+.0%}, {entry.value:.4g} {unit} at {shown(entry.key)}"
         )
     return lines
 
@@ -254,69 +253,19 @@ def _outliers(foreign: Foreign) -> list[tuple[float, Entry]]:
 
 def _parse(path: Path) -> Any:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
+        data = read_bytes(path, MAX_BYTES)
+    except (OSError, ValueError) as error:
         raise ValueError(f"can't read {path}: {error}") from None
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"{path}: more than {MAX_BYTES} bytes, which no known table has")
+    if path.suffix in PICKLES or data[:1] == b"\x80":
+        try:
+            return parse_pickle(data)
+        except ValueError as error:
+            raise ValueError(f"{path}: refused: the pickle {error}") from None
     try:
-        if path.suffix in PICKLES or data[:1] == b"\x80":
-            return _unpickle(data)
         text = data.decode()
-        return json.loads(text) if text.lstrip().startswith("[") else yaml.safe_load(text)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    except (yaml.YAMLError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{path} is corrupt: {reprlib.repr(str(error))}") from None
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        raise ValueError(
-            f"refused: the pickle asks for {module}.{name}; a latency table needs numbers, strings "
-            "and ordered dicts only"
-        )
-
-
-def _unpickle(data: bytes) -> Any:
-    """What a pickle of numbers, strings, lists, dicts and OrderedDicts holds.
-
-    Raises:
-        ValueError: for anything else, before it is built.
-    """
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no pickle, and no text in UTF-8: {error}") from None
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-            if opcode.name == "GLOBAL" and argument != "collections OrderedDict":
-                raise ValueError(f"refused: the pickle asks for {'.'.join(str(argument).split())}")
-            if not PICKLE_OPCODES.fullmatch(opcode.name):
-                raise ValueError(f"refused: the pickle uses {opcode.name}, which no table needs")
-            if count > MAX_PICKLED or ("PUT" in opcode.name and int(argument or 0) > MAX_PICKLED):
-                raise ValueError(f"refused: the pickle has more than {MAX_PICKLED} parts")
-        content = _Unpickler(io.BytesIO(data)).load()
-    except (pickle.UnpicklingError, EOFError, KeyError, IndexError, TypeError, AttributeError,
-            UnicodeDecodeError, RecursionError, MemoryError, OverflowError) as error:  # fmt: skip
-        raise ValueError(f"corrupt pickle: {reprlib.repr(str(error))}") from None
-    _refuse_deep(content)
-    return content
-
-
-def _refuse_deep(content: Any) -> None:
-    level, seen = [content], 0
-    for _ in range(MAX_DEPTH):
-        inner: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner += item.values()
-            elif isinstance(item, (list, tuple)):
-                inner += item
-            elif type(item) not in (int, float, str):
-                raise ValueError(f"refused: the pickle holds a {type(item).__name__}")
-            if seen + len(inner) > MAX_PICKLED:  # shared parts unfold to more than was stored
-                raise ValueError(f"refused: the pickle unfolds to more than {MAX_PICKLED} parts")
-        level, seen = inner, seen + len(inner)
-        if not level:
-            return
-    raise ValueError(f"refused: the pickle is nested deeper than {MAX_DEPTH}")
+        return parse_json(text) if text.lstrip().startswith("[") else parse_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from None

@@ -8,16 +8,12 @@ has no op; nothing is guessed.
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tfnas.space import OpSpec
-
-_REPR = reprlib.Repr()
-_REPR.maxstring = 100
-_shown = _REPR.repr
+from tfnas.untrusted import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +67,7 @@ class Layout:
 
 def _number(key: object, value: object) -> float:
     if type(value) not in (int, float):
-        raise ValueError(f"{_shown(key)} holds {_shown(value)}, expected a number")
+        raise ValueError(f"{shown(key)} holds {shown(value)}, expected a number")
     return float(value)  # type: ignore[arg-type]
 
 
@@ -82,8 +78,10 @@ def _keyed(content: Any) -> Mapping[str, Any]:
     return {}
 
 
+INT, FLOAT = "[0-9]{1,6}", r"[0-9]{1,6}(?:\.[0-9]{1,20})?"
 TFNAS_KEY = re.compile(
-    r"MBInvertedResBlock_(\d+)_(\d+)_(\d+)_(\d+)_k(\d+)_s(\d+)_(relu6?|swish|h-swish)"
+    rf"MBInvertedResBlock_({INT})_({INT})_({INT})_({INT})_k({INT})_s({INT})_"
+    r"(relu6?|swish|h-swish)"
 )
 TFNAS_STEP = 8  # the published files were measured at multiples of it
 
@@ -99,12 +97,12 @@ def _read_tfnas(content: Any, batch: int) -> Foreign:
             continue
         match = TFNAS_KEY.fullmatch(key)
         if match is None or not isinstance(curve, dict):
-            raise ValueError(f"key {_shown(key)}: expected MBInvertedResBlock_... with a dict")
+            raise ValueError(f"key {shown(key)}: expected MBInvertedResBlock_... with a dict")
         size, c_in, c_se, c_out, kernel, stride = (int(g) for g in match.groups()[:6])
         act = "hard_swish" if match[7] == "h-swish" else match[7]
         for width, value in curve.items():
             if type(width) is not int or width < 1:
-                raise ValueError(f"{key}: mid width {_shown(width)}, expected a number")
+                raise ValueError(f"{key}: mid width {shown(width)}, expected a number")
             measured = width % TFNAS_STEP == 0
             op = None
             if measured:
@@ -123,10 +121,10 @@ def _read_tfnas(content: Any, batch: int) -> Foreign:
     )
 
 
-SHAPE = r"input:([\dx]+)-output:([\dx]+)"
+SHAPE = rf"input:({INT}(?:x{INT})*)-output:({INT}(?:x{INT})*)"
 MIT_KEY = re.compile(
     rf"(Conv|Conv_1|Conv_2|AvgPool2D|Logits|expanded_conv)-{SHAPE}"
-    r"(?:-expand:(\d+)-kernel:(\d+)-stride:(\d+)-idskip:([01])(?:-se:([01])-hs:([01]))?)?"
+    rf"(?:-expand:({INT})-kernel:({INT})-stride:({INT})-idskip:([01])(?:-se:([01])-hs:([01]))?)?"
 )
 
 
@@ -140,7 +138,7 @@ def _read_mit(content: Any, ofa: bool) -> Foreign:
     entries = []
     for key, value in content.items():
         if not isinstance(value, dict) or "mean" not in value:
-            raise ValueError(f"{_shown(key)}: expected an entry with 'mean'")
+            raise ValueError(f"{shown(key)}: expected an entry with 'mean'")
         match = MIT_KEY.fullmatch(key)
         op = None if match is None else _mit_op(match, ofa)
         entries.append(Entry(key, _number(key, value["mean"]), op))
@@ -178,8 +176,8 @@ def _fits(op: OpSpec, out: list[int]) -> OpSpec | None:
 
 
 HARDCORE_KEY = re.compile(
-    r"in_channels_(\d+)_out_channels_(\d+)_stride_(\d)_resolution_(\d+)"
-    r"_er_([\d.]+)_k_(\d)_se_([\d.]+)_act_([01])"
+    rf"in_channels_({INT})_out_channels_({INT})_stride_({INT})_resolution_({INT})"
+    rf"_er_({FLOAT})_k_({INT})_se_({FLOAT})_act_([01])"
 )
 
 
@@ -200,7 +198,7 @@ def _read_hardcore(content: Any, batch: int) -> Foreign:
             continue
         match = HARDCORE_KEY.fullmatch(key)
         if match is None:
-            raise ValueError(f"key {_shown(key)}: expected in_channels_..._act_...")
+            raise ValueError(f"key {shown(key)}: expected in_channels_..._act_...")
         c_in, c_out, stride, size = (int(match[i]) for i in (1, 2, 3, 4))
         mid = _divisible_by_8(c_in * float(match[5]))
         act = "relu" if match[8] == "1" else "hard_swish"
@@ -299,7 +297,7 @@ def _read_dense(content: Any, batch: int) -> Foreign:
 
 def _lists(value: Any, length: int | None, key: str) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"{key}: found {_shown(value)}, expected a list")
+        raise ValueError(f"{key}: found {shown(value)}, expected a list")
     if length is not None and len(value) != length:
         raise ValueError(
             f"{key}: found {len(value)} values, the published configuration has {length}"

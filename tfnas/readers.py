@@ -1,28 +1,34 @@
 """Readers of published image sets: from files as they're handed out to plain arrays and paths.
 
-Nothing here trusts a file: sizes are checked before memory is taken, a pickle can name no function,
-an archive is never unpacked to disk, a list can't point out of its root.
+Nothing here trusts a file: sizes are checked before memory is taken, a pickle is never run, an
+archive is never unpacked to disk, a list can't point out of its root.
 """
 
 from __future__ import annotations
 
 import gzip
-import io
 import math
 import os
-import pickle
 import struct
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, ClassVar, cast
+from typing import IO, Any, cast
 
 import numpy as np
 
+from tfnas.untrusted import MAX_NAME, Made, check_text, parse_pickle, read_bytes, shown
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-MAX_BYTES = 1 << 30  # of one file once unpacked; the largest that is published has 155 MB
+MAX_BYTES = 1 << 30  # of one idx file once unpacked
+MAX_CIFAR_BYTES = 1 << 28  # of one file or a whole archive once unpacked; published are 186 MB
+MAX_RATIO = 20  # of unpacked to packed bytes; Fashion-MNIST has 2, a bomb has 1000
+SMALL = 1 << 24  # bytes that may come of the smallest file: sorted labels pack well
+MAX_IMAGES = 5_000_000  # of a list; ImageNet has 1.3 million
+MAX_LINE = 4_500  # characters; Linux has no longer paths
 
 
 def read_idx(folder: Path, name: str, dimensions: int) -> np.ndarray:
@@ -47,8 +53,11 @@ def read_idx(folder: Path, name: str, dimensions: int) -> np.ndarray:
                 )
             shape = struct.unpack(f">{dimensions}I", header)
             size = math.prod(shape)
-            if size > MAX_BYTES:
-                raise ValueError(f"{path}: its header speaks of {size:,} bytes; it is damaged")
+            if not 1 <= size <= _unpacked(path, MAX_BYTES):
+                raise ValueError(
+                    f"{path}: its header speaks of {size:,} bytes in a file of "
+                    f"{path.stat().st_size:,}; it is damaged, fetch it again"
+                )
             data = file.read(size + 1)
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path}: can't be read ({error}); fetch it again") from error
@@ -61,6 +70,11 @@ def read_idx(folder: Path, name: str, dimensions: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
+def _unpacked(path: Path, most: int) -> int:
+    """How many bytes a packed file of images may hold: no bomb, that is."""
+    return min(most, max(MAX_RATIO * path.stat().st_size, SMALL))
+
+
 @dataclass(frozen=True)
 class CifarLayout:
     """The names in one of the two published python archives."""
@@ -70,8 +84,8 @@ class CifarLayout:
     train: tuple[str, ...]
     test: str
     meta: str
-    labels_key: bytes
-    names_key: bytes
+    labels_key: str
+    names_key: str
     classes: int
 
 
@@ -81,8 +95,8 @@ CIFAR10 = CifarLayout(
     train=tuple(f"data_batch_{i}" for i in range(1, 6)),
     test="test_batch",
     meta="batches.meta",
-    labels_key=b"labels",
-    names_key=b"label_names",
+    labels_key="labels",
+    names_key="label_names",
     classes=10,
 )
 CIFAR100 = CifarLayout(
@@ -91,8 +105,8 @@ CIFAR100 = CifarLayout(
     train=("train",),
     test="test",
     meta="meta",
-    labels_key=b"fine_labels",
-    names_key=b"fine_label_names",
+    labels_key="fine_labels",
+    names_key="fine_label_names",
     classes=100,
 )
 
@@ -126,12 +140,14 @@ def read_cifar(path: Path, layout: CifarLayout) -> CifarArrays:
     names = files[layout.meta].get(layout.names_key)
     if not isinstance(names, list) or len(names) != layout.classes:
         raise ValueError(f"{place}: {layout.meta} doesn't list {layout.classes} class names")
+    try:
+        classes = tuple(check_text(name, MAX_NAME) for name in names)
+    except ValueError as error:
+        raise ValueError(f"{place}: {layout.meta} {error} as the name of a class") from None
     parts = [_cifar_images(files[f], layout, f"{place}: {f}") for f in layout.train]
     test_pixels, test_labels = _cifar_images(files[layout.test], layout, f"{place}: {layout.test}")
     return CifarArrays(
-        classes=tuple(
-            n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in names
-        ),
+        classes=classes,
         train_pixels=np.concatenate([pixels for pixels, _ in parts]),
         train_labels=np.concatenate([labels for _, labels in parts]),
         test_pixels=test_pixels,
@@ -144,22 +160,44 @@ def _read_cifar_folder(folder: Path, layout: CifarLayout) -> Iterator[tuple[str,
         path = folder / name
         if not path.is_file():
             raise FileNotFoundError(f"{path}: missing; unpack {layout.archive} again")
-        yield name, path.read_bytes()
+        try:
+            yield name, read_bytes(path, MAX_CIFAR_BYTES)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; unpack {layout.archive} again") from None
+
+
+class _Bounded:
+    """The unpacked bytes of an archive, up to a limit: what it says of itself may be made up."""
+
+    def __init__(self, file: IO[bytes], limit: int) -> None:
+        self.file, self.left = file, limit
+
+    def read(self, size: int) -> bytes:
+        self.left -= size  # also past the end, where tarfile would go on for a made-up size
+        if self.left < 0:
+            raise tarfile.ReadError("it speaks of more bytes than any published archive has")
+        return self.file.read(size)
 
 
 def _read_cifar_archive(path: Path, layout: CifarLayout) -> Iterator[tuple[str, bytes]]:
     """The files by their exact names, read from within the archive: nothing touches the disk."""
     wanted = {f"{layout.folder}/{n}": n for n in (layout.meta, *layout.train, layout.test)}
     try:
-        with tarfile.open(path, "r:*") as archive:
-            for member in archive:
-                if member.name not in wanted:
-                    continue
-                file = archive.extractfile(member) if member.isreg() else None
-                if file is None or member.size > MAX_BYTES:
-                    raise ValueError(f"{path}: {member.name} isn't a plain file of usual size")
-                yield wanted.pop(member.name), file.read()
-    except (EOFError, OSError, zlib.error, tarfile.TarError) as error:
+        with path.open("rb") as packed:
+            plain = packed.read(2) != b"\x1f\x8b"
+            packed.seek(0)
+            unpacked = packed if plain else cast(IO[bytes], gzip.GzipFile(fileobj=packed))
+            # In stream mode, which reads in small pieces, whatever size a header speaks of.
+            stream = cast(IO[bytes], _Bounded(unpacked, _unpacked(path, MAX_CIFAR_BYTES)))
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for member in archive:
+                    if member.name not in wanted:
+                        continue
+                    file = archive.extractfile(member) if member.isreg() else None
+                    if file is None:
+                        raise tarfile.ReadError(f"{member.name} isn't a plain file")
+                    yield wanted.pop(member.name), file.read()
+    except Exception as error:  # on a damaged archive tarfile raises whatever it stumbles over
         raise ValueError(f"{path}: can't be read ({error}); fetch it again") from error
     if wanted:
         raise ValueError(
@@ -167,64 +205,14 @@ def _read_cifar_archive(path: Path, layout: CifarLayout) -> Iterator[tuple[str, 
         )
 
 
-class _Uint8:
-    """Stands in for `numpy.dtype` while unpickling; the only type admitted is uint8."""
-
-    def __init__(self, code: object = None, *_: object) -> None:
-        if code not in ("u1", b"u1"):
-            raise pickle.UnpicklingError(f"an array of type {code!r}, only u1 is admitted")
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-class _Array:
-    """Stands in for `numpy.ndarray` while unpickling: pixels (N, 3072), checked."""
-
-    pixels = np.empty((0, 3072), np.uint8)
-
-    def __setstate__(self, state: object) -> None:
-        match state:
-            case (1, (int(), 3072) as shape, _Uint8(), False | 0, bytes(raw)):
-                self.pixels = np.frombuffer(raw, np.uint8).reshape(shape)
-            case _:
-                raise pickle.UnpicklingError("an array that isn't uint8 (N, 3072) in C order")
-
-
-def _new_array(*_: object) -> _Array:
-    return _Array()
-
-
-class _CifarUnpickler(pickle.Unpickler):
-    """Reads nothing but dicts, lists, text, numbers and byte arrays.
-
-    Python's unpickler calls whatever function a file names. The published files name just these
-    three, and what they get here are stand-ins that can't do anything else.
-    """
-
-    _admitted: ClassVar[dict[tuple[str, str], Any]] = {
-        ("numpy.core.multiarray", "_reconstruct"): _new_array,
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _Uint8,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._admitted[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, which no published CIFAR file does; don't open it"
-            ) from None
+NAMED = ("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype")
 
 
 def _unpickled(data: bytes, where: str) -> dict[Any, Any]:
     try:
-        content = _CifarUnpickler(io.BytesIO(data), encoding="bytes").load()
-    except (
-        *(pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError),
-        *(TypeError, ValueError, OverflowError, MemoryError, RecursionError),
-    ) as error:  # all that a damaged pickle can raise
-        raise ValueError(f"{where}: refused: {error}") from error
+        content = parse_pickle(data, NAMED)
+    except ValueError as error:
+        raise ValueError(f"{where}: refused: it {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{where}: holds a {type(content).__name__}, expected a dict")
     return content
@@ -233,15 +221,37 @@ def _unpickled(data: bytes, where: str) -> dict[Any, Any]:
 def _cifar_images(
     content: dict[Any, Any], layout: CifarLayout, where: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    array, labels = content.get(b"data"), content.get(layout.labels_key)
-    if not isinstance(array, _Array) or not isinstance(labels, list):
-        raise ValueError(f"{where}: expected an array `data` and a list `{layout.labels_key!r}`")
-    if len(labels) != len(array.pixels) or not all(type(v) is int for v in labels):
-        raise ValueError(f"{where}: {len(array.pixels)} images but {len(labels)} labels")
+    labels = content.get(layout.labels_key)
+    pixels = _cifar_pixels(content.get("data"))  # (N, 3, 32, 32)
+    if pixels is None:
+        raise ValueError(f"{where}: expected `data`, an array of uint8 (N, 3072) in C order")
+    if not isinstance(labels, list) or not all(type(v) is int for v in labels):
+        raise ValueError(f"{where}: expected `{layout.labels_key}`, a list of numbers")
+    if len(labels) != len(pixels):
+        raise ValueError(f"{where}: {len(pixels)} images but {len(labels)} labels")
     if not all(0 <= v < layout.classes for v in labels):
         raise ValueError(f"{where}: labels outside of 0 to {layout.classes - 1}")
-    pixels = array.pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # (N, 32, 32, 3)
-    return np.ascontiguousarray(pixels), np.array(labels, np.int64)
+    pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))  # (N, 32, 32, 3)
+    return pixels, np.array(labels, np.int64)
+
+
+def _cifar_pixels(array: object) -> np.ndarray | None:
+    """From an array as NumPy of that time pickled it; None for anything else."""
+    match array:
+        case Made(
+            name="numpy.core.multiarray._reconstruct",
+            state=(
+                1,
+                (int(count), 3072),
+                Made(name="numpy.dtype", arguments=("u1", 0, 1)),
+                False,
+                str(raw),
+            ),
+        ) if 0 < len(raw) == 3072 * count:
+            with suppress(UnicodeEncodeError):
+                pixels = np.frombuffer(raw.encode("latin-1"), np.uint8)
+                return pixels.reshape(-1, 3, 32, 32)
+    return None
 
 
 def folder_layout(path: Path) -> tuple[Path, Path | None]:
@@ -264,6 +274,11 @@ def folder_layout(path: Path) -> tuple[Path, Path | None]:
 def class_folders(folder: Path) -> tuple[str, ...]:
     """The sorted names of the folders in `folder`; FileNotFoundError where there are none."""
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
+    for name in names:
+        try:
+            check_text(name)  # it goes into the files of trained nets
+        except ValueError:
+            raise ValueError(f"{folder}: {shown(name)} isn't a name in UTF-8: rename it") from None
     if not names:
         raise FileNotFoundError(
             f"{folder}: no class folders; expected train/<class>/ and val/<class>/ with images, or "
@@ -310,19 +325,15 @@ def read_list(file: Path, root: Path) -> tuple[tuple[str, ...], np.ndarray]:
     base = str(root.absolute()).rstrip("/")
     paths: list[str] = []
     labels: list[int] = []
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not a text file in UTF-8 ({error})") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in _lines(file):
         if not line.strip():
             continue
         path, _, label = line.strip().replace("\t", " ").rpartition(" ")
         path = path.strip()
         if not path or not (label.isascii() and label.isdecimal() and len(label) < 10):
             raise ValueError(
-                f"{file}, line {number}: {line!r}: expected `path label`, the label a number from "
-                "0 up"
+                f"{file}, line {number}: {shown(line)}: expected `path label`, the label a number "
+                "from 0 up"
             )
         full = path if path.startswith("/") else f"{base}/{path}"
         if ".." in path.replace("\\", "/").split("/") or not full.startswith(f"{base}/"):
@@ -337,7 +348,22 @@ def read_list(file: Path, root: Path) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(paths), np.array(labels, np.int64)
 
 
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Numbered from 1."""
+    try:
+        with file.open(encoding="utf-8") as text:
+            for number, line in enumerate(iter(lambda: text.readline(MAX_LINE), ""), 1):
+                if number > MAX_IMAGES or len(line) == MAX_LINE:
+                    raise ValueError(
+                        f"{file}, line {number}: expected up to {MAX_IMAGES:,} lines of less than "
+                        f"{MAX_LINE:,} characters"
+                    )
+                yield number, line
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not a text file in UTF-8 ({error})") from error
+
+
 def some(items: Sequence[object]) -> str:
     """The first five of them, as text for an error."""
-    shown = ", ".join(str(item) for item in items[:5])
-    return shown if len(items) <= 5 else f"{shown} and {len(items) - 5} more"
+    first = ", ".join(str(item) for item in items[:5])
+    return first if len(items) <= 5 else f"{first} and {len(items) - 5} more"

@@ -15,15 +15,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
+from tfnas.untrusted import MAX_NAME, check_text, parse_json, read_bytes, shown
+
 ACTIVATIONS = ("relu", "relu6", "swish", "hard_swish", "none")
 KINDS = ("conv", "mbconv", "classifier")
+# The fields that a kind doesn't have, with what they are then.
+NOT_OF: Mapping[str, tuple[tuple[str, object], ...]] = {
+    "conv": (("c_mid", 0), ("c_se", 0)),
+    "mbconv": (),
+    "classifier": (("c_mid", 0), ("c_se", 0), ("kernel", 1), ("stride", 1), ("act", "none")),
+}
 MAX_CHANNELS = 65_536
 MAX_SIZE = 8_192
 MAX_OPS = 1_000_000  # a space beyond this is refused before anything is allocated
+MAX_LAYERS = 1_000  # of a space or a subnet
+MAX_VALUES = 2**28  # weights of an op or a subnet, or values between two layers: 1 GiB in float32
 MAX_SUBNET_BYTES = 1_000_000
 SUBNET_FORMAT = "tfnas.subnet/1"
 
@@ -36,6 +46,9 @@ class OpSpec:
     MobileNetV2 (arXiv 1801.04381), with squeeze-excite if `c_se` > 0, and without the expanding 1x1
     convolution where `c_mid` equals `c_in`. `classifier` is global average pooling and one linear
     layer. Fields that a kind doesn't have are 0 (`stride` and `kernel`: 1; `act`: "none").
+
+    Raises:
+        ValueError: for a field that is out of range, and for an op too large to be built.
     """
 
     kind: str
@@ -50,9 +63,10 @@ class OpSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"op kind {self.kind!r}: expected one of {', '.join(KINDS)}")
+            raise ValueError(f"op kind {shown(self.kind)}: expected one of {', '.join(KINDS)}")
         if self.act not in ACTIVATIONS:
-            raise ValueError(f"activation {self.act!r}: expected one of {', '.join(ACTIVATIONS)}")
+            expected = ", ".join(ACTIVATIONS)
+            raise ValueError(f"activation {shown(self.act)}: expected one of {expected}")
         for name, low, high in (
             ("size", 1, MAX_SIZE),
             ("c_in", 1, MAX_CHANNELS),
@@ -65,10 +79,20 @@ class OpSpec:
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(
-                    f"{name}={value!r} of a {self.kind}: expected an integer from {low} to {high}"
+                    f"{name}={shown(value)} of a {self.kind}: expected an integer from {low} to "
+                    f"{high}"
                 )
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel={self.kernel}: expected an odd size")
+        for name, none in NOT_OF[self.kind]:
+            if getattr(self, name) != none:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} of a {self.kind}, which has none: expected "
+                    f"{none}"
+                )
+        for what, count in (("weights", self.weights), ("values in a layer", self.values)):
+            if count > MAX_VALUES:
+                raise ValueError(f"{self}: {count:,} {what}, {MAX_VALUES:,} are the most")
 
     @property
     def out_size(self) -> int:
@@ -87,6 +111,25 @@ class OpSpec:
     def curve(self) -> OpSpec:
         """The op with its mid width left open: the key that all widths of a curve share."""
         return replace(self, c_mid=0)
+
+    @property
+    def weights(self) -> int:
+        """Those of convolutions and linear layers, without biases."""
+        if self.kind == "mbconv":
+            expand = self.c_in if self.expands else 0
+            return self.c_mid * (expand + self.kernel**2 + 2 * self.c_se + self.c_out)
+        return self.kernel**2 * self.c_in * self.c_out
+
+    @property
+    def values(self) -> int:
+        """The most that are between two layers, for one image."""
+        inner = max(self.c_in, self.c_mid) * self.size**2
+        return max(inner, max(self.c_mid, self.c_out) * self.out_size**2)
+
+    @property
+    def is_curve(self) -> bool:
+        """Whether its mid width is left open, so that it can't be built; see `curve`."""
+        return self.kind == "mbconv" and self.c_mid == 0
 
     @property
     def macs(self) -> int:
@@ -129,8 +172,10 @@ class Choice:
     def __post_init__(self) -> None:
         if list(self.widths) != sorted(set(self.widths)) or self.op.c_mid not in self.widths:
             raise ValueError(
-                f"widths {self.widths} of {self.op}: expected ascending widths with the initial one"
+                f"widths {shown(self.widths)} of {self.op}: expected ascending widths with the "
+                "initial one"
             )
+        self.at(self.widths[-1])  # raises if it is too wide
 
     def at(self, width: int) -> OpSpec:
         return replace(self.op, c_mid=width)
@@ -169,7 +214,8 @@ class Subnet:
     """A found network: a table of ops, complete without the space it came from.
 
     Raises:
-        ValueError: if an op doesn't take what the one before it gives.
+        ValueError: if an op doesn't take what the one before it gives, or it is no network that
+            can be built.
     """
 
     space: str
@@ -181,6 +227,16 @@ class Subnet:
         ops = self.ops
         if not ops or ops[-1].kind != "classifier":
             raise ValueError("a subnet must end with a classifier")
+        if len(ops) > MAX_LAYERS or sum(op.weights for op in ops) > MAX_VALUES:
+            raise ValueError(
+                f"a subnet of {len(ops):,} ops with {sum(op.weights for op in ops):,} weights: "
+                f"{MAX_LAYERS:,} and {MAX_VALUES:,} are the most"
+            )
+        if not all(self.stages):
+            raise ValueError("a stage of a subnet is empty: expected one block or more")
+        for op in ops:
+            if op.is_curve:
+                raise ValueError(f"{op} has no mid width: expected 1 or more")
         for before, after in pairwise(ops):
             if (before.out_size, before.c_out) != (after.size, after.c_in):
                 raise ValueError(
@@ -250,20 +306,28 @@ class Subnet:
         if len(text) > MAX_SUBNET_BYTES:
             raise ValueError(f"{source}: {len(text)} bytes are more than any subnet has")
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{source} is not JSON: {error}") from None
+            data = parse_json(text)
+        except ValueError as error:
+            raise ValueError(f"{source} {error}") from None
         if not isinstance(data, dict) or data.get("format") != SUBNET_FORMAT:
             found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise ValueError(f"{source}: found format {found!r}, expected {SUBNET_FORMAT!r}")
+            raise ValueError(f"{source}: found format {shown(found)}, expected {SUBNET_FORMAT!r}")
+        names = ("format", "space", "stem", "stages", "head")
+        if set(data) != set(names):
+            raise ValueError(
+                f"{source} is no valid subnet: it has {shown(sorted(data))}, expected "
+                f"{', '.join(names)}"
+            )
         try:
+            if type(data["stages"]) is not list:
+                raise ValueError(f"stages is {shown(data['stages'])}, expected a list")
             return cls(
-                space=str(data["space"]),
+                space=check_text(data["space"], MAX_NAME),
                 stem=_ops_of(data["stem"]),
                 stages=tuple(_ops_of(stage) for stage in data["stages"]),
                 head=_ops_of(data["head"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"{source} is no valid subnet: {error}") from None
 
     def save(self, path: Path) -> None:
@@ -272,15 +336,19 @@ class Subnet:
     @classmethod
     def load(cls, path: Path) -> Subnet:
         try:
-            return cls.from_json(path.read_text(), str(path))
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_bytes(path, MAX_SUBNET_BYTES).decode()
+        except (OSError, ValueError) as error:
             raise ValueError(f"can't read the subnet {path}: {error}") from None
+        return cls.from_json(text, str(path))
 
 
-def _ops_of(rows: Sequence[Mapping[str, Any]]) -> tuple[OpSpec, ...]:
+def _ops_of(rows: object) -> tuple[OpSpec, ...]:
+    if type(rows) is not list:
+        raise ValueError(f"found {shown(rows)}, expected a list of ops")
     for row in rows:
-        if set(row) != set(OP_FIELDS):
-            raise ValueError(f"an op has the fields {sorted(row)}, expected {sorted(OP_FIELDS)}")
+        if type(row) is not dict or set(row) != set(OP_FIELDS):
+            found = sorted(row) if type(row) is dict else row
+            raise ValueError(f"an op has the fields {shown(found)}, expected {sorted(OP_FIELDS)}")
     return tuple(OpSpec(**row) for row in rows)
 
 
@@ -438,6 +506,12 @@ class StageSpec:
     act: str = "relu"
 
 
+PARTS = {
+    "stem": LayerSpec, "kernels": int, "expansions": ExpansionSpec, "squeeze_excite": bool,
+    "stages": StageSpec, "head": LayerSpec,
+}  # fmt: skip
+
+
 @dataclass
 class SpaceSpec:
     """A search space as its YAML file gives it (conf/space/)."""
@@ -462,14 +536,26 @@ class SpaceSpec:
         Raises:
             ValueError: for values that give no network, or more than `MAX_OPS` ops.
         """
-        if quantum < 1:
-            raise ValueError(f"quantum={quantum}: expected 1 or more")
+        if type(quantum) is not int or quantum < 1:
+            raise ValueError(f"quantum={shown(quantum)}: expected 1 or more")
+        try:
+            check_text(self.name, MAX_NAME)
+        except ValueError as error:
+            raise ValueError(f"space: its name {error}") from None
         if self.classes is None:
             raise ValueError(f"space {self.name}: the number of classes is not known")
-        for name in ("stem", "kernels", "expansions", "squeeze_excite", "stages", "head"):
-            if not getattr(self, name):
+        for name, kind in PARTS.items():
+            values = getattr(self, name)
+            # An interpolation in a YAML file can put anything here.
+            if type(values) is not list or not all(type(value) is kind for value in values):
+                raise ValueError(f"space {self.name}: {name} is {shown(values)}, expected a list")
+            if not values:
                 raise ValueError(f"space {self.name}: {name} is empty")
         self._refuse_huge(quantum)
+        for name in ("kernels", "squeeze_excite"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"space {self.name}: {name} holds {shown(values)}, one twice")
         stem, c, size = self._fixed(self.stem, self.in_channels, self.resolution)
         stages = []
         for spec in self.stages:
@@ -484,20 +570,38 @@ class SpaceSpec:
         head, _, _ = self._fixed(self.head, c, size)
         if head[-1].kind != "classifier":
             raise ValueError(f"space {self.name}: the head must end with kind: classifier")
-        return SearchSpace(self.name, self.resolution, stem, tuple(stages), head, quantum)
+        space = SearchSpace(self.name, self.resolution, stem, tuple(stages), head, quantum)
+        weights = sum(max(c.at(c.widths[-1]).weights for c in block) for block in space.blocks)
+        weights += sum(op.weights for op in space.fixed)
+        if weights > MAX_VALUES:
+            raise ValueError(
+                f"space {self.name}: nets of up to {weights:,} weights, {MAX_VALUES:,} are the most"
+            )
+        return space
 
     def _refuse_huge(self, quantum: int) -> None:
-        per_block = len(self.kernels) * len(self.squeeze_excite) * len(self.expansions)
+        layers = len(self.stem) + len(self.head) + sum(max(s.depth, 0) for s in self.stages)
         widest = max(
             self.in_channels, *(layer.c_out for layer in self.stem), *(s.c_out for s in self.stages)
         )
-        span = max(e.max_ratio - e.min_ratio for e in self.expansions) * widest / quantum
-        ops = per_block * max(span, 1) * sum(max(s.depth, 0) for s in self.stages)
+        try:
+            spans = [(e.max_ratio - e.min_ratio) * widest / quantum for e in self.expansions]
+            ops = float(sum(max(span, 1) for span in spans)) * layers  # a nan stays
+            ops *= len(self.kernels) * len(self.squeeze_excite)
+        except OverflowError:
+            ops = inf
         if not ops <= MAX_OPS:
             raise ValueError(
                 f"space {self.name}: up to {ops:.3g} ops, {MAX_OPS} are the most; "
                 "use fewer candidates or a narrower range of widths"
             )
+        if layers > MAX_LAYERS:
+            raise ValueError(f"space {self.name}: {layers} layers, {MAX_LAYERS} are the most")
+        for e in self.expansions:
+            if not all(0 <= ratio <= MAX_CHANNELS for ratio in vars(e).values()):
+                raise ValueError(
+                    f"space {self.name}: {e}: expected ratios from 0 to {MAX_CHANNELS}"
+                )
 
     def _fixed(
         self, layers: Sequence[LayerSpec], c: int, size: int

@@ -22,11 +22,19 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.space import MAX_OPS, OP_FIELDS, Choice, OpSpec, SearchSpace, Subnet
+from tfnas.space import OP_FIELDS, Choice, OpSpec, SearchSpace, Subnet
+from tfnas.untrusted import check_text, parse_json, read_bytes, shown
 
 TABLE_FORMAT = "tfnas.table/1"
-MAX_TABLE_BYTES = 200_000_000
 ROW_FIELDS = (*OP_FIELDS, "median_ms", "spread_ms", "runs")
+MAX_ROWS = 200_000  # the published space has 36,480 ops, of which a table needs some hundred
+MAX_TABLE_BYTES = 160 * MAX_ROWS
+MAX_TABLE_VALUES = (len(ROW_FIELDS) + 2) * MAX_ROWS
+MAX_MS = 1e12
+KEYS = (
+    "format", "unit", "device", "calibration", "overhead_ms", "held_out", "quantum_evidence",
+    "nets", "card", "notes", "columns", "rows",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,9 +295,7 @@ class LatencyTable:
             ValueError: if it is unreadable, not a table, or holds what no table can hold.
         """
         try:
-            if (size := path.stat().st_size) > MAX_TABLE_BYTES:
-                raise ValueError(f"table {path}: {size} bytes, {MAX_TABLE_BYTES} are the most")
-            data = json.loads(path.read_text())
+            text = read_bytes(path, MAX_TABLE_BYTES).decode()
         except FileNotFoundError:
             raise ValueError(
                 f"table {path} doesn't exist; build one with `python -m profilers device=cpu`"
@@ -299,31 +305,48 @@ class LatencyTable:
                 f"table {path} is not JSON; read another project's table with "
                 f"`python -m tfnas.table import {path} --out FILE.json`"
             ) from None
-        except OSError as error:
-            raise ValueError(f"can't read the table {path}: {error.strerror}") from None
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"table {path} is corrupt, not JSON: {error}") from None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"can't read the table {path}: {error}") from None
+        try:
+            data = parse_json(text, MAX_TABLE_VALUES)
+        except ValueError as error:
+            raise ValueError(
+                f"table {path} is corrupt: it {error}; restore or rebuild it"
+            ) from None
         if not isinstance(data, dict) or data.get("format") != TABLE_FORMAT:
             found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise ValueError(f"table {path}: found format {found!r}, expected {TABLE_FORMAT!r}")
+            raise ValueError(
+                f"table {path}: found format {shown(found)}, expected {TABLE_FORMAT!r}"
+            )
         try:
+            if unknown := set(data) - set(KEYS):
+                raise ValueError(f"unknown keys {shown(sorted(unknown))}")
+            if data.get("unit", "ms") != "ms":
+                raise ValueError(f"unit {shown(data['unit'])}, expected 'ms'")
             return cls(
                 device=_device_of(data["device"]),
                 rows=_rows_of(data["columns"], data["rows"]),
                 calibration=_calibration_of(data.get("calibration")),
-                overhead_ms=_optional_number(data.get("overhead_ms"), "overhead_ms"),
-                held_out=_record(HeldOut, data.get("held_out")),
+                overhead_ms=_optional_ms(data.get("overhead_ms"), "overhead_ms"),
+                held_out=_held_out_of(data.get("held_out")),
                 quantum_evidence=tuple(
-                    (int(w), _number(ms, "quantum_evidence"))
-                    for w, ms in data.get("quantum_evidence", ())
+                    (_count(width, "quantum_evidence"), _ms(ms, "quantum_evidence"))
+                    for width, ms in _pairs(data.get("quantum_evidence", []), "quantum_evidence")
                 ),
-                nets={str(k): _measurement(v, k) for k, v in data.get("nets", {}).items()},
-                card=data.get("card"),
-                notes=tuple(str(n) for n in data.get("notes", ())),
+                nets={
+                    key: _measurement(_list(values, f"the net {shown(key)}"), key)
+                    for key, values in _dict(data.get("nets", {}), "nets").items()
+                },
+                card=_dict(data["card"], "card") if data.get("card") is not None else None,
+                notes=tuple(map(check_text, _list(data.get("notes", []), "notes"))),
                 source=str(path),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"table {path} is corrupt: {error!r}; restore or rebuild it") from None
+        except KeyError as error:
+            raise ValueError(
+                f"table {path} is corrupt: {error} is missing; restore or rebuild it"
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"table {path} is corrupt: {error}; restore or rebuild it") from None
 
 
 def _at(curve: OpSpec, width: int) -> OpSpec:
@@ -336,82 +359,128 @@ def _null(value: float) -> float | None:
 
 def _number(value: object, name: str) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-        raise ValueError(f"{name}={value!r}, expected a finite number")
+        raise ValueError(f"{name}={shown(value)}, expected a finite number")
     return float(value)  # type: ignore[arg-type]
 
 
-def _optional_number(value: object, name: str) -> float | None:
-    return None if value is None else _number(value, name)
+def _ms(value: object, name: str) -> float:
+    ms = _number(value, name)
+    if abs(ms) > MAX_MS:
+        raise ValueError(f"{name}={ms:g}, expected at most {MAX_MS:g} ms")
+    return ms
 
 
-def _record(cls: Any, data: Any) -> Any:
-    """A dataclass of numbers from a JSON object, checked field by field."""
+def _optional_ms(value: object, name: str) -> float | None:
+    return None if value is None else _ms(value, name)
+
+
+def _count(value: object, name: str) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name}={shown(value)}, expected a count")
+    return value
+
+
+def _list(value: object, name: str) -> list[Any]:
+    if type(value) is not list:
+        raise ValueError(f"{name}={shown(value)}, expected a list")
+    return value
+
+
+def _pairs(value: object, name: str) -> list[Any]:
+    pairs = _list(value, name)
+    for pair in pairs:
+        if len(_list(pair, name)) != 2:
+            raise ValueError(f"{name} holds {shown(pair)}, expected two values")
+    return pairs
+
+
+def _dict(value: object, name: str, keys: Iterable[str] | None = None) -> dict[str, Any]:
+    if type(value) is not dict:
+        raise ValueError(f"{name}={shown(value)}, expected an object")
+    if keys is not None and set(value) != set(keys):
+        raise ValueError(f"{name} has the fields {shown(sorted(value))}, expected {sorted(keys)}")
+    return value
+
+
+def _held_out_of(data: object) -> HeldOut | None:
     if data is None:
         return None
-    names = [f.name for f in fields(cls)]
-    if set(data) != set(names):
-        raise ValueError(f"{cls.__name__} has the fields {sorted(data)}, expected {sorted(names)}")
-    values = {name: _number(data[name], name) for name in names}
-    ints = {f.name for f in fields(cls) if f.type == "int"}
-    return cls(**{name: int(v) if name in ints else v for name, v in values.items()})
+    values = _dict(data, "held_out", [f.name for f in fields(HeldOut)])
+    points = _count(values.pop("points"), "held_out.points")
+    return HeldOut(points, **{name: _number(v, f"held_out.{name}") for name, v in values.items()})
 
 
-def _calibration_of(data: Any) -> Calibration | None:
+def _calibration_of(data: object) -> Calibration | None:
     if data is None:
         return None
-    factors = tuple((str(k), _number(v, "factors")) for k, v in data.get("factors", ()))
-    numbers = {key: value for key, value in data.items() if key not in ("factors", "space")}
-    names = {"scale", "nets", "mape_pct"}
-    values = [value for _, value in factors] + [numbers.get("scale", 0)]
-    if set(numbers) != names or any(not value > 0 for value in values):
-        raise ValueError(f"Calibration {data}: expected {sorted(names)}, scale and factors above 0")
+    values = {"factors": [], "space": "", **_dict(data, "calibration")}
+    names = [f.name for f in fields(Calibration)]
+    factors = tuple(
+        (check_text(group), _number(factor, "Calibration.factors"))
+        for group, factor in _pairs(values["factors"], "Calibration.factors")
+    )
+    scale = _number(values.get("scale"), "Calibration.scale")
+    if set(values) != set(names) or not all(v > 0 for v in (scale, *(f for _, f in factors))):
+        raise ValueError(
+            f"Calibration {shown(data)}: expected {sorted(names)}, scale and factors above 0"
+        )
     return Calibration(
-        scale=_number(numbers["scale"], "Calibration.scale"),
-        nets=int(_number(numbers["nets"], "Calibration.nets")),
-        mape_pct=_number(numbers["mape_pct"], "Calibration.mape_pct"),
+        scale=scale,
+        nets=_count(values["nets"], "Calibration.nets"),
+        mape_pct=_number(values["mape_pct"], "Calibration.mape_pct"),
         factors=factors,
-        space=str(data.get("space", "")),
+        space=check_text(values["space"]),
     )
 
 
-def _device_of(data: Mapping[str, Any]) -> Device:
+def _device_of(data: object) -> Device:
     names = {f.name: f.type for f in fields(Device)}
-    if set(data) != set(names):
-        raise ValueError(f"device has the fields {sorted(data)}, expected {sorted(names)}")
+    values = _dict(data, "device", names)
     for name, kind in names.items():
         expected = {"str": str, "int": int}.get(str(kind))
-        if expected and type(data[name]) is not expected:
-            raise ValueError(f"device.{name}={data[name]!r}, expected {kind}")
-    for name in ("batch", "threads", "quantum"):
-        if not 0 <= data[name] <= 1_000_000 or (name != "threads" and data[name] < 1):
-            raise ValueError(f"device.{name}={data[name]}, expected a positive number")
-    versions = tuple((str(k), str(v)) for k, v in data["versions"].items())
-    return Device(**{**data, "versions": versions})
+        if expected and type(values[name]) is not expected:
+            raise ValueError(f"device.{name}={shown(values[name])}, expected {kind}")
+    for name, least in (("batch", 1), ("threads", 0), ("quantum", 1)):
+        if not least <= values[name] <= 1_000_000:
+            raise ValueError(f"device.{name}={values[name]}, expected {least} to 1000000")
+    versions = _dict(values["versions"], "device.versions")
+    if not all(versions):
+        raise ValueError("device.versions has a package without a name")
+    pairs = tuple((name, check_text(version)) for name, version in versions.items())
+    return Device(**{**values, "versions": pairs})
 
 
-def _rows_of(columns: Iterable[str], rows: Any) -> dict[OpSpec, Measurement]:
-    if tuple(columns) != ROW_FIELDS:
-        raise ValueError(f"columns {list(columns)}, expected {list(ROW_FIELDS)}")
-    if not isinstance(rows, list) or len(rows) > MAX_OPS:
-        raise ValueError(f"rows must be a list of at most {MAX_OPS}")
+def _rows_of(columns: object, rows: object) -> dict[OpSpec, Measurement]:
+    if columns != list(ROW_FIELDS):
+        raise ValueError(f"columns {shown(columns)}, expected {list(ROW_FIELDS)}")
+    if not isinstance(rows, list) or len(rows) > MAX_ROWS:
+        raise ValueError(f"rows must be a list of at most {MAX_ROWS}")
     result: dict[OpSpec, Measurement] = {}
     split = len(OP_FIELDS)
     for row in rows:
         if not isinstance(row, list) or len(row) != len(ROW_FIELDS):
-            raise ValueError(f"row {row!r}, expected {len(ROW_FIELDS)} values")
+            raise ValueError(f"row {shown(row)}, expected {len(ROW_FIELDS)} values")
         op = OpSpec(*row[:split])
+        if op.is_curve:
+            raise ValueError(f"{op} has no mid width: expected 1 or more")
         if op in result:
             raise ValueError(f"two rows for one op: {op}")
         result[op] = _measurement(row[split:], op)
     return result
 
 
-def _measurement(values: Any, what: object) -> Measurement:
+def _measurement(values: list[Any], what: object) -> Measurement:
+    if len(values) != 3:
+        raise ValueError(f"{shown(values)} for {what}, expected median_ms, spread_ms and runs")
     median, spread, runs = values
-    if type(runs) is not int or runs < 0:
-        raise ValueError(f"runs={runs!r} of {what}, expected a count")
-    spread_ms = math.nan if spread is None else _number(spread, "spread_ms")
-    return Measurement(_number(median, "median_ms"), spread_ms, runs)
+    try:
+        return Measurement(
+            median_ms=_ms(median, "median_ms"),
+            spread_ms=math.nan if spread is None else _ms(spread, "spread_ms"),
+            runs=_count(runs, "runs"),
+        )
+    except ValueError as error:
+        raise ValueError(f"{error} for {what}") from None
 
 
 def write_atomically(path: Path, text: str) -> None:

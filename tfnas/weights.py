@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tfnas.blocks import Network
-from tfnas.space import OP_FIELDS, Subnet
+from tfnas.space import MAX_SIZE, OP_FIELDS, Subnet
+from tfnas.untrusted import parse_json, shown
 
 Triple = tuple[float, float, float]
 FORMAT, METADATA_KEY = "tfnas.weights/1", "tfnas"
 WEIGHTS = "weights.safetensors"  # what tfnas.train names its file
+MAX_HEADER = 8_000_000  # bytes; names and shapes of a net take some 10,000
+DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # as safetensors names them
 BATCH_NORM_PARTS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -46,21 +51,38 @@ class Trained:
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3 or not all(isinstance(v, (int, float)) for v in values):
-                raise ValueError(f"{name} {values!r}: expected three numbers")
-        if not 0 <= self.top1 <= self.top5 <= 1 or not 0 < self.crop_fraction <= 1:
+            if len(values) != 3 or not all(_is_number(value) for value in values):
+                raise ValueError(f"{name} {shown(values)}: expected three numbers")
+        if min(self.std) <= 0:
+            raise ValueError(f"std {shown(self.std)}: expected numbers above 0")
+        fractions = (self.top1, self.top5, self.crop_fraction)
+        if not all(map(_is_number, fractions)) or not (
+            0 <= self.top1 <= self.top5 <= 1 and 0 < self.crop_fraction <= 1
+        ):
             raise ValueError("top1, top5 and crop_fraction must be fractions")
-        if type(self.resolution) is not int or not all(isinstance(c, str) for c in self.classes):
-            raise ValueError("resolution must be a number of pixels, classes must be names")
+        if type(self.resolution) is not int or not 1 <= self.resolution <= MAX_SIZE:
+            raise ValueError(f"resolution {shown(self.resolution)}: expected 1 to {MAX_SIZE}")
+        if type(self.data) is not str or not all(type(name) is str for name in self.classes):
+            raise ValueError("data and classes must be names")
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Trained:
+    def of(cls, values: object) -> Trained:
         """From JSON; raises ValueError if a field is missing, unknown or of the wrong type."""
-        try:
-            tuples = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
-            return cls(**{**values, **tuples})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"what it was trained on is not told in full: {error}") from None
+        names = {f.name for f in fields(cls)}
+        if type(values) is not dict or set(values) != names:
+            raise ValueError(
+                f"what it was trained on is not told in full: {shown(values)}, expected "
+                f"{', '.join(sorted(names))}"
+            )
+        for name in ("classes", "mean", "std"):
+            if type(values[name]) is not list:
+                raise ValueError(f"{name} {shown(values[name])}: expected a list")
+        tuples = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
+        return cls(**{**values, **tuples})
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -92,8 +114,10 @@ def save_weights(
         "space": subnet.space,
         "trained": None if trained is None else asdict(trained),
     }
-    # One entry, since safetensors writes several in random order: same weights, same file.
-    metadata = {METADATA_KEY: json.dumps(about)}
+    # One entry, since safetensors writes several in random order: same weights, same file. A path
+    # that isn't UTF-8 loses what isn't, or the file couldn't be read.
+    text = json.dumps(about, ensure_ascii=False).encode(errors="replace").decode()
+    metadata = {METADATA_KEY: text}
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with replacing(path) as new:
         save_file(tensors, new, metadata)
@@ -113,28 +137,39 @@ def load_weights(network: Network, path: Path, complete: bool) -> Loaded:
     """
     expected = network.state_dict()
     try:
+        _check_header(path)
         with safe_open(path, framework="pt") as file:
             about = _about(file.metadata() or {}, path)
-            names = file.keys()
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            forms = {name: (s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
             _check_subnet(network.subnet, about, path)
-            kept = _check_names(expected, shapes, path, complete)
-            tensors = {name: file.get_tensor(name) for name in shapes}
+            kept = _check_names(expected, forms, path, complete)
+            tensors = {name: file.get_tensor(name) for name in forms}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"can't read the weights {path}: {error}") from None
     for name, value in tensors.items():
         if not value.isfinite().all() or (name.endswith("running_var") and (value < 0).any()):
             raise ValueError(f"{path}: {name} has values that no trained network has")
-    network.load_state_dict({**expected, **tensors})
     try:
-        trained = Trained.of(about["trained"]) if about.get("trained") else None
+        trained = None if about.get("trained") is None else Trained.of(about["trained"])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if trained is not None and len(trained.classes) != network.subnet.classes:
         raise ValueError(
             f"{path} names {len(trained.classes)} classes, the subnet has {network.subnet.classes}"
         )
+    network.load_state_dict({**expected, **tensors})
     return Loaded(kept, trained)
+
+
+def _check_header(path: Path) -> None:
+    """Raises OSError before a header is read that no net needs, or a pipe that may never end."""
+    if not path.is_file():
+        raise OSError("no such file, or not a plain one")
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > MAX_HEADER:
+        raise OSError(f"a header of {size:,} bytes, {MAX_HEADER:,} are the most")
 
 
 def _about(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -142,9 +177,9 @@ def _about(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     if METADATA_KEY not in metadata:
         return {}
     try:
-        about = json.loads(metadata[METADATA_KEY])
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: its metadata is not JSON: {error}") from None
+        about = parse_json(metadata[METADATA_KEY])
+    except ValueError as error:
+        raise ValueError(f"{path}: its metadata is not as it should be: it {error}") from None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ValueError(f"{path}: its metadata is not of format {FORMAT}")
     return about
@@ -153,20 +188,25 @@ def _about(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
 def _check_subnet(subnet: Subnet, about: Mapping[str, Any], path: Path) -> None:
     found = about.get("subnet")
     if found is not None and found != fingerprint(subnet):
+        other = shown(found).strip("'")
         raise ValueError(
-            f"{path} holds the weights of the subnet {found}, expected those of "
+            f"{path} holds the weights of the subnet {other}, expected those of "
             f"{fingerprint(subnet)}: take the subnet.json they were trained for"
         )
 
 
 def _check_names(
     expected: Mapping[str, Tensor],
-    shapes: Mapping[str, tuple[int, ...]],
+    forms: Mapping[str, tuple[str, tuple[int, ...]]],
     path: Path,
     complete: bool,
 ) -> tuple[str, ...]:
-    """The sorts of tensors that may be and are missing; raises ValueError for all else."""
-    missing = set(expected) - set(shapes)
+    """The sorts of tensors that may be and are missing; raises ValueError for all else.
+
+    Args:
+        forms: type and shape of each tensor in the file.
+    """
+    missing = set(expected) - set(forms)
     kept = []
     if not complete:
         sorts = {f"batch norm {part}": f".bn.{part}" for part in BATCH_NORM_PARTS}
@@ -179,13 +219,21 @@ def _check_names(
         if classifier <= missing:
             kept.append("classifier")
             missing -= classifier
-    unexpected = set(shapes) - set(expected)
-    wrong = {
-        f"{name} {shape} instead of {tuple(expected[name].shape)}"
-        for name, shape in shapes.items()
-        if name in expected and shape != tuple(expected[name].shape)
-    }
-    faults = (("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong))
+    unexpected = {shown(name)[1:-1] for name in forms if name not in expected}
+    shapes, types = set(), set()
+    for name, (dtype, shape) in forms.items():
+        if name in expected:
+            right = expected[name]
+            if shape != tuple(right.shape):
+                shapes.add(f"{name} {shape} instead of {tuple(right.shape)}")
+            if dtype != DTYPES[right.dtype]:
+                types.add(f"{name} {dtype} instead of {DTYPES[right.dtype]}")
+    faults = (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("wrong shape", shapes),
+        ("wrong type", types),
+    )
     found = "; ".join(f"{what}: {_some(sorted(names))}" for what, names in faults if names)
     if found:
         raise ValueError(f"{path} doesn't fit the subnet: {found}")
