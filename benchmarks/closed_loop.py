@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tolerance", type=float, default=0.01)
     parser.add_argument("--loop-minutes", type=float, default=2.0)
-    parser.add_argument("--verify-minutes", type=float, default=1.0)
+    parser.add_argument("--verify-minutes", type=float, default=1.5)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     file = find_table(open_profiler("cpu", threads=args.threads).device)

@@ -18,9 +18,12 @@ from pathlib import Path
 
 from profilers import Profiler
 from profilers.timing import Checkpoint, Measured, Progress, Rounds, Samples, Workload, measure
+from profilers.usual import History
 from tfnas.space import OpSpec
 
 log = logging.getLogger(__name__)
+
+SESSION = 40  # samples of each anchor that make a session worth noting
 
 
 def _block(
@@ -105,11 +108,14 @@ class Bench:
                 self._open(stack, self.profiler.workload(ops)) for ops in self._anchor_ops
             ]
             self._rounds = Rounds(reference, random.Random(self._seed), self._now)
+            self._history = History.of(self.profiler.device, self._anchor_ops)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        with self._stack:  # which holds the lock until the session is noted
+            if self._anchor_pool and all(len(a) >= SESSION for a in self._anchor_pool):
+                self._history.note([a.quiet_ms for a in self._anchor_pool])
 
     @staticmethod
     def _open(stack: ExitStack, workload: Workload) -> Workload:
@@ -145,6 +151,7 @@ class Bench:
             max_seconds=max_seconds,
             anchors=self._anchors if anchored else (),
             anchor_pool=self._anchor_pool if anchored else None,
+            usual=self._history.usual if anchored else None,
             own_anchors=own_anchors,
             pooled=pooled,
             absolute=absolute,

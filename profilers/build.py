@@ -34,7 +34,8 @@ from tfnas.table import LatencyTable, Measurement
 
 log = logging.getLogger(__name__)
 
-ENOUGH_RUNS = 16  # a row with so many samples is measured, whatever precision it reached
+ENOUGH_RUNS = 16  # a row with so many samples is measured, whatever precision it reached,
+USELESS = 0.25  # unless its interval's half-width is such a fraction: then it is gone on with
 FEWEST_RUNS = 3  # below it a row isn't saved: its median would mean nothing
 PROBE_PRECISION, PROBE_SECONDS = 0.004, 8.0
 EXTREMES_PRECISION, EXTREMES_SECONDS = 0.02, 5.0
@@ -98,12 +99,12 @@ def build_table(
         ValueError: if the file is unusable or another context's.
         LookupError: if the time was too short to cover the space.
     """
-    start = time.monotonic()
     table = open_table(profiler, path)
     if is_complete(table, spec):
         progress(f"{path} is complete for space={spec.name}: nothing to measure")
         return table
     with Bench(profiler, seed, progress) as bench:
+        start = time.monotonic()
         table = open_table(profiler, path)  # whoever held the lock may have measured it all
         if not table.quantum_evidence:
             found = _probe(bench, min(PROBE_SECONDS, 60 * max_minutes / 4))
@@ -121,11 +122,21 @@ def build_table(
         todo_nets = [net for net in nets if not _enough(table.nets.get(net_key(net)))]
         progress(f"{len(todo)} of {len(wanted.ops)} ops and {len(todo_nets)} whole nets to measure")
         seconds = max(0.0, max_minutes * 60 - (time.monotonic() - start))
-        table = _measure(bench, table, path, todo, todo_nets, precision, seconds)
+        try:
+            table = _measure(bench, table, path, todo, todo_nets, precision, seconds)
+        except KeyboardInterrupt:
+            progress(f"interrupted: what was measured is in {path}; the same command goes on")
+            raise
     table = _finish(table, wanted, nets, space.key)
     table.save(path)
     table.check(space)
     progress(f"{path}: {_summary(table, wanted)}, {time.monotonic() - start:.0f} s")
+    if useless := [op for op in wanted.ops if op in table.rows and _useless(table.rows[op])]:
+        progress(
+            f"warning: {len(useless)} of {len(wanted.ops)} ops are known to no better than "
+            f"±{USELESS:.0%}: this machine does other work on the cores that are measured; "
+            "the same command on a quieter machine goes on with them"
+        )
     return table
 
 
@@ -139,7 +150,11 @@ def open_table(profiler: Profiler, path: Path) -> LatencyTable:
 
 
 def _enough(row: Measurement | None) -> bool:
-    return row is not None and row.runs >= ENOUGH_RUNS
+    return row is not None and row.runs >= ENOUGH_RUNS and not _useless(row)
+
+
+def _useless(row: Measurement) -> bool:
+    return row.spread_ms > USELESS * row.median_ms
 
 
 def _todo(table: LatencyTable, wanted: Plan) -> list[OpSpec]:

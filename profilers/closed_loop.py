@@ -4,15 +4,23 @@ A table is a percent or two off for a single net. Solving all widths anew at eac
 a new net with a new error, and oscillates; a move of three widths at most keeps the error of the
 net that was measured, so the table has to tell only the small difference. Candidates are measured
 side by side in shuffled rounds, and a net that stays keeps its samples.
+
+What the table says of the difference between such relatives is more certain than a few seconds of
+measuring. So all that was measured in the loop tells how far off the table is for the whole family,
+and a single net's own deviation from that counts as far as its samples are worth (`settled`). To
+take the net that happens to measure nearest would be to take the luckiest one.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from profilers import Profiler
 from profilers.bench import Bench
@@ -29,11 +37,12 @@ NEW = 3  # of them new in each step
 MAX_MOVES = 3
 STEPS = 4  # that the time is meant for
 INSIDE = 0.4  # of the tolerance: a step ends early when intervals are so narrow
+RELATIVES = 0.003  # standard deviation of the table's error between nets a few widths apart
 
 
 @dataclass(frozen=True)
 class Step:
-    """The best net after one batch of measurements."""
+    """The best net after one batch of measurements, its latency as `settled` says."""
 
     table_ms: float
     measured_ms: float
@@ -50,6 +59,7 @@ class LoopResult:
     Attributes:
         subnet: the net nearest to the target, as measured.
         table_ms: what the table says of it.
+        measured: its latency as `settled` says.
         within: its whole interval is inside the tolerance.
     """
 
@@ -114,8 +124,9 @@ def close_loop(
                 label=f"closing on {target_ms:g} ms",
             )
             known.update(zip(batch, results, strict=True))
-            best = min(batch, key=lambda net: _gap(known[net], target_ms))
-            measured = known[best]
+            told = settled(known, table)
+            best = min(batch, key=lambda net: _gap(told[net], target_ms))
+            measured = told[best]
             step = _step(best, measured, subnet, table, now() - start)
             trail.append(step)
             progress(
@@ -125,9 +136,46 @@ def close_loop(
             within = _inside(measured, target_ms, tolerance, at_most)
             if within or now() - start >= 60 * max_minutes:
                 return LoopResult(best, step.table_ms, measured, within, tuple(trail))
-            batch = _next_batch(space, table, best, batch, known, target_ms)
+            batch = _next_batch(space, table, best, batch, told, target_ms)
             for net in [net for net in loaded if net not in batch]:
                 loaded.pop(net).close()
+
+
+def settled(known: Mapping[Subnet, Measured], table: LatencyTable) -> dict[Subnet, Measured]:
+    """What is believed of each net after all that was measured of its relatives.
+
+    The table's error of net i is taken as m + d_i, with d_i normal around 0 and samples normal
+    around that: a random-effects model. The variance of d_i is what scatters beyond the samples'
+    own (moments, as DerSimonian and Laird do), and at least that of `RELATIVES`.
+    """
+    rows = [
+        (net, math.log(m.median_ms / table.subnet_ms(net)), m.spread_ms / m.median_ms / 1.96)
+        for net, m in known.items()
+        if math.isfinite(m.spread_ms)
+    ]
+    if not rows:
+        return dict(known)
+    off = np.array([error for _, error, _ in rows])
+    own = np.array([max(deviation, 1e-6) for _, _, deviation in rows]) ** 2
+    scatter = float(np.var(off, ddof=1) - own.mean()) if len(rows) > 2 else 0.0
+    between = max(RELATIVES**2, scatter)
+    weight = 1 / (between + own)
+    common = float(weight @ off / weight.sum())
+    kept = between / (between + own)
+    believed = common + kept * (off - common)
+    half = 1.96 * np.sqrt(kept * own + (1 - kept) ** 2 / weight.sum())
+    told = dict(known)
+    for (net, _, deviation), error, narrow in zip(rows, believed, half, strict=True):
+        ms = table.subnet_ms(net) * math.exp(error)
+        scale = (known[net].half_width_pct / 100) ** 2 - (1.96 * deviation) ** 2
+        wide = math.hypot(narrow, math.sqrt(max(scale, 0.0)))
+        told[net] = replace(
+            known[net],
+            median_ms=ms,
+            ci_ms=(ms * (1 - wide), ms * (1 + wide)),
+            spread_ms=float(narrow) * ms,
+        )
+    return told
 
 
 def _next_batch(
@@ -135,7 +183,7 @@ def _next_batch(
     table: LatencyTable,
     best: Subnet,
     batch: list[Subnet],
-    known: dict[Subnet, Measured],
+    known: Mapping[Subnet, Measured],
     target_ms: float,
 ) -> list[Subnet]:
     """The best nets so far and new ones near the best, by the table corrected for its error."""

@@ -10,8 +10,11 @@ latency on a quiet machine, warm. The quiet moments are a low quantile: over fre
 busy machine, minima of whole nets scattered by 1.1-3.0 %, this by 0.3-1.2 %. A short burst's luck
 exceeds a long one's, so the bursts of all anchors last about as long.
 
-Intervals are computed across rounds. Samples of one moment share its noise, and an interval from
-them is far too narrow.
+Intervals are computed across rounds, and across long stretches of them as well as short ones.
+Samples of one moment share its noise, and what else the machine does comes and goes over minutes:
+an interval from within is far too narrow. Over ten fresh processes on a shared machine, nets
+scattered by 0.71 % (standard deviation); intervals across 16 stretches alone said 0.45 %, those
+here 0.68 %.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -32,8 +35,10 @@ BURST_MS = 0.8  # a sample repeats a small op this long, so that the clock's own
 NET_BURST_MS = 10.0  # of whole nets that fix the scale: bursts of one length are alike in luck
 MAX_RUNS = 10_000  # of an op in one sample
 MIN_ROUNDS = 6  # fewer give no interval; taken even when the time is over
-BLOCKS = 16  # stretches of time that the interval is computed across
+STRETCHES = (4, 16)  # of time that an interval is computed across; the wider one counts
 QUIET_QUANTILE = 0.1  # of an anchor's samples: its time in quiet moments
+UNUSUAL = 0.03  # a session whose speed differs so much from the usual one stands for itself
+FEWEST_SESSIONS = 4  # before a machine's usual speed is known
 QUIET = 1.03  # a reference burst within this of the smallest counts as undisturbed
 QUIET_SHARE = 0.02  # of the reference's bursts, below which the absolute scale is doubtful
 SAY_EVERY_S = 4.0
@@ -89,17 +94,27 @@ class Samples:
             np.concatenate((self.wall_ms, other.wall_ms)),
         )
 
+    @property
+    def quiet_ms(self) -> float:
+        """Time of one run in quiet moments."""
+        return float(np.quantile(self.ms, QUIET_QUANTILE))
+
+    def split(self, count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """(ms, ratio), each in so many stretches of time."""
+        return np.array_split(self.ms, count), np.array_split(self.ratio, count)
+
     def half_width(self) -> float:
         """Half the 95 % interval of the median ratio, a fraction of it; inf below 6 samples."""
         n = len(self)
         if n < MIN_ROUNDS:
             return math.inf
         middle = float(np.median(self.ratio))
-        blocks = np.array_split(self.ratio, max(3, min(BLOCKS, n // 4)))
-        medians = [float(np.median(block)) for block in blocks]
-        across = _student(len(blocks) - 1) * float(np.std(medians, ddof=1)) / len(blocks) ** 0.5
+        across = max(
+            _across([float(np.median(s)) for s in np.array_split(self.ratio, min(count, n // 2))])
+            for count in STRETCHES
+        )
         # The interval of a median by order statistics: right for independent samples, and no
-        # narrower than the noise of single samples allows where few blocks happen to agree.
+        # narrower than the noise of single samples allows where few stretches happen to agree.
         ranked = np.sort(self.ratio)
         reach = 0.98 * n**0.5
         low = ranked[max(0, math.floor(n / 2 - reach))]
@@ -115,11 +130,38 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Usual:
+    """How fast a machine was in sessions before this one; see `profilers.usual`.
+
+    Attributes:
+        anchors_ms: quiet time of each anchor.
+        half_width: of the machine's usual speed, relative, 95 %.
+    """
+
+    anchors_ms: tuple[float, ...]
+    half_width: float
+    sessions: int
+
+
+@dataclass(frozen=True)
 class Unit:
-    """The absolute scale of ratios: ms of a ratio of 1, and its relative 95 % half-width."""
+    """The absolute scale of ratios: ms of a ratio of 1.
+
+    Attributes:
+        between, over_time: relative 95 % half-widths: what nets disagree on, and how the machine's
+            speed shifts.
+        unusual: by what fraction everything takes longer than usual, where that is so far off that
+            this session stands for itself.
+    """
 
     ms: float
-    half_width: float
+    between: float
+    over_time: float = 0.0
+    unusual: float | None = None
+
+    @property
+    def half_width(self) -> float:
+        return math.hypot(self.between, self.over_time)
 
 
 @dataclass(frozen=True)
@@ -164,16 +206,42 @@ def _student(freedom: int) -> float:
     return 1.96 + 2.37 / freedom + 2.82 / freedom**2 + 2.6 / freedom**3
 
 
+def _across(values: Sequence[float]) -> float:
+    """Half the 95 % interval of a mean."""
+    return _student(len(values) - 1) * float(np.std(values, ddof=1)) / len(values) ** 0.5
+
+
 def unit_of(anchors: Sequence[Samples]) -> Unit:
     """The absolute scale from whole nets; see the module's docstring."""
-    each = [
-        float(np.quantile(a.ms, QUIET_QUANTILE) / np.median(a.ratio)) for a in anchors if len(a)
-    ]
+    known = [a for a in anchors if len(a)]
+    each = [_quiet_unit(a.ms, a.ratio) for a in known]
     mean = float(np.mean(each))
     if len(each) < 2:
         return Unit(mean, math.inf)
-    half = _student(len(each) - 1) * float(np.std(each, ddof=1)) / len(each) ** 0.5
-    return Unit(mean, half / mean)
+    unit = Unit(mean, _across(each) / mean)
+    count = min(STRETCHES)
+    if any(len(a) < 2 * count for a in known):
+        return unit
+    stretches = [
+        [_quiet_unit(ms, ratio) for ms, ratio in zip(*a.split(count), strict=True)] for a in known
+    ]
+    return replace(unit, over_time=_across(np.mean(stretches, axis=0).tolist()) / mean)
+
+
+def at_usual_speed(unit: Unit, anchors: Sequence[Samples], usual: Usual | None) -> Unit:
+    """The scale at the machine's usual speed, if this session's is near it."""
+    if usual is None or not anchors or any(len(a) < MIN_ROUNDS for a in anchors):
+        return unit
+    now = [a.quiet_ms for a in anchors]
+    shift = float(np.mean(np.log(usual.anchors_ms) - np.log(now)))
+    if abs(shift) > UNUSUAL:
+        return replace(unit, unusual=math.exp(-shift) - 1)
+    return replace(unit, ms=unit.ms * math.exp(shift), over_time=usual.half_width)
+
+
+def _quiet_unit(ms: np.ndarray, ratio: np.ndarray) -> float:
+    """Of one net: its time in quiet moments / its median ratio."""
+    return float(np.quantile(ms, QUIET_QUANTILE) / np.median(ratio))
 
 
 class Rounds:
@@ -235,6 +303,7 @@ def measure(
     max_seconds: float,
     anchors: Sequence[Workload] = (),
     anchor_pool: list[Samples] | None = None,
+    usual: Usual | None = None,
     own_anchors: Sequence[int] = (),
     pooled: Sequence[Samples] | None = None,
     absolute: bool = False,
@@ -253,6 +322,7 @@ def measure(
         anchors: whole nets that fix the absolute scale, sampled in every round. Without any the
             scale is the reference's floor, good for comparing only.
         anchor_pool: samples of the anchors from before; extended in place.
+        usual: the machine's speed in sessions before, for the same `anchors`.
         own_anchors: indices of workloads that are whole nets and serve as anchors too.
         pooled: samples of the workloads from before, to go on with.
         absolute: the precision is to be reached with the absolute scale's own interval.
@@ -277,35 +347,52 @@ def measure(
     anchor_series = [_Series(w, p, NET_BURST_MS) for w, p in zip(anchors, anchor_pool, strict=True)]
     progress(f"{label}: {len(workloads)} to measure, at most {max_seconds:.0f} s")
     active, done, next_check = series, 0, min_rounds
-    while True:
-        rounds.round([s.target for s in (*active, *anchor_series)])
-        done += 1
-        elapsed = rounds.now() - start
-        over = elapsed >= max_seconds and done >= MIN_ROUNDS
-        if over or done >= next_check:
-            # Medians of hundreds of series cost as much as a small round.
-            next_check = done + max(1, done // 10)
-            scale = (
-                _unit(series, anchor_series, own_anchors, rounds).half_width if absolute else 0.0
-            )
-            active = [s for s in series if math.hypot(s.take().half_width(), scale) > precision]
-        if over or not active:
-            break
-        if rounds.now() - said >= SAY_EVERY_S:
-            said = rounds.now()
-            left = max(0.0, max_seconds - elapsed)
-            progress(
-                f"{label}: {len(series) - len(active)} of {len(series)} within ±{precision:.2%}, "
-                f"round {done}, at most {left:.0f} s left"
-            )
-        if checkpoint and rounds.now() - saved >= checkpoint_every_s:
-            saved = rounds.now()
-            checkpoint(_results(series, anchor_series, own_anchors, rounds, precision))
-    results = _results(series, anchor_series, own_anchors, rounds, precision)
+
+    def scale() -> Unit:
+        anchored = [s.take() for s in anchor_series]
+        fixed = [*anchored, *(series[i].take() for i in own_anchors)]
+        if not fixed:
+            return Unit(rounds.floor_ms, math.inf)
+        return at_usual_speed(unit_of(fixed), anchored, usual)
+
+    def results() -> list[Measured]:
+        unit = scale()
+        return [_measured(s.take(), unit, rounds, precision, absolute) for s in series]
+
+    try:
+        while True:
+            rounds.round([s.target for s in (*active, *anchor_series)])
+            done += 1
+            elapsed = rounds.now() - start
+            over = elapsed >= max_seconds and done >= MIN_ROUNDS
+            if over or done >= next_check:
+                # Medians of hundreds of series cost as much as a small round.
+                next_check = done + max(1, done // 10)
+                common = scale().half_width if absolute else 0.0
+                active = [
+                    s for s in series if math.hypot(s.take().half_width(), common) > precision
+                ]
+            if over or not active:
+                break
+            if rounds.now() - said >= SAY_EVERY_S:
+                said = rounds.now()
+                left = max(0.0, max_seconds - elapsed)
+                progress(
+                    f"{label}: {len(series) - len(active)} of {len(series)} within "
+                    f"±{precision:.2%}, round {done}, at most {left:.0f} s left"
+                )
+            if checkpoint and rounds.now() - saved >= checkpoint_every_s:
+                saved = rounds.now()
+                checkpoint(results())
+    except KeyboardInterrupt:
+        if checkpoint:
+            checkpoint(results())
+        raise
     anchor_pool[:] = [s.take() for s in anchor_series]
+    found = results()
     if checkpoint:
-        checkpoint(results)
-    return results
+        checkpoint(found)
+    return found
 
 
 class _Series:
@@ -329,25 +416,9 @@ class _Series:
         return self.before
 
 
-def _results(
-    series: Sequence[_Series],
-    anchors: Sequence[_Series],
-    own_anchors: Sequence[int],
-    rounds: Rounds,
-    precision: float,
-) -> list[Measured]:
-    unit = _unit(series, anchors, own_anchors, rounds)
-    return [_measured(s.take(), unit, rounds, precision) for s in series]
-
-
-def _unit(
-    series: Sequence[_Series], anchors: Sequence[_Series], own: Sequence[int], rounds: Rounds
-) -> Unit:
-    fixed = [s.take() for s in (*anchors, *(series[i] for i in own))]
-    return unit_of(fixed) if fixed else Unit(rounds.floor_ms, math.inf)
-
-
-def _measured(samples: Samples, unit: Unit, rounds: Rounds, precision: float) -> Measured:
+def _measured(
+    samples: Samples, unit: Unit, rounds: Rounds, precision: float, absolute: bool
+) -> Measured:
     if not len(samples):
         return Measured(
             math.nan, (math.nan, math.nan), math.nan, math.nan, math.nan, 0, "no sample"
@@ -362,12 +433,14 @@ def _measured(samples: Samples, unit: Unit, rounds: Rounds, precision: float) ->
         raw_min_ms=float(samples.ms.min()),
         raw_median_ms=float(np.median(samples.wall_ms)),
         samples=len(samples),
-        noisy=_doubt(samples, half, rounds, precision),
+        noisy=_doubt(samples, half if absolute else own, unit, rounds, precision),
         pool=samples,
     )
 
 
-def _doubt(samples: Samples, half: float, rounds: Rounds, precision: float) -> str | None:
+def _doubt(
+    samples: Samples, half: float, unit: Unit, rounds: Rounds, precision: float
+) -> str | None:
     """What makes an interval doubtful: too wide, drifting, or never a quiet moment."""
     busy = float(np.median(samples.wall_ms) / samples.ms.min())
     reasons = []
@@ -376,6 +449,8 @@ def _doubt(samples: Samples, half: float, rounds: Rounds, precision: float) -> s
     drift = samples.drift()
     if abs(drift) > 3 * half:
         reasons.append(f"the second half of the time reads {drift:+.1%} against the first")
+    if unit.unusual is not None:
+        reasons.append(f"everything takes {unit.unusual:+.1%} against this machine's usual time")
     if rounds.quiet_share < QUIET_SHARE:
         reasons.append("hardly a quiet moment, so the absolute scale may read high")
     if not reasons:

@@ -7,11 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from profilers.closed_loop import close_loop
+from profilers.closed_loop import close_loop, settled
+from profilers.timing import Measured
 from tests.simulated_device import Machine, SimulatedProfiler
 from tests.spaces import load_space
+from tfnas.space import Subnet
 from tfnas.table import LatencyTable, Measurement
 
 
@@ -59,3 +62,56 @@ def test_a_net_on_target_stays() -> None:
     assert result.subnet == subnet
     assert result.within
     assert len(result.trail) == 1
+
+
+def measured(ms: float, half_width: float) -> Measured:
+    half = ms * half_width
+    return Measured(ms, (ms - half, ms + half), half, ms, ms, 100, None)
+
+
+def family(count: int) -> tuple[LatencyTable, list[Subnet]]:
+    """A table and nets of it."""
+    space = load_space()
+    profiler = SimulatedProfiler(Machine())
+    rows = {op: Measurement(profiler.op_ms(op), 0.0, 30) for op in space.ops()}
+    rng = random.Random(0)
+    return LatencyTable(profiler.device, rows), [space.sample(rng) for _ in range(count)]
+
+
+def test_what_all_nets_have_in_common_is_believed_of_each() -> None:
+    table, nets = family(5)
+    rng = random.Random(1)
+    errors = []
+    for _ in range(200):
+        noise = [rng.gauss(0, 0.01) for _ in nets]
+        known = {
+            net: measured(1.05 * table.subnet_ms(net) * (1 + e), 1.96 * 0.01)
+            for net, e in zip(nets, noise, strict=True)
+        }
+        told = settled(known, table)
+        for net, own in zip(nets, noise, strict=True):
+            off = told[net].median_ms / (1.05 * table.subnet_ms(net)) - 1
+            errors.append((abs(off), abs(own)))
+            assert told[net].spread_ms < known[net].spread_ms
+    pooled, alone = np.mean(errors, axis=0)
+    assert pooled < 0.7 * alone
+
+
+def test_nets_that_differ_from_the_table_are_believed_themselves() -> None:
+    table, nets = family(6)
+    factors = [1.0, 1.1, 0.9, 1.06, 0.95, 1.02]
+    known = {
+        net: measured(f * table.subnet_ms(net), 0.004) for net, f in zip(nets, factors, strict=True)
+    }
+    for net, found in settled(known, table).items():
+        assert found.median_ms == pytest.approx(known[net].median_ms, rel=0.002)
+
+
+def test_a_single_net_is_what_it_was_measured() -> None:
+    table, (net,) = family(1)
+    known = {net: measured(2.0, 0.01)}
+    (found,) = settled(known, table).values()
+    assert found.median_ms == pytest.approx(2.0)
+    assert found.half_width_pct == pytest.approx(1.0, rel=0.01)
+    unknown = {net: measured(2.0, float("inf"))}
+    assert settled(unknown, table) == unknown
