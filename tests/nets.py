@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from tests.spaces import load_space
 from tfnas.blocks import Network
-from tfnas.data import Dataset, first_per_class, load
+from tfnas.data import ArrayImages, Dataset, first_per_class, load
 from tfnas.space import Subnet
 
 
@@ -21,6 +24,19 @@ def few_images(train: int, test: int) -> Dataset:
     """Real images of the shipped cut, balanced over the ten classes."""
     dataset = load("fashion_mnist", root="shipped", max_train=train)
     return replace(dataset, test=dataset.test.take(first_per_class(dataset.test.labels, test)))
+
+
+def image_folder(root: Path, count: int = 80) -> Path:
+    """Real images of the shipped cut as PNG files: train/<class> and val/<class>, four classes."""
+    images = few_images(train=400, test=100).train
+    assert isinstance(images, ArrayImages)
+    for part, start in (("train", 0), ("val", 20)):
+        for label in range(4):
+            folder = root / part / f"class_{label}"
+            folder.mkdir(parents=True)
+            for i in np.flatnonzero(images.labels == label)[start : start + count // 4]:
+                Image.fromarray(images.pixels[i, :, :, 0]).save(folder / f"{i}.png")
+    return root
 
 
 def random_network(subnet: Subnet, seed: int = 0) -> Network:

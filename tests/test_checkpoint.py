@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import pickle
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-from tfnas.checkpoint import read_checkpoint, write_checkpoint
+from tfnas.checkpoint import exists, read_checkpoint, remove, write_checkpoint
 
 IDENTITY = {"seed": 0, "recipe.lr": 0.1}
 
@@ -23,7 +25,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_options_that_changed_are_named(tmp_path: Path) -> None:
     path = tmp_path / "train.ckpt"
     write_checkpoint(path, {"identity": {**IDENTITY, "old": 1}})
-    with pytest.raises(ValueError, match="another training") as caught:
+    with pytest.raises(ValueError, match="another run") as caught:
         read_checkpoint(path, {"seed": 0, "recipe.lr": 0.2})
     assert "recipe.lr: 0.1 there, 0.2 now" in str(caught.value)
     assert "old: 1 there, None now" in str(caught.value)
@@ -31,7 +33,7 @@ def test_options_that_changed_are_named(tmp_path: Path) -> None:
 
 
 def test_none_to_read(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="start without resume=true"):
+    with pytest.raises(ValueError, match="start without resume="):
         read_checkpoint(tmp_path / "train.ckpt", IDENTITY)
 
 
@@ -49,6 +51,51 @@ def test_damaged_or_foreign(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"train\.ckpt is"):
         read_checkpoint(path, IDENTITY)
+
+
+def test_the_one_before_serves_where_the_last_is_damaged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "train.ckpt"
+    for step in range(3):
+        write_checkpoint(path, {"identity": IDENTITY, "step": step})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["train.ckpt", "train.previous.ckpt"]
+    assert read_checkpoint(path, IDENTITY)["step"] == 2
+    path.write_bytes(path.read_bytes()[:-100])
+    assert read_checkpoint(path, IDENTITY)["step"] == 1
+    assert "going on from the one before" in caplog.text
+    path.unlink()  # killed between two renames
+    assert exists(path)
+    assert read_checkpoint(path, IDENTITY)["step"] == 1
+    remove(path)
+    assert not exists(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_any_flipped_bit_of_the_tensors_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "train.ckpt"
+    write_checkpoint(path, {"identity": IDENTITY, "x": torch.ones(5000)})
+    whole = path.read_bytes()
+    where = whole.index(torch.ones(5000).numpy().tobytes()) + 777
+    path.write_bytes(whole[:where] + bytes([whole[where] ^ 16]) + whole[where + 1 :])
+    with pytest.raises(ValueError, match="checksum"):
+        read_checkpoint(path, IDENTITY)
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "train.ckpt"
+    write_checkpoint(path, {"identity": IDENTITY, "step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+        with pytest.raises(OSError, match=r"can't write|File too large"):
+            write_checkpoint(path, {"identity": IDENTITY, "x": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(tmp_path.iterdir()) == [path]
+    assert read_checkpoint(path, IDENTITY)["step"] == 1
 
 
 def test_cut_short(tmp_path: Path) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 
 from tfnas import config
 from tfnas.config import conf_path
+from tfnas.sweep import BASIC_SWEEPER, BY_NUMBER, Watch
 
 SCHEMAS = {
     "search": config.SearchConfig,
@@ -61,6 +64,37 @@ def test_every_recipe_composes(recipe: str) -> None:
     cfg = composed("train", "subnet=x.json", f"recipe={recipe}")
     assert isinstance(cfg, config.TrainConfig)
     assert cfg.recipe.name == recipe
+
+
+def hydra_config(name: str, *overrides: str) -> DictConfig:
+    ConfigStore.instance().store(name=f"{name}_schema", node=SCHEMAS[name])
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_path()), version_base="1.3"):
+        cfg = compose(name, overrides=[*required(name), *overrides], return_hydra_config=True)
+    return cfg.hydra
+
+
+@pytest.mark.parametrize("name", list(SCHEMAS))
+def test_sweeps_are_watched_and_their_folders_stay_the_same(name: str) -> None:
+    hydra = hydra_config(name)
+    assert instantiate(hydra.callbacks.sweep).__class__ is Watch
+    assert OmegaConf.to_container(hydra.sweep)["subdir"] == BY_NUMBER
+    assert hydra.sweeper["_target_"] == BASIC_SWEEPER
+
+
+def test_launchers_are_those_of_their_packages() -> None:
+    launcher = hydra_config("search", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2").launcher
+    assert launcher["_target_"].endswith("joblib_launcher.JoblibLauncher")
+    assert launcher.n_jobs == 2
+
+
+def test_every_folder_of_conf_is_installed() -> None:
+    setup = ConfigParser()
+    setup.read(conf_path().parent / "setup.cfg")
+    for folder in {path.parent for path in conf_path().rglob("*.yaml")}:
+        package = ".".join(["tfnas.conf", *folder.relative_to(conf_path()).parts])
+        assert package in setup["options"]["packages"].split()
+        assert setup["options.package_data"][package] == "*.yaml"
 
 
 def test_first_line_of_every_yaml_is_a_comment() -> None:

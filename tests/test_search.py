@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests.entry import compose_config, run_entry
+from tests.entry import compose_config, environment, run_entry
+from tests.nets import image_folder
 from tests.spaces import load_space, macs_table
 from tfnas import config
 from tfnas.derive import Constraint, feasible_ms
@@ -156,6 +158,74 @@ def test_other_strategies_leave_the_same_files(
     assert result["scores"]["path_passes"] > 0
     for name in ("subnet.json", "model.onnx", "history.jsonl", "supernet_weights.safetensors"):
         assert (out / name).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_stopped_by_a_signal_and_gone_on_with(
+    number: signal.Signals, elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    command = [
+        *FAST, "budget.epochs=8", "cores=1", f"target_ms={elsewhere.middle}",
+        config.override("table", elsewhere.file),
+    ]  # fmt: skip
+
+    def process(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tfnas.search", *arguments], cwd=tmp_path, env=environment(),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    out = tmp_path / "out"
+    first = process(*command, config.override("hydra.run.dir", out))
+    assert first.stdout is not None
+    with first.stdout as lines:
+        for line in lines:
+            if line.startswith("epoch 2/"):
+                second = run_entry("tfnas.search", f"resume={out}", cwd=tmp_path)
+                assert second.returncode == config.UNUSABLE_INPUT, second.stdout
+                assert "another run is writing into" in second.stdout
+                first.send_signal(number)
+                break
+        text = lines.read()
+    assert first.wait(30) == config.INTERRUPTED, text
+    assert f"go on with: python -m tfnas.search resume={out}" in text
+
+    refused = run_entry("tfnas.search", f"resume={out}", "seed=1", "budget.epochs=9", cwd=tmp_path)
+    assert refused.returncode == config.UNUSABLE_INPUT
+    assert "seed: 0 there, 1 now" in refused.stdout
+    assert "budget.epochs: 8 there, 9 now" in refused.stdout
+    done = run_entry("tfnas.search", f"resume={out}", "tolerance=0.02", cwd=tmp_path)
+    assert done.returncode == config.DONE, done.stdout
+    assert "going on after step" in done.stdout
+    again = run_entry("tfnas.search", f"resume={out}", cwd=tmp_path)
+    assert again.returncode == config.DONE
+    assert f"{out} is finished" in again.stdout
+
+    whole = tmp_path / "whole"
+    done = run_entry("tfnas.search", *command, f"hydra.run.dir={whole}", cwd=tmp_path)
+    assert done.returncode == config.DONE
+    for name in ("subnet.json", "history.jsonl", "supernet_weights.safetensors"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_same_seed_same_result_whatever_reads_the_images(tmp_path: Path) -> None:
+    root, table = image_folder(tmp_path / "images"), tmp_path / "table.json"
+    space = load_space("tiny", classes=4)
+    macs_table(space).save(table)
+    low, high = feasible_ms(space, macs_table(space))
+    found = []
+    for workers in (0, 2):
+        out = tmp_path / f"workers_{workers}"
+        done = run_entry(
+            "tfnas.search", "space=tiny", "budget=test", "budget.batch_size=8", "data=folder",
+            config.override("data.root", root), f"data.workers={workers}", "cores=1",
+            f"target_ms={(low + high) / 2:.4f}", config.override("table", table),
+            config.override("hydra.run.dir", out), cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == config.DONE, done.stdout + done.stderr
+        names = ("subnet.json", "history.jsonl", "supernet_weights.safetensors")
+        found.append([(out / name).read_bytes() for name in names])
+    assert found[0] == found[1]
 
 
 def gap_in(quantum: int, *overrides: str) -> Constraint:

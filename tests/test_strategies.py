@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +114,64 @@ def test_same_seed_same_result(name: str, task: Task) -> None:
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.6, 0.99])
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_gone_on_with_equals_uninterrupted(name: str, share: float, task: Task) -> None:
+    progress, whole = run(make(name), task)
+    first = make(name).run(task)
+    taken = 1 + int(share * (len(progress) - 1))
+    for _ in range(taken):
+        event = next(first)
+    assert isinstance(event, Progress)
+    file = io.BytesIO()
+    torch.save(event.state(), file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    list(first)  # what the first run still does changes nothing in what was saved
+    *rest, found = make(name).run(task, state)
+    assert isinstance(found, Found)
+    assert found.derived == whole.derived
+    assert found.scores == whole.scores
+    assert [p.record for p in rest if isinstance(p, Progress)] == [
+        p.record for p in progress[taken:]
+    ]
+    assert whole.weights is not None
+    assert found.weights is not None
+    a, b = whole.weights(whole.derived.subnet), found.weights(found.derived.subnet)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_a_state_of_another_search_is_refused(name: str, task: Task) -> None:
+    with pytest.raises(ValueError, match="doesn't fit this search"):
+        list(make(name).run(task, {"epoch": 1}))
+
+
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_an_infinite_loss_stops_at_once_or_is_skipped(name: str, task: Task) -> None:
+    class Spoilt:
+        """Training batches of which the second holds an infinite pixel."""
+
+        batch, seed, size = task.train.batch, 0, 16
+
+        def __len__(self) -> int:
+            return len(task.train)
+
+        def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            for index, (x, y) in enumerate(task.train.epoch(epoch, start), start):
+                if index == 1:
+                    x[0, 0, 0, 0] = float("inf")
+                yield x, y
+
+    spoilt = replace(task, train=Spoilt())  # type: ignore[arg-type]
+    seen = []
+    with pytest.raises(DivergedError, match="batch 2 of epoch 1, seed 0"):
+        seen += list(make(name).run(spoilt))
+    progress, found = run(make(name), replace(spoilt, on_nonfinite="skip"))
+    assert found.scores["skipped_steps"] == 2  # one in each epoch
+    assert all(np.isfinite(p.record.train_loss) for p in progress if p.record)
+
+
 @pytest.mark.parametrize("name", list(STRATEGIES))
 def test_weights_start_the_subnet(name: str, task: Task) -> None:
     _, found = run(make(name), task)
@@ -169,7 +229,7 @@ def test_strategies_without_probabilities_refuse_greedy(name: str) -> None:
 
 
 def test_divergence_is_said(task: Task) -> None:
-    with pytest.raises(DivergedError, match="diverged in epoch"):
+    with pytest.raises(DivergedError, match="the search diverged: no finite loss"):
         run(make("tfnas", weight_lr=1e6, clip=1e9), task)
 
 

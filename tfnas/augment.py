@@ -6,6 +6,7 @@ on who makes it or on what was made before.
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,14 @@ _AUGMENT_STREAM = 1
 def augment_rng(seed: int, epoch: int, position: int) -> np.random.Generator:
     """The generator of one batch (images in memory) or of one image (files) of one epoch."""
     return np.random.default_rng((seed, epoch, _AUGMENT_STREAM, position))
+
+
+def leave_signals_to_parent(_worker: int) -> None:
+    """For a process that reads images. Ctrl-C goes to all of a terminal's processes, a cluster's
+    SIGTERM to all of a job's, and the main one wants to end its step first. It tells this one."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def crop_boxes(

@@ -10,8 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
+import shlex
 import sys
-from collections.abc import Callable
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -26,6 +30,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from platformdirs import user_data_path
 from yaml import YAMLError
 
+from tfnas import sweep
 from tfnas.space import SpaceSpec
 from tfnas.strategies.contract import Budget
 
@@ -38,6 +43,15 @@ TRAILERS = (
 )  # fmt: skip
 
 DONE, OUTSIDE_TOLERANCE, UNUSABLE_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+# From the best to the worst. An interrupted run has no fault and goes on by itself when it is
+# resumed; a refused one needs other input, a failed one somebody who looks at it.
+STATUS_NAMES = {
+    DONE: "done",
+    OUTSIDE_TOLERANCE: "missed",
+    INTERRUPTED: "interrupted",
+    UNUSABLE_INPUT: "refused",
+    FAILED: "failed",
+}
 
 
 @dataclass
@@ -158,6 +172,9 @@ class SearchConfig:
     verify: VerifyConfig
     accelerator: str  # auto | cpu | cuda: what the supernet trains on
     cores: int | None  # CPU threads of the supernet; null: all
+    checkpoint_minutes: float  # the most that a crash can lose; every epoch is saved besides
+    on_nonfinite: str  # stop | skip: what becomes of a step with an infinite loss or gradient
+    resume: str | None  # folder of a run, or of a sweep, to go on with
     seed: int
 
 
@@ -198,6 +215,7 @@ class TrainConfig:
     threads: int | None  # CPU threads for training; null: all cores
     accelerator: str  # auto | cpu | cuda
     checkpoint_minutes: float  # the most that a crash can lose; every epoch is saved besides
+    on_nonfinite: str  # stop | skip: what becomes of a step with an infinite loss or gradient
     resume: bool
 
 
@@ -258,15 +276,29 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
 
     `prepare` checks everything that can be checked before work starts and gives the work. A
     ValueError, LookupError or OSError from it is unusable input: one line, exit 2. The work returns
-    its status. In a sweep no member ends the sweep; the status is the worst member's.
+    its status. In a sweep no member ends the sweep; the status is the worst member's, wherever
+    members ran, and 130 if the sweep itself was interrupted.
     """
     statuses: list[int] = []
+    launch = secrets.token_hex(8)
 
     def job(cfg: DictConfig) -> int:
-        status = _run_job(schema, cfg, prepare)
+        status = _run_here(schema, cfg, prepare, launch)
         statuses.append(status)
+        if status == INTERRUPTED and sweep.Watch.folder is not None:
+            raise KeyboardInterrupt  # it was this process that was asked to stop
         return status
 
+    from tfnas.resume import resumed  # which needs `override` from here
+    from tfnas.stopping import interrupt_on_signals
+
+    try:
+        sys.argv[1:] = resumed(name, sys.argv[1:])
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(UNUSABLE_INPUT)
+    interrupt_on_signals()
+    logging.raiseExceptions = False  # a log that can't be written, on a full disk, says so no more
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     # Hydra hands its errors on then, instead of printing them at length.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -274,13 +306,71 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
         hydra.main(version_base="1.3", config_path=str(conf_path()), config_name=name)(job)()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        _end_sweep(name, launch, INTERRUPTED)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        os._exit(DONE)  # as in `--help | head`: nobody reads on, nothing is left to be written
+        # As in `--help | head`: nobody reads on, nothing is left to be written.
+        os._exit(DONE if sweep.Watch.folder is None else FAILED)
     except (HydraException, OmegaConfBaseException, YAMLError, OSError) as error:
-        print(f"error: {_in_one_line(error)}", file=sys.stderr)
-        sys.exit(UNUSABLE_INPUT)
-    sys.exit(max(statuses, default=DONE))
+        text = _in_one_line(error)
+        if "'hydra/launcher/" in text:
+            text += "; launchers are packages of their own, such as hydra-joblib-launcher"
+        print(f"error: {text}", file=sys.stderr)
+        sys.exit(worst([UNUSABLE_INPUT, *_end_sweep(name, launch, UNUSABLE_INPUT)]))
+    except Exception as error:
+        if sweep.Watch.folder is None:
+            log.exception("failed")
+        else:  # the launcher's, such as a process of its that died
+            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+            print(f"error: the sweep broke off: {reason}", file=sys.stderr)
+            log.debug("", exc_info=error)
+        sys.exit(worst([FAILED, *_end_sweep(name, launch, FAILED)]))
+    sys.exit(worst(statuses if sweep.Watch.folder is None else _end_sweep(name, launch, DONE)))
+
+
+def worst(statuses: Iterable[int]) -> int:
+    """The status of several runs together, see `STATUS_NAMES`; an unknown one is a failure."""
+    order = list(STATUS_NAMES)
+    known = (status if status in STATUS_NAMES else FAILED for status in statuses)
+    return max(known, key=order.index, default=DONE)
+
+
+def _end_sweep(name: str, launch: str, end: int) -> list[int]:
+    """Say what became of the sweep that this process started, if any; its members' statuses.
+
+    Args:
+        end: how the sweep ended. After an orderly end (`DONE`) a member that never started failed.
+    """
+    folder = sweep.Watch.folder
+    if folder is None:
+        return []
+    ran = sweep.launched(folder, launch)
+    if end == INTERRUPTED:
+        # Launchers kill what they run; a member that couldn't say so itself was interrupted, too.
+        for member, status in ran.items():
+            if status.status is None and status.running is False:
+                _leave_status(member, INTERRUPTED, launch)
+        ran = sweep.launched(folder, launch)
+    plan = sweep.planned(folder)
+    idle = len([member for member in plan.members if member not in ran]) if plan else 0
+    statuses = [FAILED if s.status is None else s.status for s in ran.values()]
+    if end == DONE:
+        statuses, idle = [*statuses, *[FAILED] * idle], 0
+    if not statuses:
+        return []
+    counts = Counter(STATUS_NAMES.get(status, "failed") for status in statuses)
+    if end != DONE:  # on a cluster members outlive the process that started them
+        counts["still running"] = len([s for s in ran.values() if s.running is not False])
+        counts["failed"] -= counts["still running"]
+        counts["not started"] = idle
+    names = [*STATUS_NAMES.values(), "still running", "not started"]
+    told = ", ".join(f"{counts[name]} {name}" for name in names if counts[name])
+    print(f"sweep of {len(statuses) + idle}: {told}")
+    if name == "search":
+        if idle or {INTERRUPTED, FAILED} & set(statuses):
+            print(f"go on: python -m tfnas.search {shlex.join([override('resume', folder)])}")
+        print(f"one table: python -m tfnas.report {shlex.quote(str(folder))}")
+    return statuses
 
 
 def _in_one_line(error: BaseException) -> str:
@@ -294,6 +384,34 @@ def _in_one_line(error: BaseException) -> str:
     if key and not any(str(key) in line for line in told):
         told.append(f"(key {key})")
     return " ".join(told) or repr(error)
+
+
+def _run_here(
+    schema: type[Config], cfg: DictConfig, prepare: Callable[[Config], Work], launch: str
+) -> int:
+    """As `_run_job`, and leaves the status in the run's folder, where it has one of its own."""
+    own = is_sweep() or HydraConfig.get().output_subdir is not None
+    folder = output_dir() if own else None
+    _leave_status(folder, None, launch)
+    try:
+        status = _run_job(schema, cfg, prepare)
+    except KeyboardInterrupt:
+        _leave_status(folder, INTERRUPTED, launch)
+        if is_sweep() and sweep.Watch.folder is None:
+            return INTERRUPTED  # a launcher's process: the other members have theirs
+        raise
+    _leave_status(folder, status, launch)
+    return status
+
+
+def _leave_status(folder: Path | None, status: int | None, launch: str) -> None:
+    """A member that can't say how it ended doesn't end the sweep; it counts as failed."""
+    if folder is None:
+        return
+    try:
+        sweep.write_status(folder, status, launch)
+    except OSError as error:
+        log.error("error: can't write %s: %s", folder / sweep.STATUS, error.strerror or error)
 
 
 def _run_job(schema: type[Config], cfg: DictConfig, prepare: Callable[[Config], Work]) -> int:
@@ -314,6 +432,10 @@ def _run_job(schema: type[Config], cfg: DictConfig, prepare: Callable[[Config], 
         return FAILED
     try:
         return work()
+    except OSError as error:  # such as a full disk
+        log.error("error: %s", error)
+        log.debug("", exc_info=error)
+        return FAILED
     except Exception:
         # Not input: a fault of ours or of the machine, and the trace tells which.
         log.exception("failed")

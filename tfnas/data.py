@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -255,6 +256,7 @@ class Batches:
 
         Yields images float32 (N, 3, size, size), channels last, and labels int64 (N,). Raises
         ValueError for a `start` past the end, and, naming the file, where an image is unreadable.
+        Where processes read images, see `reading`.
         """
         if epoch < 0 or not 0 <= start <= len(self):
             raise ValueError(
@@ -315,6 +317,7 @@ class Batches:
             sampler=range(start, len(self)),
             num_workers=self.workers,
             generator=torch.Generator(),
+            worker_init_fn=augment.leave_signals_to_parent,
         )
         for index, item in enumerate(loader, start):
             if isinstance(item, str):
@@ -322,6 +325,23 @@ class Batches:
             batch = item.permute(0, 3, 1, 2).float().div_(255)  # (N, 3, size, size)
             labels = torch.from_numpy(images.labels[order[index * self.batch :][: self.batch]])
             yield augment.normalized(batch, self.mean, self.std), labels
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Around a loop over batches: raises OSError if a process that reads images died.
+
+    Torch says so by a RuntimeError out of a signal handler, at whatever the loop is doing then.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OSError(
+            f"a process that reads images ended ({str(error).strip().partition(chr(10))[0]}); "
+            "data.workers=0 reads them in the main process"
+        ) from None
 
 
 # -- the sets -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ that entry script: it joins the library and the profilers.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -14,26 +15,36 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from profilers.build import build_table
 from profilers.closed_loop import LoopResult, close_loop
 from profilers.verify import Verification
-from tfnas import config
+from tfnas import checkpoint, config
+from tfnas.data import reading
 from tfnas.derive import Constraint, feasible_ms
 from tfnas.export import export
 from tfnas.prepare import Prepared, reachable
 from tfnas.progress import duration, heartbeat
 from tfnas.result import RawSamples, Result, versions, within_tolerance
 from tfnas.space import SearchSpace, Subnet
-from tfnas.strategies.contract import DivergedError, EpochRecord, Found, Task
-from tfnas.table import LatencyTable
+from tfnas.stopping import StoppedError, locked, stop_on_signals
+from tfnas.strategies.contract import DivergedError, EpochRecord, Found, Progress, State, Task
+from tfnas.table import LatencyTable, write_atomically
 from tfnas.weights import save_weights as write_weights
 
 log = logging.getLogger(__name__)
+
+CHECKPOINT, HISTORY, RESULT = "search.ckpt", "history.jsonl", "result.json"
+# Options that may change when a run goes on: they don't touch what has been searched so far.
+HARMLESS = ("tolerance", "loop_minutes", "checkpoint_minutes", "on_nonfinite", "resume", "cores",
+            "table", "device", "profile", "verify", "data.workers")  # fmt: skip
 
 
 class Seconds(dict[str, float]):
@@ -42,6 +53,11 @@ class Seconds(dict[str, float]):
     def __init__(self) -> None:
         super().__init__(profile=0.0, search=0.0, derive=0.0, export=0.0, verify=0.0)
         self._last = time.monotonic()
+
+    @property
+    def since(self) -> float:
+        """Seconds since the last stage was done."""
+        return time.monotonic() - self._last
 
     def done(self, stage: str) -> None:
         """All since the last call (or since the start) was this stage's."""
@@ -52,7 +68,31 @@ class Seconds(dict[str, float]):
 
 def run(p: Prepared) -> int:
     """The whole path; the exit status."""
-    cfg, out, seconds = p.cfg, config.output_dir(), Seconds()
+    out = config.output_dir()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(out))
+            if p.cfg.resume is not None and (out / RESULT).is_file():
+                result = Result.load(out / RESULT)
+                log.info("%s is finished", out)
+                conclude(result)
+                return config.DONE if result.within else config.OUTSIDE_TOLERANCE
+        except (ValueError, OSError) as error:
+            return config.refuse(error)
+        try:
+            return run_in(p, out)
+        except KeyboardInterrupt:
+            log.info("interrupted; %s", how_to_go_on(out))
+            return config.INTERRUPTED
+        except OSError as error:
+            log.error("error: %s; %s", error, how_to_go_on(out))
+            log.debug("", exc_info=error)
+            return config.FAILED
+
+
+def run_in(p: Prepared, out: Path) -> int:
+    """As `run`, in a folder of its own."""
+    cfg, seconds = p.cfg, Seconds()
     log.info("run folder: %s", out)
     log.info("data: %s", p.dataset.origin)
     if p.table is not None and p.table.overhead_ms is not None:
@@ -81,14 +121,23 @@ def run(p: Prepared) -> int:
     try:
         table.check(space)
         constraint = reachable(cfg, table, space)
+        who = identity(p, space, constraint)
+        saved = None
+        if cfg.resume is not None and checkpoint.exists(out / CHECKPOINT):
+            saved = checkpoint.read_checkpoint(out / CHECKPOINT, who)
     except (ValueError, LookupError) as error:
         return config.refuse(error)
     feasible = feasible_ms(space, table)
 
     try:
-        found = search(p, space, constraint, out)
-    except (DivergedError, ValueError, OSError) as error:  # ValueError: an unreadable image
-        log.error("error: %s", error)
+        with stop_on_signals() as stop:
+            found = search(p, space, constraint, out, seconds, who, saved, stop)
+    except StoppedError:
+        log.info("stopped and saved; %s", how_to_go_on(out))
+        return config.INTERRUPTED
+    except (DivergedError, ValueError) as error:  # ValueError: an unreadable image
+        tail = f"; {how_to_go_on(out)}" if checkpoint.exists(out / CHECKPOINT) else ""
+        log.error("error: %s%s", error, tail)
         log.debug("", exc_info=error)
         return config.FAILED
     seconds.done("search")
@@ -146,16 +195,37 @@ def run(p: Prepared) -> int:
         versions=versions(),
         seconds={stage: round(s, 1) for stage, s in seconds.items()},
     )
-    result.save(out / "result.json")
+    result.save(out / RESULT)
+    checkpoint.remove(out / CHECKPOINT)
     conclude(result)
     say_next(p, table, out)
     return config.DONE if result.within else config.OUTSIDE_TOLERANCE
 
 
-def search(p: Prepared, space: SearchSpace, constraint: Constraint, out: Path) -> Found:
-    """Run the strategy, log it, write its history as it goes."""
+def search(
+    p: Prepared,
+    space: SearchSpace,
+    constraint: Constraint,
+    out: Path,
+    seconds: Seconds,
+    who: Mapping[str, Any],
+    saved: State | None,
+    stop: Callable[[], bool],
+) -> Found:
+    """Run the strategy, log it, write its history and its checkpoints as it goes.
+
+    Args:
+        who: see `identity`.
+        saved: the checkpoint to go on with.
+
+    Raises:
+        StoppedError: after saving, once `stop()` is true between two steps.
+        DivergedError, OSError: the last checkpoint is left as it is.
+        ValueError: for a checkpoint that makes no sense, or an unreadable image.
+    """
     cfg = p.cfg
-    torch.set_num_threads(cfg.cores or os.cpu_count() or 1)
+    threads = cfg.cores or os.cpu_count() or 1
+    torch.set_num_threads(threads)
     task = Task(
         space=space,
         constraints=(constraint,),
@@ -165,7 +235,22 @@ def search(p: Prepared, space: SearchSpace, constraint: Constraint, out: Path) -
         seed=cfg.seed,
         derive=cfg.derive.method,
         device=p.accelerator,
+        on_nonfinite=cfg.on_nonfinite,
     )
+    state: State | None = None
+    history: list[str] = []
+    if saved is not None:
+        state, history = saved["search"], saved["history"]
+        seconds["search"] += saved["seconds"]
+        log.info("going on after step %d, in epoch %d", saved["step"], saved["epoch"] + 1)
+        if saved["threads"] != threads:
+            log.warning(
+                "warning: %d threads until now, %d from here on: the result will differ in the "
+                "last digits from the uninterrupted run's; cores=%d keeps them",
+                saved["threads"], threads, saved["threads"],
+            )  # fmt: skip
+    elif cfg.resume is not None:
+        log.info("no checkpoint there: the search starts anew")
     log.info(
         "searching with %s: %d epochs of %d steps on %s, %d px, target %g ms",
         cfg.strategy["name"],
@@ -175,21 +260,71 @@ def search(p: Prepared, space: SearchSpace, constraint: Constraint, out: Path) -
         task.train.size,
         cfg.target_ms,
     )
+    write_atomically(out / HISTORY, "".join(history))
     share, text = 0.0, f"epoch 1/{cfg.budget.epochs}"
-    with (
-        (out / "history.jsonl").open("w") as history,
-        heartbeat(log, "search", lambda: (share, text)),
-    ):
-        for event in p.strategy.run(task):
+    written = time.monotonic()
+
+    def save(event: Progress) -> None:
+        values: State = {
+            "identity": who,
+            "search": event.state(),
+            "history": history,
+            "epoch": event.epoch,
+            "step": event.step,
+            "threads": threads,
+            "seconds": seconds["search"] + seconds.since,
+        }
+        checkpoint.write_checkpoint(out / CHECKPOINT, values)
+
+    with heartbeat(log, "search", lambda: (share, text)), reading():
+        for event in p.strategy.run(task, state):
             if isinstance(event, Found):
                 return event
-            share, text = event.step / event.steps, f"epoch {event.epoch + 1}/{cfg.budget.epochs}"
+            text = f"epoch {event.epoch + 1}/{cfg.budget.epochs}"
+            share = event.step / event.steps
             if event.record is not None:
-                line = json.dumps(asdict(event.record), allow_nan=False)
-                history.write(line + "\n")
-                history.flush()
+                history.append(json.dumps(asdict(event.record), allow_nan=False) + "\n")
+                with (out / HISTORY).open("a") as lines:
+                    lines.write(history[-1])
                 log.info("%s", describe(event.record, cfg.budget.epochs))
+            due = time.monotonic() - written >= 60 * cfg.checkpoint_minutes
+            if due or event.record is not None or event.step == event.steps:
+                written = time.monotonic()
+                save(event)
+            if stop():
+                save(event)
+                raise StoppedError
     raise AssertionError("a strategy must end with what it found")
+
+
+def identity(p: Prepared, space: SearchSpace, constraint: Constraint) -> dict[str, Any]:
+    """What a run that goes on must have in common with the one that was stopped."""
+    options = dict(flat(asdict(p.cfg)))
+    for name in list(options):
+        if name.startswith(HARMLESS):
+            del options[name]
+    table = constraint.table
+    latencies = [table.curve_ms(choice).tolist() for block in space.blocks for choice in block]
+    text = json.dumps([table.fixed_ms(space), latencies])
+    return {
+        **options,
+        "data": p.dataset.origin,
+        "latencies of the table": hashlib.sha256(text.encode()).hexdigest()[:12],
+        "accelerator": p.accelerator.type,
+    }
+
+
+def flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of nested options."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from flat(value, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, values
+
+
+def how_to_go_on(out: Path) -> str:
+    return f"go on with: python -m tfnas.search {shlex.quote(config.override('resume', out))}"
 
 
 def describe(r: EpochRecord, epochs: int) -> str:

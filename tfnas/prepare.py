@@ -88,6 +88,7 @@ def check_values(cfg: SearchConfig) -> None:
         target_ms=cfg.target_ms,
         tolerance=cfg.tolerance,
         cores=cfg.cores,
+        checkpoint_minutes=cfg.checkpoint_minutes,
         **{
             "profile.max_minutes": cfg.profile.max_minutes,
             "profile.precision": cfg.profile.precision,
@@ -105,6 +106,7 @@ def check_values(cfg: SearchConfig) -> None:
     cores = os.cpu_count() or 1
     if cfg.cores is not None and cfg.cores > cores:
         raise ValueError(f"cores={cfg.cores}: this machine has {cores}")
+    config.check_choice("on_nonfinite", cfg.on_nonfinite, ("stop", "skip"))
     config.check_choice("derive.method", cfg.derive.method, ("constrained", "greedy"))
     if cfg.space.in_channels != 3:
         raise ValueError(

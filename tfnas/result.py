@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from tfnas import __version__
 from tfnas.table import write_atomically
+
+MAX_BYTES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,51 @@ class Result:
 
     def save(self, path: Path) -> None:
         write_atomically(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Result:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: if it is unreadable, or a field is missing, unknown or of another type.
+        """
+        try:
+            if (size := path.stat().st_size) > MAX_BYTES:
+                raise ValueError(f"{size} bytes, {MAX_BYTES} are the most")
+            values = json.loads(path.read_text())
+            names = [f.name for f in fields(cls)]
+            if not isinstance(values, dict) or set(values) != set(names):
+                raise ValueError(f"expected the fields {', '.join(names)}")
+            for f in fields(cls):
+                if not _fits(values[f.name], str(f.type)):
+                    raise ValueError(f"{f.name}={values[f.name]!r}, expected {f.type}")
+            if (raw := values["measured_raw_ms"]) is not None:
+                values["measured_raw_ms"] = RawSamples(**raw)
+            for name in ("measured_ci_ms", "feasible_ms"):
+                values[name] = values[name] and tuple(values[name])
+            return cls(**values)
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path} is no result of a search: {error}") from None
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a JSON value can be a field of this type."""
+    if kind.endswith(" | None"):
+        return value is None or _fits(value, kind.removesuffix(" | None"))
+    if kind == "float":
+        return type(value) in (int, float) and math.isfinite(value)
+    if kind == "tuple[float, float]":
+        return isinstance(value, list) and len(value) == 2 and all(_fits(v, "float") for v in value)
+    if kind == "RawSamples":
+        return (
+            isinstance(value, dict)
+            and set(value) == {"min", "median"}
+            and all(_fits(v, "float") for v in value.values())
+        )
+    if kind.startswith("Mapping[str, float]"):
+        return isinstance(value, dict) and all(_fits(v, "float") for v in value.values())
+    types = {"str": str, "int": int, "bool": bool, "list[dict[str, Any]]": list}
+    return type(value) is types.get(kind, dict)
 
 
 def within_tolerance(ms: float, target_ms: float, tolerance: float, at_most: bool) -> bool:

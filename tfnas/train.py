@@ -11,31 +11,27 @@ import json
 import logging
 import os
 import shlex
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
+from omegaconf import OmegaConf
 
+from tfnas import checkpoint
 from tfnas import config as cfg
 from tfnas.accelerator import pick_accelerator
 from tfnas.accuracy import Accuracy, accuracy
 from tfnas.data import Dataset, load
 from tfnas.progress import duration, heartbeat
 from tfnas.result import versions
+from tfnas.resume import TRAIN
 from tfnas.space import Subnet
+from tfnas.stopping import StoppedError, locked, stop_on_signals
 from tfnas.strategies.contract import DivergedError
 from tfnas.table import write_atomically
-from tfnas.training import (
-    CHECKPOINT,
-    EpochResult,
-    StoppedError,
-    Training,
-)
+from tfnas.training import CHECKPOINT, EpochResult, Training
 from tfnas.weights import WEIGHTS, Trained, fingerprint, save_weights
 
 __all__ = ["Accuracy", "DivergedError", "StoppedError", "TrainResult", "accuracy", "train"]
@@ -77,6 +73,7 @@ def train(
     device: str = "cpu",
     workers: int = 0,
     checkpoint_minutes: float = 5.0,
+    on_nonfinite: str = "stop",
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
@@ -88,7 +85,8 @@ def train(
     """
     training = Training(
         subnet, dataset, recipe, seed=seed, out=out, weights=weights, device=device,
-        workers=workers, checkpoint_minutes=checkpoint_minutes, resume=resume,
+        workers=workers, checkpoint_minutes=checkpoint_minutes, on_nonfinite=on_nonfinite,
+        resume=resume,
     )  # fmt: skip
     return finish(training, stop)
 
@@ -104,7 +102,8 @@ def finish(training: Training, stop: Callable[[], bool] = lambda: False) -> Trai
         training.subnet.resolution,
     )  # fmt: skip
     write_atomically(training.out / RESULT, _to_json(training, result))
-    (training.out / CHECKPOINT).unlink(missing_ok=True)
+    checkpoint.remove(training.out / CHECKPOINT)
+    (training.out / TRAIN).unlink(missing_ok=True)
     return result
 
 
@@ -126,6 +125,7 @@ def _to_json(training: Training, result: TrainResult) -> str:
         "not_in_weights": list(training.kept),
         "device": training.device.type,
         "threads": torch.get_num_threads(),
+        "skipped_steps": training.skipped,
         "seconds": round(training.seconds, 1),
         "epochs": [asdict(epoch) for epoch in result.epochs],
         "versions": versions(),
@@ -133,33 +133,10 @@ def _to_json(training: Training, result: TrainResult) -> str:
     return json.dumps(record, indent=1) + "\n"
 
 
-@contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """A flag that the first SIGINT, SIGTERM or SIGHUP sets; the second one ends the process."""
-    caught: list[int] = []
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        caught.append(number)
-        for name, handler in before.items():
-            signal.signal(name, handler)
-        log.info("stopping after this batch")
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP"):
-        numbers.append(signal.SIGHUP)
-    before = {}
-    if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handler
-        before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def prepare(config: cfg.TrainConfig) -> cfg.Work:
     pick_accelerator(config.accelerator)
     cfg.check_positive(threads=config.threads, checkpoint_minutes=config.checkpoint_minutes)
+    cfg.check_choice("on_nonfinite", config.on_nonfinite, ("stop", "skip"))
     path = Path(config.subnet)
     subnet = Subnet.load(path)
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
@@ -176,6 +153,11 @@ def prepare(config: cfg.TrainConfig) -> cfg.Work:
     out = None if config.out is None else Path(config.out)
     if out is None:
         out = cfg.output_dir() if cfg.is_sweep() else path.parent
+    resume = config.resume
+    if resume and cfg.is_sweep():  # members that didn't get so far start, finished ones are left
+        if (out / RESULT).is_file():
+            return lambda: _finished(out)
+        resume = checkpoint.exists(out / CHECKPOINT)
     training = Training(
         subnet,
         dataset,
@@ -186,12 +168,28 @@ def prepare(config: cfg.TrainConfig) -> cfg.Work:
         device=str(pick_accelerator(config.accelerator)),
         workers=d.workers,
         checkpoint_minutes=config.checkpoint_minutes,
-        resume=config.resume,
+        on_nonfinite=config.on_nonfinite,
+        resume=resume,
     )
     return lambda: _work(training, path)
 
 
+def _finished(out: Path) -> int:
+    log.info("%s is finished", out)
+    return cfg.DONE
+
+
 def _work(training: Training, path: Path) -> int:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(training.out))
+            write_atomically(training.out / TRAIN, OmegaConf.to_yaml(cfg.overrides()))
+        except (ValueError, OSError) as error:
+            return cfg.refuse(error)
+        return _train(training, path)
+
+
+def _train(training: Training, path: Path) -> int:
     subnet, recipe = training.subnet, training.recipe
     log.info(
         "%s: %.0f M multiply-adds at %d px, %d classes; data %s",
@@ -209,13 +207,13 @@ def _work(training: Training, path: Path) -> int:
             result = finish(training, stop)
     except StoppedError:
         log.info(
-            "stopped after epoch %d, batch %d; the same command with resume=true goes on",
-            training.epoch, training.batch,
+            "stopped after epoch %d, batch %d, and saved; go on with: python -m tfnas.train %s",
+            training.epoch, training.batch, cfg.override("resume", training.out),
         )  # fmt: skip
         return cfg.INTERRUPTED
     except (DivergedError, OSError, ValueError) as error:  # ValueError: an unreadable image
         saved = training.out / CHECKPOINT
-        tail = f"; the last good checkpoint is {saved}" if saved.exists() else ""
+        tail = f"; the last good checkpoint is {saved}" if checkpoint.exists(saved) else ""
         log.error("error: %s%s", error, tail)
         log.debug("", exc_info=error)
         return cfg.FAILED

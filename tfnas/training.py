@@ -22,14 +22,16 @@ from torch.nn import functional as F
 from tfnas.accuracy import accuracy
 from tfnas.augment import EVAL_FRACTION
 from tfnas.blocks import Network
-from tfnas.checkpoint import read_checkpoint, write_checkpoint
+from tfnas.checkpoint import exists, read_checkpoint, write_checkpoint
 from tfnas.config import Recipe
-from tfnas.data import ArrayImages, Batches, Dataset
+from tfnas.data import ArrayImages, Batches, Dataset, reading
 from tfnas.progress import duration
 from tfnas.recipe import check_recipe, learning_rate
 from tfnas.space import Subnet
+from tfnas.stopping import StoppedError
 from tfnas.strategies.contract import DivergedError
-from tfnas.weights import Trained, fingerprint, load_weights
+from tfnas.strategies.training import EXPLODED
+from tfnas.weights import WEIGHTS, Trained, fingerprint, load_weights
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +52,6 @@ class EpochResult:
     seconds: float
 
 
-class StoppedError(RuntimeError):
-    """The training was asked to stop, and has saved itself."""
-
-
 class Training:
     """A training of one subnet on one set of images, from its checks to its files.
 
@@ -69,6 +67,8 @@ class Training:
         device: "cpu" or "cuda".
         workers: processes that decode image files.
         checkpoint_minutes: the most that a crash can lose; every epoch is saved besides.
+        on_nonfinite: stop | skip: what becomes of a step whose loss is no finite number, or whose
+            gradient explodes.
         resume: go on from train.ckpt in `out`.
 
     Raises:
@@ -87,6 +87,7 @@ class Training:
         device: str = "cpu",
         workers: int = 0,
         checkpoint_minutes: float = 5.0,
+        on_nonfinite: str = "stop",
         resume: bool = False,
     ):
         check_recipe(recipe)
@@ -95,6 +96,7 @@ class Training:
         self.seed, self.out = seed, out
         self.device = torch.device(device)
         self.checkpoint_s = 60 * checkpoint_minutes
+        self.skips, self.skipped = on_nonfinite == "skip", 0
         self.resolution = min(recipe.resolution or subnet.resolution, subnet.resolution)
         self.train_batches, self.test_batches = self._batches(workers)
         with torch.random.fork_rng(devices=self._gpus):
@@ -123,10 +125,15 @@ class Training:
         out.mkdir(parents=True, exist_ok=True)
         if resume:
             self._restore()
-        elif (out / CHECKPOINT).exists():
+        elif exists(out / CHECKPOINT):
             raise ValueError(
                 f"{out / CHECKPOINT} holds an unfinished training: resume=true goes on with it; "
                 "give another out=FOLDER, or delete that file, to start anew"
+            )
+        elif (out / WEIGHTS).exists():
+            raise ValueError(
+                f"{out / WEIGHTS} holds the weights of a finished training: give another "
+                "out=FOLDER, or move them away"
             )
 
     @property
@@ -159,16 +166,18 @@ class Training:
         Raises:
             StoppedError: after saving, if it was stopped.
             DivergedError: if the loss is no finite number; the last checkpoint is left as it is.
-            OSError: if a file can't be written; the last checkpoint is left as it is.
+            OSError: if a file can't be written, or a process that reads images died; the last
+                checkpoint is left as it is.
         """
         with torch.random.fork_rng(devices=self._gpus):
             torch.set_rng_state(self.rng)
             if self.gpu_rng is not None:
                 torch.cuda.set_rng_state(self.gpu_rng)
             try:
-                while self.epoch < self.recipe.epochs:
-                    self._train_epoch(stop)
-                    self._finish_epoch(stop)
+                with reading():
+                    while self.epoch < self.recipe.epochs:
+                        self._train_epoch(stop)
+                        self._finish_epoch(stop)
             except StoppedError:
                 self._save()
                 raise
@@ -181,7 +190,7 @@ class Training:
         before_s, before_epoch_s = self.seconds, self.epoch_seconds
         for images, labels in _until(self.train_batches.epoch(self.epoch, self.batch), stop):
             self._settle()  # only now: the GPU worked while this batch was made
-            self._pending = self._step(images, labels, self.epoch * steps + self.batch)
+            self._step(images, labels, self.epoch * steps + self.batch)
             self.batch += 1
             now = time.monotonic()
             self.seconds = before_s + now - started
@@ -191,38 +200,49 @@ class Training:
                 self._save()
         self._settle()
 
-    def _step(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
-        """One step on (N, 3, R, R) and (N,); the loss, detached."""
+    def _step(self, images: Tensor, labels: Tensor, step: int) -> None:
+        """One step on (N, 3, R, R) and (N,)."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, len(self.train_batches), self.recipe)
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
+        before = [b.clone() for b in self.network.buffers()] if self.skips else []
         with torch.autocast(self.device.type, torch.float16, enabled=self._amp):
             logits = self.network(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
-        if self.recipe.clip:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(
+            self.network.parameters(), self.recipe.clip or math.inf
+        ).detach()
+        if self._amp:
+            norm = torch.zeros_like(norm)  # the scaler itself skips what overflows in float16
+        self._pending = torch.stack((loss.detach().to(norm), norm))
+        if self.skips and not _is_sound(*self._pending.tolist()):
+            self._pending = None
+            self.skipped += 1
+            for buffer, value in zip(self.network.buffers(), before, strict=True):
+                buffer.copy_(value)  # the running statistics have seen it already
+            return
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
             _average(self.ema, self.network, self.recipe.ema, step)
-        return loss.detach()
 
     def _settle(self) -> None:
-        """Wait for the last step's loss and add it up; raises DivergedError for what is no loss."""
+        """Wait for the last step's figures and add up its loss; raises DivergedError."""
         if self._pending is None:
             return
-        value, self._pending = float(self._pending), None
-        if not math.isfinite(value):
+        (loss, norm), self._pending = self._pending.tolist(), None
+        if not _is_sound(loss, norm):
             raise DivergedError(
-                f"the loss is {value} at epoch {self.epoch + 1}, batch {self.batch} "
-                f"(seed {self.seed}); try a lower recipe.lr than {self.recipe.lr:g}, a longer "
-                "recipe.warmup_epochs or a smaller recipe.clip"
+                f"the loss is {loss:g} and its gradient's norm {norm:g} at epoch {self.epoch + 1}, "
+                f"batch {self.batch} (seed {self.seed}); try a lower recipe.lr than "
+                f"{self.recipe.lr:g}, a longer recipe.warmup_epochs or a smaller recipe.clip, or "
+                "skip such steps with on_nonfinite=skip"
             )
-        self.loss_sum += value
+        self.loss_sum += loss
 
     def _finish_epoch(self, stop: Callable[[], bool]) -> None:
         started = time.monotonic()
@@ -292,6 +312,7 @@ class Training:
             "loss_sum": self.loss_sum,
             "history": [asdict(row) for row in self.history],
             "seconds": [self.seconds, self.epoch_seconds],
+            "skipped": self.skipped,
             "rng": torch.get_rng_state(),
             "gpu_rng": torch.cuda.get_rng_state() if self._gpus else None,
         }
@@ -318,6 +339,7 @@ class Training:
             self.loss_sum = float(state["loss_sum"])
             self.history = [EpochResult(**row) for row in state["history"]]
             self.seconds, self.epoch_seconds = state["seconds"]
+            self.skipped = int(state["skipped"])
             self.rng = state["rng"]
             torch.Generator().set_state(self.rng)
             self.gpu_rng = state["gpu_rng"] if self._gpus else None
@@ -358,6 +380,11 @@ def _check_data(subnet: Subnet, dataset: Dataset) -> None:
         )
 
 
+def _is_sound(loss: float, norm: float) -> bool:
+    """Whether a step may be taken; nan is below nothing."""
+    return math.isfinite(loss) and norm < EXPLODED
+
+
 @torch.no_grad()
 def _average(averaged: nn.Module, network: nn.Module, decay: float, step: int) -> None:
     """Exponential moving average of weights and statistics, faster in the first steps.
@@ -385,9 +412,4 @@ def _until(
             batch = next(batches)
         except StopIteration:
             return
-        except RuntimeError:
-            # The signal that stops a run from a terminal ends the loader's processes as well.
-            if stop():
-                raise StoppedError from None
-            raise
         yield batch

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tfnas.data import Batches
 
 
+State = dict[str, Any]
+
+
 @dataclass
 class Budget:
     """How much a search may train (conf/budget/), whatever the strategy."""
@@ -42,6 +45,8 @@ class Task:
         train: batches that weights train on.
         held_out: batches that the architecture is chosen on.
         derive: greedy | constrained.
+        on_nonfinite: stop | skip: what becomes of a step whose loss or gradients are no finite
+            numbers, or explode.
         device: that the supernet runs on.
     """
 
@@ -53,6 +58,7 @@ class Task:
     seed: int
     derive: str
     device: torch.device
+    on_nonfinite: str = "stop"
 
 
 class DivergedError(RuntimeError):
@@ -84,12 +90,19 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class Progress:
-    """A step is done."""
+    """A step is done.
+
+    Attributes:
+        state: what `run` goes on from, as it is while the strategy waits here: tensors, numbers,
+            texts, None, and lists and dicts of these.
+        record: at the end of an epoch.
+    """
 
     step: int
     steps: int
     epoch: int
-    record: EpochRecord | None = None  # at the end of an epoch
+    state: Callable[[], State]
+    record: EpochRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -119,5 +132,14 @@ class Strategy(Protocol):
     def check(self, derive: str) -> None:
         """Raises ValueError for a knob out of its range, or a way to derive that it hasn't."""
 
-    def run(self, task: Task) -> Iterator[Progress | Found]:
-        """Search; the same task and seed give the same result."""
+    def run(self, task: Task, state: State | None = None) -> Iterator[Progress | Found]:
+        """Search; the same task and seed give the same result.
+
+        Args:
+            state: of a `Progress` of the same task: it goes on there, and ends with what the
+                uninterrupted run ends with, bit for bit where the device computes so.
+
+        Raises:
+            DivergedError: see `Task.on_nonfinite`.
+            ValueError: if `state` isn't one of this task.
+        """

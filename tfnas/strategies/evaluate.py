@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,18 +11,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tfnas.derive import Architecture, Derived, derive_constrained
-from tfnas.strategies.contract import EpochRecord, Progress, Task
+from tfnas.space import Subnet
+from tfnas.strategies.contract import EpochRecord, Found, Progress, State, Task
 from tfnas.strategies.sampling import first_path, log_uniform
 from tfnas.strategies.training import (
+    Guard,
     Meter,
     check_finite,
     cosine,
     count,
     live,
+    new_supernet,
+    restoring,
     some_batches,
     top1,
+    weights_of,
 )
-from tfnas.supernet import Supernet
 
 
 def refuse_greedy(derive: str) -> None:
@@ -41,98 +45,209 @@ class WeightTraining:
     clip: float
 
 
-def train_uniform(
-    task: Task, net: Supernet, how: WeightTraining, generator: torch.Generator, extra_steps: int
-) -> Iterator[Progress]:
-    """Train the supernet on uniformly sampled single paths, depths and widths included.
+class UniformTraining:
+    """Trains a supernet on uniformly sampled single paths, depths and widths included.
 
     Uniform single paths are those of SPOS (arXiv 1904.00420, section 3.2); a uniform width of every
     op takes the leading channels, as in slimmable networks.
-
-    Args:
-        extra_steps: that the caller will take afterwards, for the progress.
     """
-    space, budget = task.space, task.budget
-    uniform = [log_uniform(len(block)) for block in space.blocks]
-    sgd = torch.optim.SGD(net.parameters(), how.lr, how.momentum, weight_decay=how.decay)
-    steps = budget.epochs * len(task.train) + extra_steps
-    held_out = some_batches(task)
-    for epoch in range(budget.epochs):
-        lr = cosine(how.lr, epoch, budget.epochs)
-        sgd.param_groups[0]["lr"] = lr
-        sampled = [[0] * len(block) for block in space.blocks]
-        meter = Meter(task.device)
-        for index, (x, y) in enumerate(task.train.epoch(epoch)):
-            x, y = x.to(task.device), y.to(task.device)
-            path = first_path("uniform", uniform, generator)
-            depths = [_pick(stage.depths, generator) for stage in space.stages]
-            widths = [[_pick(c.widths, generator) for c in block] for block in space.blocks]
-            count(sampled, [path])
-            logits = net(x, path, depths, widths)
-            loss = F.cross_entropy(logits, y)
-            sgd.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(live(net), how.clip)
-            sgd.step()
-            meter.add(logits, y, loss)
-            step = epoch * len(task.train) + index + 1
-            yield Progress(step, steps, epoch)
-        check_finite(epoch, meter.loss)
-        yield Progress(
-            step,
-            steps,
-            epoch,
-            record=EpochRecord(
+
+    def __init__(self, task: Task, how: WeightTraining):
+        self.task, self.how = task, how
+        budget = task.budget
+        self.generator = torch.Generator().manual_seed(task.seed)
+        self.net = new_supernet(task.space, budget.channel_factor, task.seed, task.device)
+        self.sgd = torch.optim.SGD(
+            self.net.parameters(), how.lr, how.momentum, weight_decay=how.decay
+        )
+        self.guard = Guard(task)
+        self.epoch = self.index = 0  # the next batch
+        self.last = self._draw()
+        self._start_epoch()
+
+    def _start_epoch(self) -> None:
+        self.sampled = [[0] * len(block) for block in self.task.space.blocks]
+        self.meter = Meter(self.task.device)
+
+    def run(self, extra_steps: int, state: Callable[[], State]) -> Iterator[Progress]:
+        """Train what is left of the budget.
+
+        Args:
+            extra_steps: that the caller will take afterwards, for the progress.
+            state: the caller's, this training's included.
+        """
+        task, epochs = self.task, self.task.budget.epochs
+        steps = epochs * len(task.train) + extra_steps
+        held_out = some_batches(task)
+        while self.epoch < epochs:
+            epoch, lr = self.epoch, cosine(self.how.lr, self.epoch, epochs)
+            self.sgd.param_groups[0]["lr"] = lr
+            for x, y in task.train.epoch(epoch, self.index):
+                self._step(x.to(task.device), y.to(task.device))
+                self.index += 1
+                yield Progress(epoch * len(task.train) + self.index, steps, epoch, state)
+            check_finite(epoch, self.meter.loss)
+            record = EpochRecord(
                 epoch=epoch,
-                train_loss=meter.loss,
-                train_top1=meter.top1,
-                held_out_top1=top1(net, held_out, path, depths, widths),
+                train_loss=self.meter.loss,
+                train_top1=self.meter.top1,
+                held_out_top1=top1(self.net, held_out, *self.last),
                 temperature=None,
                 learning_rate=lr,
                 derived_ms=None,
                 scaled_ms=None,
-                sampled=tuple(tuple(row) for row in sampled),
-            ),
-        )
+                sampled=tuple(tuple(row) for row in self.sampled),
+            )
+            self.epoch, self.index = epoch + 1, 0
+            self._start_epoch()
+            yield Progress(self.epoch * len(task.train), steps, epoch, state, record)
+
+    def _draw(self) -> tuple[list[int], list[int], list[list[int]]]:
+        """(path, depths, widths)"""
+        space, generator = self.task.space, self.generator
+        path = first_path("uniform", [log_uniform(len(b)) for b in space.blocks], generator)
+        depths = [_pick(stage.depths, generator) for stage in space.stages]
+        return path, depths, [[_pick(c.widths, generator) for c in b] for b in space.blocks]
+
+    def _step(self, x: Tensor, y: Tensor) -> None:
+        self.last = self._draw()
+        logits = self.net(x, *self.last)
+        loss = F.cross_entropy(logits, y)
+        self.sgd.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(live(self.net), self.how.clip)
+        if self.guard.passes(loss, norm, self.epoch, self.index, "weight"):
+            self.sgd.step()
+            count(self.sampled, [self.last[0]])
+            self.meter.add(logits, y, loss)
+
+    def state(self) -> State:
+        """All that changes, as a checkpoint can hold it."""
+        self.guard.settle()
+        return {
+            "net": self.net.state_dict(),
+            "sgd": self.sgd.state_dict(),
+            "generator": self.generator.get_state(),
+            "epoch": self.epoch,
+            "index": self.index,
+            "last": list(self.last),
+            "sampled": self.sampled,
+            "meter": self.meter.state(),
+            "skipped": self.guard.skipped,
+        }
+
+    def load(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self.net.load_state_dict(state["net"])
+        self.sgd.load_state_dict(state["sgd"])
+        self.generator.set_state(state["generator"])
+        self.epoch, self.index, self.sampled = state["epoch"], state["index"], state["sampled"]
+        path, depths, widths = state["last"]
+        self.last = path, depths, widths
+        self.meter.load(state["meter"])
+        self.guard.skipped = state["skipped"]
 
 
 def _pick(values: Sequence[int], generator: torch.Generator) -> int:
     return values[int(torch.randint(len(values), (), generator=generator))]
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """Top-1 of subnets on the supernet, in percent, over fixed held-out batches.
+class SampledSearch:
+    """A search that trains a supernet on uniform paths, then scores sampled subnets on it.
 
-    Batch norm uses the statistics of each batch, so every subnet's are its own.
+    A score is the top-1 in percent over fixed held-out batches. Batch norm uses the statistics of
+    each batch, so every subnet's are its own.
+
+    Args:
+        images: held-out images for each score (whole batches, at least one).
+
+    Attributes:
+        rng: what subnets are drawn with.
+        scored: (top-1, subnet) of each distinct one, in the order that they came in.
+        drawn: how many came in, those that came twice included.
+        generation: how many were scored before the present generation, where there are any.
     """
 
-    net: Supernet
-    batches: tuple[tuple[Tensor, Tensor], ...]
+    def __init__(self, task: Task, how: WeightTraining, images: int):
+        self.rng = np.random.default_rng(task.seed)
+        self.training = UniformTraining(task, how)
+        self.scored: dict[Subnet, tuple[float, Derived]] = {}
+        self.drawn = self.generation = 0
+        self._batches = some_batches(task, images)
 
-    @classmethod
-    def of(cls, task: Task, net: Supernet, images: int) -> Scorer:
-        """On the first `images` held-out images (whole batches, at least one)."""
-        return cls(net, some_batches(task, images))
+    def train(self, extra_steps: int) -> Iterator[Progress]:
+        """See `UniformTraining.run`."""
+        return self.training.run(extra_steps, self.state)
 
-    @property
-    def images(self) -> int:
-        return sum(len(y) for _, y in self.batches)
+    def add(self, derived: Derived) -> None:
+        """Score a subnet, if it is a new one."""
+        self.drawn += 1
+        if derived.subnet not in self.scored:
+            self.scored[derived.subnet] = (self._top1(derived), derived)
 
-    def top1(self, derived: Derived) -> float:
-        rows = zip(derived.widths, self.net.space.blocks, strict=True)
+    def _top1(self, derived: Derived) -> float:
+        net = self.training.net
+        rows = zip(derived.widths, net.space.blocks, strict=True)
         widths = [[width] * len(block) for width, block in rows]
-        return top1(self.net, self.batches, derived.picks, derived.depths, widths)
+        return top1(net, self._batches, derived.picks, derived.depths, widths)
 
-    def spent(self, task: Task, scored: int) -> dict[str, float]:
-        """What a search cost that scored so many subnets; a score is a forward pass, a third."""
+    def parents(self, count: int) -> list[Derived]:
+        """The best of all generations before the present one, best first."""
+        scored = list(self.scored.values())[: self.generation]
+        return [derived for _, derived in sorted(scored, key=lambda pair: -pair[0])[:count]]
+
+    def progress(self, extra_steps: int, done: int) -> Progress:
+        """After `done` of the steps that follow the training."""
+        task = self.training.task
+        trained = task.budget.epochs * len(task.train)
+        return Progress(trained + done, trained + extra_steps, task.budget.epochs - 1, self.state)
+
+    def found(self) -> Found:
+        """The best subnet, with what the search cost; a score is a forward pass, a third."""
+        task = self.training.task
+        highest, best = max(self.scored.values(), key=lambda pair: pair[0])
         trained = task.budget.epochs * len(task.train) * task.train.batch
-        images = scored * self.images
-        return {
+        images = len(self.scored) * sum(len(y) for _, y in self._batches)
+        scores = {
+            "supernet_top1": highest,
+            "mean_supernet_top1": float(np.mean([value for value, _ in self.scored.values()])),
+            "subnets": len(self.scored),
             "weight_passes": trained,
             "scored_images": images,
             "path_passes": trained + images / 3,
+            "skipped_steps": self.training.guard.skipped,
         }
+        every_block = range(len(task.space.blocks))
+        return Found(
+            best, None, weights_of(self.training.net, best.picks, every_block, None), scores
+        )
+
+    def state(self) -> State:
+        """All that changes, as a checkpoint can hold it."""
+        rows = [
+            {**{k: v for k, v in vars(derived).items() if k != "subnet"}, "top1": value}
+            for value, derived in self.scored.values()
+        ]
+        return {
+            "training": self.training.state(),
+            "rng": self.rng.bit_generator.state,
+            "scored": rows,
+            "drawn": self.drawn,
+            "generation": self.generation,
+        }
+
+    def load(self, state: State) -> None:
+        """Take over what `state` gave. Raises ValueError if it can't be this search's."""
+        with restoring():
+            self.training.load(state["training"])
+            self.rng.bit_generator.state = state["rng"]
+            space = self.training.task.space
+            for row in state["scored"]:
+                values: State = {k: v for k, v in row.items() if k != "top1"}
+                value = float(row["top1"])
+                subnet = space.subnet(values["depths"], values["picks"], values["widths"])
+                self.scored[subnet] = (value, Derived(subnet=subnet, **values))
+            self.drawn, self.generation = state["drawn"], state["generation"]
 
 
 @dataclass(frozen=True)

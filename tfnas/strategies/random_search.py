@@ -9,20 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-
-from tfnas.derive import Derived
-from tfnas.space import Subnet
-from tfnas.strategies.contract import Found, Progress, Task
+from tfnas.strategies.contract import Found, Progress, State, Task
 from tfnas.strategies.evaluate import (
     Genome,
-    Scorer,
+    SampledSearch,
     WeightTraining,
     refuse_greedy,
-    train_uniform,
 )
-from tfnas.strategies.training import check_knobs, new_supernet, weights_of
+from tfnas.strategies.training import check_knobs
 
 
 @dataclass(frozen=True)
@@ -45,31 +39,14 @@ class Random:
             below_1=("weight_momentum",),
         )
 
-    def run(self, task: Task) -> Iterator[Progress | Found]:
+    def run(self, task: Task, state: State | None = None) -> Iterator[Progress | Found]:
         """See `tfnas.strategies.contract.Strategy`."""
-        rng = np.random.default_rng(task.seed)
-        generator = torch.Generator().manual_seed(task.seed)
-        net = new_supernet(task.space, task.budget.channel_factor, task.seed, task.device)
         how = WeightTraining(self.weight_lr, self.weight_momentum, self.weight_decay, self.clip)
-        yield from train_uniform(task, net, how, generator, extra_steps=self.subnets)
-        done, steps = task.budget.epochs * len(task.train), 0
-        scorer = Scorer.of(task, net, self.score_images)
-        scored: dict[Subnet, tuple[float, Derived]] = {}
-        while len(scored) < self.subnets and steps < 10 * self.subnets:
-            steps += 1
-            derived = Genome.random(task, rng).meet_target(task, rng)
-            if derived.subnet not in scored:
-                scored[derived.subnet] = (scorer.top1(derived), derived)
-            yield Progress(done + len(scored), done + self.subnets, task.budget.epochs - 1)
-        top1, best = max(scored.values(), key=lambda pair: pair[0])
-        yield Found(
-            best,
-            None,
-            weights_of(net, best.picks, range(len(task.space.blocks)), None),
-            {
-                "supernet_top1": top1,
-                "mean_supernet_top1": float(np.mean([t for t, _ in scored.values()])),
-                "subnets": len(scored),
-                **scorer.spent(task, len(scored)),
-            },
-        )
+        search = SampledSearch(task, how, self.score_images)
+        if state is not None:
+            search.load(state)
+        yield from search.train(self.subnets)
+        while len(search.scored) < self.subnets and search.drawn < 10 * self.subnets:
+            search.add(Genome.random(task, search.rng).meet_target(task, search.rng))
+            yield search.progress(self.subnets, len(search.scored))
+        yield search.found()

@@ -10,19 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from tfnas.derive import Derived
-from tfnas.space import Subnet
-from tfnas.strategies.contract import Found, Progress, Task
+from tfnas.strategies.contract import Found, Progress, State, Task
 from tfnas.strategies.evaluate import (
     Genome,
-    Scorer,
+    SampledSearch,
     WeightTraining,
     refuse_greedy,
-    train_uniform,
 )
-from tfnas.strategies.training import check_knobs, new_supernet, weights_of
+from tfnas.strategies.training import check_knobs
 
 
 @dataclass(frozen=True)
@@ -50,38 +47,23 @@ class SPOS:
         if not 0 < self.mutation <= 1:
             raise ValueError(f"strategy.mutation={self.mutation}: expected above 0 and at most 1")
 
-    def run(self, task: Task) -> Iterator[Progress | Found]:
+    def run(self, task: Task, state: State | None = None) -> Iterator[Progress | Found]:
         """See `tfnas.strategies.contract.Strategy`."""
-        rng = np.random.default_rng(task.seed)
-        generator = torch.Generator().manual_seed(task.seed)
-        net = new_supernet(task.space, task.budget.channel_factor, task.seed, task.device)
         how = WeightTraining(self.weight_lr, self.weight_momentum, self.weight_decay, self.clip)
+        search = SampledSearch(task, how, self.score_images)
+        if state is not None:
+            search.load(state)
         children = self.population * self.generations
-        yield from train_uniform(task, net, how, generator, extra_steps=children)
-        done = task.budget.epochs * len(task.train)
-        scorer = Scorer.of(task, net, self.score_images)
-        scored: dict[Subnet, tuple[float, Derived]] = {}
-        born = 0
-        for generation in range(self.generations):
-            best = sorted(scored.values(), key=lambda pair: -pair[0])[: self.parents]
-            for index in range(self.population):
-                child = self._child(task, [d for _, d in best], index, generation, rng)
-                derived = child.meet_target(task, rng)
-                if derived.subnet not in scored:
-                    scored[derived.subnet] = (scorer.top1(derived), derived)
-                born += 1
-                yield Progress(done + born, done + children, task.budget.epochs - 1)
-        top1, found = max(scored.values(), key=lambda pair: pair[0])
-        yield Found(
-            found,
-            None,
-            weights_of(net, found.picks, range(len(task.space.blocks)), None),
-            {
-                "supernet_top1": top1,
-                "subnets": len(scored),
-                **scorer.spent(task, len(scored)),
-            },
-        )
+        yield from search.train(children)
+        while search.drawn < children:
+            generation, index = divmod(search.drawn, self.population)
+            if index == 0:
+                search.generation = len(search.scored)
+            parents = search.parents(self.parents)
+            child = self._child(task, parents, index, generation, search.rng)
+            search.add(child.meet_target(task, search.rng))
+            yield search.progress(children, search.drawn)
+        yield search.found()
 
     def _child(
         self,

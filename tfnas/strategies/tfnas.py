@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tfnas.derive import Architecture, argmax, derive_constrained, derive_greedy
-from tfnas.strategies.contract import EpochRecord, Found, Progress, Task
+from tfnas.strategies.contract import EpochRecord, Found, Progress, State, Task
 from tfnas.strategies.depth import DEPTHS, DepthSearch, on_device
 from tfnas.strategies.losses import LATENCY_LOSSES
 from tfnas.strategies.sampling import (
@@ -33,15 +33,17 @@ from tfnas.strategies.sampling import (
     second_path,
 )
 from tfnas.strategies.training import (
+    Endless,
+    Guard,
     Meter,
     check_finite,
     check_knobs,
     cosine,
     count,
-    endless,
     live,
     new_supernet,
     rescale,
+    restoring,
     some_batches,
     top1,
     weights_of,
@@ -95,64 +97,35 @@ class TFNAS:
             below_1=("weight_momentum", "arch_beta1", "arch_beta2"),
         )  # fmt: skip
 
-    def run(self, task: Task) -> Iterator[Progress | Found]:
+    def run(self, task: Task, state: State | None = None) -> Iterator[Progress | Found]:
         """See `tfnas.strategies.contract.Strategy`."""
         budget = task.budget
         search = Search(self, task)
+        if state is not None:
+            with restoring():
+                search.load(state)
         arch_epochs = max(budget.epochs - budget.warmup_epochs, 1)
         cooling = self.temperature_decay ** (PAPER_ARCH_EPOCHS / arch_epochs)
-        held_out = endless(task.held_out)
         steps = budget.epochs * len(task.train)
 
-        for epoch in range(budget.epochs):
+        while search.epoch < budget.epochs:
+            epoch = search.epoch
             warm_up = epoch < budget.warmup_epochs
             lr = cosine(self.weight_lr, epoch, budget.epochs)
             search.weights_sgd.param_groups[0]["lr"] = lr
-            sampled = [[0] * len(alpha) for alpha in search.alphas]
-            meter, arch_meter = Meter(task.device), Meter(task.device)
-            for index, (x, y) in enumerate(task.train.epoch(epoch)):
-                paths = search.paths(single=warm_up)
-                count(sampled, paths)
-                meter.add(*search.weight_step(x, y, paths))
-                if not warm_up and index % self.arch_every == 0:
-                    arch_meter.add(*search.arch_step(*next(held_out)))
-                step = epoch * len(task.train) + index + 1
-                yield Progress(step, steps, epoch)
+            for x, y in task.train.epoch(epoch, search.index):
+                arch_step = not warm_up and search.index % self.arch_every == 0
+                # Before any step: where it can't be read, what was done so far can be saved.
+                held_out = next(search.held_out) if arch_step else None
+                search.weight_step(x, y, search.paths(single=warm_up))
+                if held_out is not None:
+                    search.arch_step(*held_out)
+                search.index += 1
+                step = epoch * len(task.train) + search.index
+                yield Progress(step, steps, epoch, search.state)
 
-            check_finite(epoch, meter.loss, *search.alphas, *search.betas)
-            temperature = search.temperature
-            arch, order = search.architecture()
-            depths, picks = argmax(task.space, arch)
-            derived_ms = scaled_ms = search.path_ms(order, depths, picks)
-            if not warm_up:
-                search.temperature *= cooling
-                rescale(
-                    self.width, search.net, task.constraints, arch, order, search.widths,
-                    search.weights_sgd,
-                )  # fmt: skip
-                scaled_ms = search.path_ms(order, depths, picks)
-                search.refresh_latencies()
-            yield Progress(
-                step,
-                steps,
-                epoch,
-                record=EpochRecord(
-                    epoch=epoch,
-                    train_loss=meter.loss,
-                    train_top1=meter.top1,
-                    held_out_top1=search.held_out_top1() if warm_up else arch_meter.top1,
-                    temperature=None if warm_up else temperature,
-                    learning_rate=lr,
-                    derived_ms=derived_ms,
-                    scaled_ms=scaled_ms,
-                    depths=tuple(depths),
-                    entropy=tuple(entropy(alpha) for alpha in search.alphas),
-                    op_probs=tuple(probabilities(alpha) for alpha in search.alphas),
-                    depth_probs=tuple(probabilities(beta) for beta in search.betas),
-                    sampled=tuple(tuple(row) for row in sampled),
-                    widths=tuple(tuple(row) for row in search.widths),
-                ),
-            )
+            record = search.end_epoch(warm_up, lr, cooling)
+            yield Progress(search.epoch * len(task.train), steps, epoch, search.state, record)
 
         arch, order = search.architecture()
         if task.derive == "greedy":
@@ -195,6 +168,90 @@ class Search:
         )
         self.table, self.target_ms = task.constraints[0].table, task.constraints[0].target_ms
         self.weight_passes = self.arch_passes = 0  # images through one path, through all ops
+        self.guard = Guard(task)
+        self.held_out = Endless(task.held_out)
+        self.epoch = self.index = 0  # the next batch
+        self.start_epoch()
+        self.refresh_latencies()
+
+    def start_epoch(self) -> None:
+        device = self.task.device
+        self.sampled = [[0] * len(alpha) for alpha in self.alphas]
+        self.meter, self.arch_meter = Meter(device), Meter(device)
+
+    def end_epoch(self, warm_up: bool, lr: float, cooling: float) -> EpochRecord:
+        """Scale the widths of what would be derived now, cool down, and go on to the next epoch."""
+        check_finite(self.epoch, self.meter.loss, *self.alphas, *self.betas)
+        temperature = self.temperature
+        arch, order = self.architecture()
+        depths, picks = argmax(self.space, arch)
+        derived_ms = scaled_ms = self.path_ms(order, depths, picks)
+        if not warm_up:
+            check_finite(self.epoch, self.arch_meter.loss)
+            self.temperature *= cooling
+            rescale(
+                self.knobs.width, self.net, self.task.constraints, arch, order, self.widths,
+                self.weights_sgd,
+            )  # fmt: skip
+            scaled_ms = self.path_ms(order, depths, picks)
+            self.refresh_latencies()
+        record = EpochRecord(
+            epoch=self.epoch,
+            train_loss=self.meter.loss,
+            train_top1=self.meter.top1,
+            held_out_top1=self.held_out_top1() if warm_up else self.arch_meter.top1,
+            temperature=None if warm_up else temperature,
+            learning_rate=lr,
+            derived_ms=derived_ms,
+            scaled_ms=scaled_ms,
+            depths=tuple(depths),
+            entropy=tuple(entropy(alpha) for alpha in self.alphas),
+            op_probs=tuple(probabilities(alpha) for alpha in self.alphas),
+            depth_probs=tuple(probabilities(beta) for beta in self.betas),
+            sampled=tuple(tuple(row) for row in self.sampled),
+            widths=tuple(tuple(row) for row in self.widths),
+        )
+        self.epoch, self.index = self.epoch + 1, 0
+        self.start_epoch()
+        return record
+
+    def state(self) -> State:
+        """All that changes, as a checkpoint can hold it."""
+        self.guard.settle()
+        return {
+            "net": self.net.state_dict(),
+            "weights_sgd": self.weights_sgd.state_dict(),
+            "arch_adam": self.arch_adam.state_dict(),
+            "alphas": [alpha.detach() for alpha in self.alphas],
+            "betas": [beta.detach() for beta in self.betas],
+            "widths": self.widths,
+            "temperature": self.temperature,
+            "generator": self.generator.get_state(),
+            "held_out": self.held_out.state(),
+            "epoch": self.epoch,
+            "index": self.index,
+            "sampled": self.sampled,
+            "meters": [self.meter.state(), self.arch_meter.state()],
+            "passes": [self.weight_passes, self.arch_passes, self.guard.skipped],
+        }
+
+    def load(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self.net.load_state_dict(state["net"])
+        self.weights_sgd.load_state_dict(state["weights_sgd"])
+        self.arch_adam.load_state_dict(state["arch_adam"])
+        with torch.no_grad():
+            vectors = (*self.alphas, *self.betas)
+            for vector, saved in zip(vectors, (*state["alphas"], *state["betas"]), strict=True):
+                vector.copy_(saved)
+        self.widths = state["widths"]
+        self.temperature = state["temperature"]
+        self.generator.set_state(state["generator"])
+        self.held_out.load(state["held_out"])
+        self.epoch, self.index, self.sampled = state["epoch"], state["index"], state["sampled"]
+        for meter, saved in zip((self.meter, self.arch_meter), state["meters"], strict=True):
+            meter.load(saved)
+        self.weight_passes, self.arch_passes, self.guard.skipped = state["passes"]
         self.refresh_latencies()
 
     def refresh_latencies(self) -> None:
@@ -209,14 +266,8 @@ class Search:
             paths.append(second_path(kind, paths[0], self.alphas, self.generator))
         return paths
 
-    def weight_step(
-        self, x: Tensor, y: Tensor, paths: Sequence[Sequence[int]]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One step of the weights on the sum of the paths' losses; alphas and betas stay.
-
-        Returns:
-            The first path's logits (N, classes), the labels (N,), the paths' mean loss.
-        """
+    def weight_step(self, x: Tensor, y: Tensor, paths: Sequence[Sequence[int]]) -> None:
+        """One step of the weights on the sum of the paths' losses; alphas and betas stay."""
         device = self.task.device
         x, y = x.to(device), y.to(device)
         with torch.no_grad():
@@ -227,17 +278,15 @@ class Search:
         loss = torch.stack([F.cross_entropy(out, y) for out in logits]).sum()
         self.weights_sgd.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(live(self.net), self.knobs.clip)
-        self.weights_sgd.step()
+        norm = nn.utils.clip_grad_norm_(live(self.net), self.knobs.clip)
         self.weight_passes += len(y) * len(paths)
-        return logits[0], y, loss / len(paths)
+        if self.guard.passes(loss, norm, self.epoch, self.index, "weight"):
+            self.weights_sgd.step()
+            count(self.sampled, paths)
+            self.meter.add(logits[0], y, loss / len(paths))
 
-    def arch_step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One step of alphas and betas on held-out images; weights stay.
-
-        Returns:
-            The mixed supernet's logits (N, classes), the labels (N,), their cross-entropy.
-        """
+    def arch_step(self, x: Tensor, y: Tensor) -> None:
+        """One step of alphas and betas on held-out images; weights stay."""
         device, vectors = self.task.device, [*self.alphas, *self.betas]
         x, y = x.to(device), y.to(device)
         mix = [gumbel_softmax(a, self.temperature, self.generator) for a in self.alphas]
@@ -253,13 +302,15 @@ class Search:
             )
             self.arch_adam.zero_grad()
             loss.backward()
-        nn.utils.clip_grad_norm_(vectors, self.knobs.clip)
+        norm = nn.utils.clip_grad_norm_(vectors, self.knobs.clip)
+        self.arch_passes += len(y)
+        if not self.guard.passes(ce, norm.to(device), self.epoch, self.index, "architecture"):
+            return
         self.arch_adam.step()
         with torch.no_grad():
             for vector in vectors:
                 vector.copy_(vector.log_softmax(0))
-        self.arch_passes += len(y)
-        return logits, y, ce
+        self.arch_meter.add(logits, y, ce)
 
     def architecture(self) -> tuple[Architecture, list[int]]:
         return self.depth.architecture(self.alphas, self.betas, self.widths)
@@ -284,4 +335,5 @@ class Search:
             "weight_passes": self.weight_passes,
             "arch_passes": self.arch_passes,
             "path_passes": self.weight_passes + self.arch_passes * ops,
+            "skipped_steps": self.guard.skipped,
         }

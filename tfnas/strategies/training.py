@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,8 @@ from tfnas.supernet import Depth, Gates, Path, Supernet, Widths
 
 if TYPE_CHECKING:
     from tfnas.data import Batches
+
+EXPLODED = 1e6  # norm of a gradient, before clipping: the loss is lost, if not yet infinite
 
 
 def new_supernet(
@@ -53,6 +56,12 @@ class Meter:
         hits = (logits.detach().argmax(1) == labels).sum()
         self._sums += torch.stack([loss.detach() * n, hits, torch.full_like(hits, n)])
 
+    def state(self) -> Tensor:
+        return self._sums.cpu().clone()
+
+    def load(self, state: Tensor) -> None:
+        self._sums.copy_(state)
+
     @property
     def loss(self) -> float:
         return float(self._sums[0] / self._sums[2])
@@ -61,6 +70,91 @@ class Meter:
     def top1(self) -> float:
         """Percent."""
         return float(100 * self._sums[1] / self._sums[2])
+
+
+class Guard:
+    """Watches the loss and the gradients of every step; see `Task.on_nonfinite`.
+
+    On a GPU no step waits for its own figures, unless bad ones are to be skipped: they are looked
+    at in the next step, or when the run is saved.
+
+    Attributes:
+        skipped: steps so far that were not taken.
+    """
+
+    def __init__(self, task: Task):
+        self._skip, self._seed = task.on_nonfinite == "skip", task.seed
+        self._at_once = self._skip or task.device.type == "cpu"
+        self._pending: tuple[Tensor, str] | None = None
+        self.skipped = 0
+
+    def passes(self, loss: Tensor, norm: Tensor, epoch: int, index: int, kind: str) -> bool:
+        """Whether a step may be taken.
+
+        Args:
+            norm: of the gradient, before clipping.
+            index: of the batch in its epoch.
+
+        Raises:
+            DivergedError: if a step had a loss or a gradient beyond all bounds.
+        """
+        fine = torch.isfinite(loss.detach()) & (norm < EXPLODED)  # nan is below nothing
+        where = f"{kind} step at batch {index + 1} of epoch {epoch + 1}, seed {self._seed}"
+        self.settle()
+        self._pending = fine, where
+        if not self._at_once:
+            return True
+        if self._skip and not bool(fine):
+            self._pending = None
+            self.skipped += 1
+            return False
+        self.settle()
+        return True
+
+    def settle(self) -> None:
+        """Look at the last step's figures. Raises DivergedError."""
+        if self._pending is None:
+            return
+        (fine, where), self._pending = self._pending, None
+        if not bool(fine):
+            raise DivergedError(
+                f"the search diverged: no finite loss, or a gradient above {EXPLODED:g} ({where}); "
+                "lower strategy.weight_lr or strategy.arch_lr, or skip such steps with "
+                "on_nonfinite=skip"
+            )
+
+
+class Endless:
+    """Epoch after epoch of batches."""
+
+    def __init__(self, batches: Batches):
+        self._batches = batches
+        self._epoch, self._index = 0, 0
+        self._rest = batches.epoch(0)
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        if self._index == len(self._batches):
+            self._epoch, self._index = self._epoch + 1, 0
+            self._rest = self._batches.epoch(self._epoch)
+        batch = next(self._rest)
+        self._index += 1  # not before: a batch that can't be read wasn't taken
+        return batch
+
+    def state(self) -> list[int]:
+        return [self._epoch, self._index]
+
+    def load(self, state: Sequence[int]) -> None:
+        self._epoch, self._index = state
+        self._rest = self._batches.epoch(self._epoch, self._index)
+
+
+@contextmanager
+def restoring() -> Iterator[None]:
+    """Raises ValueError for whatever a state that doesn't fit makes of itself."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"the saved state doesn't fit this search: {error}") from None
 
 
 def rescale(
@@ -159,12 +253,6 @@ def check_finite(epoch: int, *values: float | Tensor) -> None:
 def cosine(lr: float, epoch: int, epochs: int) -> float:
     """Half a cosine from `lr` to 0, a value for each epoch (arXiv 1608.03983, one cycle)."""
     return lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
-
-
-def endless(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    """Epoch after epoch of batches."""
-    for epoch in itertools.count():
-        yield from batches.epoch(epoch)
 
 
 def some_batches(task: Task, images: int = 256) -> tuple[tuple[Tensor, Tensor], ...]:

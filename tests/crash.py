@@ -1,0 +1,198 @@
+"""python -m tests.crash search|train|profile [--kills 30] [--seed 0]
+
+Kills a real run with SIGKILL, its helpers included, at moments spread over its whole time, goes on
+with it, and compares what it leaves with what an uninterrupted run leaves: bit for bit, times left
+out. A profile measures, so there what is compared is that nothing measured was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.entry import environment
+from tests.nets import tiny_subnet
+from tests.spaces import load_space, load_spec, macs_table
+from tfnas import config
+from tfnas.derive import feasible_ms
+from tfnas.table import LatencyTable
+
+LIMIT_S = 300
+STARTING_S = 1.0  # Python itself: nothing of ours can be lost yet
+SEARCH_FILES = ("subnet.json", "history.jsonl", "supernet_weights.safetensors")
+
+
+def run(command: list[str], folder: Path, kill_after_s: float | None = None) -> tuple[int, float]:
+    """(exit status, seconds) of a command, killed after some seconds if it takes so long."""
+    own = folder / "tmp"
+    own.mkdir(exist_ok=True)
+    started = time.monotonic()
+    with (folder / "log.txt").open("a") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command], cwd=folder, stdout=log, stderr=log,
+            env={**environment(), "TMPDIR": str(own)}, start_new_session=True,
+        )  # fmt: skip
+        try:
+            process.wait(LIMIT_S if kill_after_s is None else kill_after_s)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if kill_after_s is None:
+                raise
+    return process.returncode, time.monotonic() - started
+
+
+def moments(kills: int, seconds: float, seed: int) -> list[float]:
+    """Random moments, one in each of so many equal parts of a run's time."""
+    rng = random.Random(seed)
+    part = (seconds - STARTING_S) / kills
+    return [STARTING_S + (index + rng.random()) * part for index in range(kills)]
+
+
+def crash_search(folder: Path, kills: int, seed: int) -> int:
+    """How many of the runs were killed in time."""
+    space = load_space("tiny")
+    table = folder / "table.json"
+    macs_table(space).save(table)
+    low, high = feasible_ms(space, macs_table(space))
+    command = [
+        "tfnas.search", "space=tiny", "budget=test", "budget.epochs=4", "data.root=shipped",
+        f"target_ms={(low + high) / 2:.4f}", "checkpoint_minutes=1e-4", "cores=1",
+        config.override("table", table),
+    ]  # fmt: skip
+
+    def start(out: Path) -> list[str]:
+        return [*command, config.override("hydra.run.dir", out)]
+
+    def go_on(out: Path) -> list[str]:
+        if not (out / ".hydra/overrides.yaml").is_file():
+            return start(out)  # so early that there is nothing to go on with
+        return ["tfnas.search", config.override("resume", out)]
+
+    return crash(folder, kills, seed, start, go_on, compare_searches)
+
+
+def crash_train(folder: Path, kills: int, seed: int) -> int:
+    """How many of the runs were killed in time."""
+    subnet = folder / "subnet.json"
+    tiny_subnet().save(subnet)
+
+    def start(out: Path) -> list[str]:
+        return [
+            "tfnas.train", config.override("subnet", subnet), "recipe=test", "recipe.epochs=3",
+            "data.root=shipped", "data.max_train=400", "checkpoint_minutes=1e-4", "threads=1",
+            config.override("out", out),
+        ]  # fmt: skip
+
+    def go_on(out: Path) -> list[str]:
+        if not (out / "train.ckpt").exists() and not (out / "train.previous.ckpt").exists():
+            return start(out)
+        return ["tfnas.train", config.override("resume", out)]
+
+    return crash(folder, kills, seed, start, go_on, compare_trainings)
+
+
+def crash(
+    folder: Path,
+    kills: int,
+    seed: int,
+    start: Callable[[Path], list[str]],
+    go_on: Callable[[Path], list[str]],
+    compare: Callable[[Path, Path], None],
+) -> int:
+    whole = folder / "whole"
+    status, seconds = run(start(whole), folder)
+    assert status == config.DONE, (folder / "log.txt").read_text()[-2000:]
+    killed = 0
+    for index, moment in enumerate(moments(kills, seconds, seed)):
+        out = folder / f"killed_{index}"
+        status, _ = run(start(out), folder, moment)
+        if status == -signal.SIGKILL:
+            killed += 1
+            status, _ = run(go_on(out), folder, moment)  # and once more, elsewhere in its work
+            while status == -signal.SIGKILL:
+                status, _ = run(go_on(out), folder)
+        assert status == config.DONE, f"{moment} s: " + (folder / "log.txt").read_text()[-2000:]
+        compare(whole, out)
+        print(f"killed after {moment:.2f} of {seconds:.2f} s: equal", flush=True)
+    return killed
+
+
+def compare_searches(whole: Path, other: Path) -> None:
+    for name in SEARCH_FILES:
+        assert (whole / name).read_bytes() == (other / name).read_bytes(), name
+    a, b = (json.loads((out / "result.json").read_text()) for out in (whole, other))
+    assert {**a, "seconds": 0} == {**b, "seconds": 0}
+
+
+def compare_trainings(whole: Path, other: Path) -> None:
+    name = "weights.safetensors"
+    assert (whole / name).read_bytes() == (other / name).read_bytes()
+    records = [json.loads((out / "train.json").read_text()) for out in (whole, other)]
+    for record in records:
+        del record["seconds"]
+        for epoch in record["epochs"]:
+            del epoch["seconds"]
+    assert records[0] == records[1]
+
+
+def crash_profile(folder: Path, kills: int, seed: int) -> int:
+    """How many of the runs were killed in time. Each goes on with the table of the one before."""
+    killed = 0
+    spec = load_spec()
+    for index, moment in enumerate(moments(kills, 9.0, seed)):
+        # Every third one begins with no table, so that all stages of a profile are met.
+        path = folder / f"table_{index // 3}.json"
+        command = [
+            "profilers", "space=tiny", "profile=test", "profile.max_minutes=0.1",
+            "data.root=shipped", config.override("table", path),
+        ]  # fmt: skip
+        before = LatencyTable.load(path) if path.exists() else None
+        status, _ = run(command, folder, moment)
+        assert status in (config.DONE, -signal.SIGKILL), (folder / "log.txt").read_text()[-2000:]
+        killed += status == -signal.SIGKILL
+        after = LatencyTable.load(path) if path.exists() else None
+        if before is not None:
+            assert after is not None
+            assert all(after.rows[op].runs >= row.runs for op, row in before.rows.items())
+            assert all(after.nets[key].runs >= row.runs for key, row in before.nets.items())
+        if index % 3 == 2 or index == kills - 1:
+            status, _ = run(command, folder)
+            assert status == config.DONE
+            table = LatencyTable.load(path)
+            table.check(spec.build(table.device.quantum))
+            assert table.calibration is not None
+            if after is not None:  # what had been measured enough was not measured again
+                rows = {op: row for op, row in after.rows.items() if row.runs >= 16}
+                assert all(table.rows[op] == row for op, row in rows.items())
+        print(f"killed after {moment:.2f} s: nothing lost", flush=True)
+    return killed
+
+
+CRASHES = {"search": crash_search, "train": crash_train, "profile": crash_profile}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=CRASHES)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        killed = CRASHES[args.what](Path(folder), args.kills, args.seed)
+    print(f"{args.what}: {killed} of {args.kills} runs killed, all as if nothing had happened")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""The short form of `python -m tests.crash`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.crash import CRASHES
+
+
+@pytest.mark.parametrize("what", CRASHES)
+def test_killed_at_random_moments(what: str, tmp_path: Path) -> None:
+    assert CRASHES[what](tmp_path, 2, 1) >= 1

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from tfnas.resume import TRAIN, resumed
+
+
+def run_folder(folder: Path, *overrides: str) -> Path:
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra/overrides.yaml")
+    return folder
+
+
+def test_without_it_nothing_changes() -> None:
+    for arguments in (["target_ms=8"], ["resume=null"], ["subnet=x", "resume=true"], []):
+        assert resumed("search", arguments) == arguments
+
+
+def test_a_run_goes_on_with_its_options_and_those_given_on_top(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "a run", "target_ms=8", "strategy=spos", "seed=3", "resume=gone")
+    found = resumed("search", [f"resume='{run}'", "verify=standard", "seed=4"])
+    where = f"hydra.run.dir='{run}'"
+    again = f"resume='{run}'"
+    assert found == [where, "target_ms=8", "strategy=spos", "verify=standard", "seed=4", again]
+
+
+def test_a_sweep_goes_on_as_a_sweep(tmp_path: Path) -> None:
+    overrides = {
+        "task": ["target_ms=8,10", "seed=0,1"],
+        "hydra": ["hydra.mode=MULTIRUN", "hydra/launcher=joblib", "hydra.sweep.dir=elsewhere"],
+    }
+    OmegaConf.save(
+        OmegaConf.create({"hydra": {"overrides": overrides}}), tmp_path / "multirun.yaml"
+    )
+    assert resumed("search", ["-m", f"resume={tmp_path}"]) == [
+        "--multirun", f"hydra.sweep.dir={tmp_path}", "target_ms=8,10", "seed=0,1",
+        "hydra/launcher=joblib", f"resume={tmp_path}",
+    ]  # fmt: skip
+
+
+def test_a_sweep_from_elsewhere_names_no_code(tmp_path: Path) -> None:
+    overrides = {"task": ["seed=0,1"], "hydra": ["hydra.launcher.x={_target_:os.system}"]}
+    OmegaConf.save(
+        OmegaConf.create({"hydra": {"overrides": overrides}}), tmp_path / "multirun.yaml"
+    )
+    with pytest.raises(ValueError, match="no list of options"):
+        resumed("search", [f"resume={tmp_path}"])
+
+
+def test_a_training_goes_on_in_its_folder(tmp_path: Path) -> None:
+    OmegaConf.save(OmegaConf.create(["subnet=a.json", "out=here"]), tmp_path / TRAIN)
+    assert resumed("train", [f"resume={tmp_path}"]) == [
+        f"out={tmp_path}", "subnet=a.json", "resume=true"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- hydra.launcher._target_=os.system\n",  # of a run: where a sweep ran isn't its business
+        "- hydra.run.dir=/\n",
+        "- hydra/job_logging=x\n",
+        "- --config-dir\n",
+        "a: 1\n",
+        "- 1\n",
+        "- [a=1]\n",
+        "- ${a}\n",
+        "{",
+        "\x00",
+        "&a [*a]",
+    ],
+)
+def test_what_is_no_list_of_options_is_refused(tmp_path: Path, text: str) -> None:
+    run_folder(tmp_path)
+    (tmp_path / ".hydra/overrides.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"options|YAML"):
+        resumed("search", [f"resume={tmp_path}"])
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ValueError, match="expected the folder of an unfinished run"):
+            resumed("search", [f"resume={folder}"])
+    run_folder(tmp_path / "run", "target_ms=8")
+    with pytest.raises(ValueError, match=TRAIN):
+        resumed("train", [f"resume={tmp_path / 'run'}"])

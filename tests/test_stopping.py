@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.entry import environment
+from tfnas.stopping import SIGNALS, locked, stop_on_signals
+
+HOLD = """
+import sys
+from pathlib import Path
+from tfnas.stopping import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(folder: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(),
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "locked\n"
+    return process
+
+
+def test_one_process_a_folder_and_the_lock_dies_with_it(tmp_path: Path) -> None:
+    process = holder(tmp_path)
+    with pytest.raises(ValueError, match="another run is writing into"), locked(tmp_path):
+        pass
+    with locked(tmp_path / "other"):
+        pass
+    process.kill()
+    process.communicate()
+    with locked(tmp_path):
+        assert not list(tmp_path.glob(".*"))  # nothing is left behind
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_sets_a_flag_the_second_interrupts(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with stop_on_signals() as stop:
+            assert not stop()
+            os.kill(os.getpid(), number)
+            assert stop()
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+
+
+def test_what_the_parent_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop()
+    finally:
+        signal.signal(signal.SIGHUP, before)

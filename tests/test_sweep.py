@@ -1,0 +1,226 @@
+"""Sweeps: one worst status of many members, wherever they ran and however they ended."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.entry import environment, run_entry
+from tests.spaces import load_space, macs_table
+from tfnas import config
+from tfnas.derive import feasible_ms
+from tfnas.sweep import RESULT, planned, read_status
+
+# An entry point whose members end as the environment says, by their seed.
+APP = """
+import os, signal, time
+from pathlib import Path
+from tfnas import config
+
+def wait_for_first():
+    if not config.is_sweep():
+        return
+    first = config.output_dir().parent / "0" / "status.json"
+    for _ in range(600):
+        if first.exists() and "null" not in first.read_text():
+            return
+        time.sleep(0.05)
+
+def prepare(cfg):
+    end = os.environ["ENDS"].split()[cfg.seed]
+    if end == "refuse":
+        raise ValueError("not that")
+    def work():
+        if end == "raise":
+            raise RuntimeError("a fault")
+        if end == "die":
+            wait_for_first()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if end in ("ctrl-c", "ctrl-c-above"):
+            wait_for_first()
+            os.kill(os.getpid() if end == "ctrl-c" else os.getppid(), signal.SIGINT)
+            time.sleep(60)
+        return int(end)
+    return work
+
+if __name__ == "__main__":
+    config.main(config.ExportConfig, "export", prepare)
+"""
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+LAUNCHERS = pytest.mark.parametrize("launcher", [[], JOBLIB], ids=["basic", "joblib"])
+
+
+def sweep(ends: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A sweep of APP into `folder`; what its members end with, separated by spaces."""
+    app = folder.with_name("app.py")
+    app.write_text(APP)
+    seeds = ",".join(map(str, range(len(ends.split()))))
+    return subprocess.run(
+        [
+            sys.executable, str(app), "-m", "subnet=x.json", f"seed={seeds}", *arguments,
+            config.override("hydra.sweep.dir", folder),
+        ],
+        env={**environment(), "ENDS": ends}, capture_output=True, text=True, timeout=120,
+        check=False, cwd=folder.parent,
+    )  # fmt: skip
+
+
+def statuses(folder: Path, members: int) -> list[int | None]:
+    found = [read_status(folder / str(number)) for number in range(members)]
+    return [None if status is None else status.status for status in found]
+
+
+@pytest.mark.parametrize(
+    ("found", "worst"),
+    [
+        ([], 0),
+        ([0, 0], 0),
+        ([0, 1], 1),
+        ([130, 1], 130),
+        ([130, 2], 2),
+        ([2, 3, 130], 3),
+        ([0, 99], 3),
+    ],
+)
+def test_worst(found: list[int], worst: int) -> None:
+    assert config.worst(found) == worst
+
+
+@LAUNCHERS
+def test_no_member_ends_the_sweep_and_each_leaves_its_status(
+    launcher: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "sweep"
+    done = sweep("1 raise refuse 0", folder, *launcher)
+    assert done.returncode == config.FAILED, done.stdout + done.stderr
+    assert statuses(folder, 4) == [1, 3, 2, 0]
+    assert "sweep of 4: 1 done, 1 missed, 1 refused, 1 failed" in done.stdout
+
+
+def test_a_repeated_sweep_is_judged_by_its_own_members(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    assert sweep("3 1 3", folder).returncode == config.FAILED
+    done = sweep("0 1", folder)
+    assert done.returncode == config.OUTSIDE_TOLERANCE, done.stdout + done.stderr
+    assert statuses(folder, 3) == [0, 1, 3]
+
+
+def test_a_process_that_dies_is_a_failed_member_and_no_status_is_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    done = sweep("1 die", folder, *JOBLIB)
+    assert done.returncode == config.FAILED, done.stdout + done.stderr
+    assert statuses(folder, 2) == [1, None]
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "error: the sweep broke off" in done.stderr
+    assert "sweep of 2: 1 missed, 1 failed" in done.stdout
+
+
+def test_an_interrupted_member_in_a_process_of_its_own_is_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    done = sweep("1 ctrl-c 0", folder, *JOBLIB)
+    assert done.returncode == config.INTERRUPTED, done.stdout + done.stderr
+    assert statuses(folder, 3) == [1, 130, 0]
+
+
+@pytest.mark.parametrize("end", ["ctrl-c", "130"])
+def test_an_interrupted_member_in_the_same_process_ends_the_sweep(end: str, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    done = sweep(f"3 {end} 0", folder)
+    assert done.returncode == config.INTERRUPTED, done.stdout + done.stderr
+    assert statuses(folder, 3) == [3, 130, None]
+    assert "sweep of 3: 1 interrupted, 1 failed, 1 not started" in done.stdout
+
+
+def test_members_that_a_launcher_kills_on_ctrl_c_are_interrupted(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    done = sweep("3 ctrl-c-above", folder, *JOBLIB)
+    assert done.returncode == config.INTERRUPTED, done.stdout + done.stderr
+    assert statuses(folder, 2) == [3, 130]
+
+
+def test_a_folder_that_takes_no_status_does_not_end_the_sweep(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    (folder / "0" / "status.json" / "in the way").mkdir(parents=True)
+    done = sweep("0 1", folder)
+    assert done.returncode == config.FAILED, done.stdout + done.stderr
+    assert "can't write" in done.stdout
+    assert read_status(folder / "1") is not None
+
+
+def single(end: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    app = folder / "app.py"
+    app.write_text(APP)
+    return subprocess.run(
+        [sys.executable, str(app), "subnet=x.json", *arguments],
+        env={**environment(), "ENDS": end}, capture_output=True, text=True, timeout=60, check=False,
+        cwd=folder,
+    )  # fmt: skip
+
+
+def test_only_a_folder_of_its_own_gets_a_status(tmp_path: Path) -> None:
+    done = single("1", tmp_path)
+    assert done.returncode == config.OUTSIDE_TOLERANCE, done.stdout + done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["app.py"]
+
+
+@pytest.mark.parametrize(("end", "status"), [("ctrl-c", 130), ("1", 1), ("raise", 3)])
+def test_a_single_run_leaves_its_status_too(end: str, status: int, tmp_path: Path) -> None:
+    done = single(end, tmp_path, "hydra.run.dir=run", "hydra.output_subdir=.hydra")
+    assert done.returncode == status, done.stdout + done.stderr
+    left = read_status(tmp_path / "run")
+    assert left is not None
+    assert left.status == status
+
+
+def test_a_launcher_that_is_not_installed_is_unusable_input(tmp_path: Path) -> None:
+    done = sweep("0", tmp_path / "sweep", "hydra/launcher=nowhere")
+    assert done.returncode == config.UNUSABLE_INPUT
+    assert "hydra-joblib-launcher" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_sweep_of_searches_in_processes_and_its_report(tmp_path: Path) -> None:
+    space = load_space("tiny")
+    file = tmp_path / "elsewhere.json"
+    macs_table(space).save(file)
+    low, high = feasible_ms(space, macs_table(space))
+    target_ms = round((low + high) / 2, 4)
+    folder = tmp_path / "sweep"
+    done = run_entry(
+        "tfnas.search", "-m", "space=tiny", "budget=test", "profile=test", "verify=test",
+        "data.root=shipped", "cores=1", f"target_ms=99,{target_ms}", *JOBLIB,
+        config.override("table", file), config.override("hydra.sweep.dir", folder), cwd=tmp_path,
+    )  # fmt: skip
+    text = done.stdout + done.stderr
+    assert done.returncode == config.UNUSABLE_INPUT, text
+    assert statuses(folder, 2) == [config.UNUSABLE_INPUT, config.DONE]
+    assert [(folder / name / RESULT).exists() for name in "01"] == [False, True]
+    assert "go on:" not in text  # what is refused is refused again
+    assert f"one table: python -m tfnas.report {folder}" in text
+
+    plan = planned(folder)
+    assert plan is not None
+    assert plan.app == "search"
+    for number, target in enumerate(("99", str(target_ms))):
+        overrides = plan.members[folder / str(number)]
+        saved = (folder / str(number) / ".hydra" / "overrides.yaml").read_text()
+        assert overrides["target_ms"] == target
+        assert f"target_ms={target}\n" in saved
+        assert len(overrides) == len(saved.splitlines())
+
+    told = run_entry("tfnas.report", str(folder), cwd=tmp_path)
+    assert told.returncode == config.DONE, told.stderr
+    assert told.stderr == ""
+    assert f"{folder / '0'}: refused: target_ms=99 is out of reach" in told.stdout
+    with (folder / "runs.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    result = json.loads((folder / "1" / RESULT).read_text())
+    assert [row["status"] for row in rows] == ["refused", "done"]
+    assert [float(row["target_ms"]) for row in rows] == [99, target_ms]
+    assert [row["table_ms"] for row in rows] == ["", str(result["table_ms"])]
+    assert [row["strategy"] for row in rows] == ["tfnas", "tfnas"]

@@ -1,0 +1,86 @@
+"""`resume=FOLDER` on a command line: the options that the run, or the sweep, was started with.
+
+They lie in the folder as Hydra wrote them; what is given beside `resume=` comes on top. Of a sweep
+every member is taken up again in its own folder: those that are finished have nothing left to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from tfnas.config import override
+
+RUN, SWEEP = ".hydra/overrides.yaml", "multirun.yaml"  # as Hydra writes them
+TRAIN = "train_overrides.yaml"  # of an unfinished training
+MAX_BYTES = 10_000_000
+# Of Hydra's own options those that say how a sweep runs; where it runs is the folder that is given.
+LAUNCHING = ("hydra/launcher=", "hydra.launcher.", "hydra/sweeper=", "hydra.sweeper.")
+
+
+def resumed(name: str, arguments: Sequence[str]) -> list[str]:
+    """A command line's arguments, those of the resumed run or sweep put before them.
+
+    Args:
+        name: of the entry point: search | train.
+
+    Raises:
+        ValueError: if the folder isn't one of a run or a sweep.
+    """
+    folders = [a.partition("=")[2].strip("'\"") for a in arguments if a.startswith("resume=")]
+    if not folders or folders[-1].lower() in ("", "null", "true", "false"):
+        return list(arguments)
+    folder, again = Path(folders[-1]), override("resume", folders[-1])
+    given = [a for a in arguments if not a.startswith("resume=")]
+    new = {_key(a) for a in given}
+    if (folder / SWEEP).is_file():
+        values = _load(folder / SWEEP)
+        try:
+            saved = [*values["hydra"]["overrides"]["task"]]
+            saved += [o for o in values["hydra"]["overrides"]["hydra"] if o.startswith(LAUNCHING)]
+        except (KeyError, TypeError):
+            raise ValueError(f"{folder / SWEEP} doesn't tell the options of a sweep") from None
+        where = ["--multirun", override("hydra.sweep.dir", folder)]
+        given = [a for a in given if a not in ("-m", "--multirun")]
+    elif name == "train" and (folder / TRAIN).is_file():
+        saved, where = _load(folder / TRAIN), [override("out", folder)]
+        new.add("out")
+    elif name != "train" and (folder / RUN).is_file():
+        saved, where = _load(folder / RUN), [override("hydra.run.dir", folder)]
+    else:
+        raise ValueError(
+            f"resume={folder}: expected the folder of an unfinished run, with the file "
+            f"{TRAIN if name == 'train' else RUN}, or of a sweep, with {SWEEP}"
+        )
+    launching = LAUNCHING if "--multirun" in where else ()
+    if not isinstance(saved, list) or not all(_is_override(o, launching) for o in saved):
+        raise ValueError(f"{folder} holds no list of options: expected lines such as key=value")
+    kept = [o for o in saved if _key(o) not in new and _key(o) != "resume"]
+    return [*where, *kept, *given, "resume=true" if name == "train" else again]
+
+
+def _load(path: Path) -> Any:
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path}: larger than {MAX_BYTES} bytes")
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path))
+    except (OmegaConfBaseException, YAMLError, OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no YAML of options: {error}") from None
+
+
+def _is_override(text: object, launching: tuple[str, ...]) -> bool:
+    """Whether it is `key=value`, and nothing of Hydra's own that could name code to run."""
+    if not isinstance(text, str) or "=" not in text:
+        return False
+    if text.startswith(launching):  # an empty tuple: never
+        return "_target_" not in text
+    return not _key(text).startswith("hydra")
+
+
+def _key(text: str) -> str:
+    return text.partition("=")[0].lstrip("+~")
