@@ -7,6 +7,7 @@ header, and drawn where `plot=FILE.svg` asks for it.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
 import random
@@ -24,7 +25,7 @@ from profilers.bench import Bench
 from profilers.build import open_all
 from profilers.plan import net_key
 from profilers.timing import Measured, Progress
-from tfnas.config import DONE, CardConfig, Work, check_positive, main
+from tfnas.config import DONE, CardConfig, Work, check_positive, check_writable, main
 from tfnas.space import SearchSpace, Subnet
 from tfnas.table import LatencyTable
 
@@ -195,12 +196,20 @@ def stage_residuals(
     return tuple((name, float(100 * f)) for name, f in zip(names, factors, strict=True))
 
 
+def check_plot(path: Path) -> None:
+    """Raises LookupError without matplotlib, ValueError for another suffix, OSError if the file
+    can't be written."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise LookupError("plot=FILE needs matplotlib: pip install matplotlib")
+    if path.suffix != ".svg":
+        raise ValueError(f"plot={path}: expected a name that ends with .svg")
+    check_writable(path)
+
+
 def draw_plot(card: Card, path: Path) -> None:
-    """Table against device as SVG. Raises LookupError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise LookupError("plot=FILE needs matplotlib: pip install matplotlib") from None
+    """Table against device as SVG; needs matplotlib."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     measured = [net.measured_ms for net in card.nets]
@@ -219,6 +228,8 @@ def draw_plot(card: Card, path: Path) -> None:
 
 def prepare(config: CardConfig) -> Work:
     """Check the input; raises ValueError or LookupError if it is unusable."""
+    if config.plot:
+        check_plot(Path(config.plot))
     check_positive(
         nets=config.nets, max_minutes=config.max_minutes, net_precision=config.net_precision
     )

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from profilers.card import card_of, draw, draw_plot, make_card, spearman, stage_residuals
+from profilers.card import (
+    card_of,
+    check_plot,
+    draw,
+    draw_plot,
+    make_card,
+    spearman,
+    stage_residuals,
+)
 from profilers.plan import net_key
 from profilers.timing import Measured
 from tests.simulated_device import DEVICE, Machine, SimulatedProfiler
@@ -56,14 +64,21 @@ def test_card_of_a_device_that_is_three_percent_slower(tmp_path: Path) -> None:
     replace(table, card=card.to_json()).save(path)
     loaded = LatencyTable.load(path)
     assert loaded.card == json.loads(json.dumps(card.to_json()))
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        with pytest.raises(LookupError, match="matplotlib"):
-            draw_plot(card, tmp_path / "card.svg")
-    else:
-        draw_plot(card, tmp_path / "card.svg")
-        assert "<svg" in (tmp_path / "card.svg").read_text()
+    draw_plot(card, tmp_path / "card.svg")
+    assert "<svg" in (tmp_path / "card.svg").read_text()
+
+
+def test_a_plot_that_cannot_be_drawn_is_refused_before_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"ends with \.svg"):
+        check_plot(tmp_path / "card.png")
+    (tmp_path / "a.svg").mkdir()
+    with pytest.raises(OSError, match="can't write"):
+        check_plot(tmp_path / "a.svg")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(LookupError, match="needs matplotlib"):
+        check_plot(tmp_path / "card.svg")
 
 
 def test_residuals_find_the_stage() -> None:
