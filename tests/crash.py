@@ -25,6 +25,7 @@ from tests.nets import tiny_subnet
 from tests.spaces import load_space, load_spec, macs_table
 from tfnas import config
 from tfnas.derive import feasible_ms
+from tfnas.resume import RUN
 from tfnas.table import LatencyTable
 
 LIMIT_S = 300
@@ -76,7 +77,7 @@ def crash_search(folder: Path, kills: int, seed: int) -> int:
         return [*command, config.override("hydra.run.dir", out)]
 
     def go_on(out: Path) -> list[str]:
-        if not (out / ".hydra/overrides.yaml").is_file():
+        if not (out / RUN).is_file():
             return start(out)  # so early that there is nothing to go on with
         return ["tfnas.search", config.override("resume", out)]
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from tfnas.resume import TRAIN, resumed
+from tfnas.resume import RUN, TRAIN, resumed
 
 
 def run_folder(folder: Path, *overrides: str) -> Path:
-    (folder / ".hydra").mkdir(parents=True)
-    OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra/overrides.yaml")
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(list(overrides)), folder / RUN)
     return folder
 
 
@@ -75,7 +75,7 @@ def test_a_training_goes_on_in_its_folder(tmp_path: Path) -> None:
 )
 def test_what_is_no_list_of_options_is_refused(tmp_path: Path, text: str) -> None:
     run_folder(tmp_path)
-    (tmp_path / ".hydra/overrides.yaml").write_text(text)
+    (tmp_path / RUN).write_text(text)
     with pytest.raises(ValueError, match=r"options|YAML"):
         resumed("search", [f"resume={tmp_path}"])
 

@@ -33,6 +33,8 @@ from tfnas.export import export
 from tfnas.prepare import Prepared, reachable
 from tfnas.progress import duration, heartbeat
 from tfnas.result import RawSamples, Result, versions, within_tolerance
+from tfnas.resume import RUN as OVERRIDES
+from tfnas.resume import save_overrides
 from tfnas.space import SearchSpace, Subnet
 from tfnas.stopping import StoppedError, locked, stop_on_signals
 from tfnas.strategies.contract import DivergedError, EpochRecord, Found, Progress, State, Task
@@ -77,6 +79,7 @@ def run(p: Prepared) -> int:
                 log.info("%s is finished", out)
                 conclude(result)
                 return config.DONE if result.within else config.OUTSIDE_TOLERANCE
+            save_overrides(out / OVERRIDES)
         except (ValueError, OSError) as error:
             return config.refuse(error)
         try:

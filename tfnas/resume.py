@@ -1,7 +1,7 @@
 """`resume=FOLDER` on a command line: the options that the run, or the sweep, was started with.
 
-They lie in the folder as Hydra wrote them; what is given beside `resume=` comes on top. Of a sweep
-every member is taken up again in its own folder: those that are finished have nothing left to do.
+They lie in the folder; what is given beside `resume=` comes on top. Of a sweep every member is
+taken up again in its own folder: those that are finished have nothing left to do.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tfnas.config import override
+from tfnas.config import override, overrides
+from tfnas.table import write_atomically
 
-RUN, SWEEP = ".hydra/overrides.yaml", "multirun.yaml"  # as Hydra writes them
-TRAIN = "train_overrides.yaml"  # of an unfinished training
+# Of a run that began: Hydra's own file changes with every try to go on, refused ones included.
+RUN = "search_overrides.yaml"
+TRAIN = "train_overrides.yaml"
+SWEEP = "multirun.yaml"  # as Hydra writes it
 MAX_BYTES = 10_000_000
 # Of Hydra's own options those that say how a sweep runs; where it runs is the folder that is given.
 LAUNCHING = ("hydra/launcher=", "hydra.launcher.", "hydra/sweeper=", "hydra.sweeper.")
@@ -62,6 +65,12 @@ def resumed(name: str, arguments: Sequence[str]) -> list[str]:
         raise ValueError(f"{folder} holds no list of options: expected lines such as key=value")
     kept = [o for o in saved if _key(o) not in new and _key(o) != "resume"]
     return [*where, *kept, *given, "resume=true" if name == "train" else again]
+
+
+def save_overrides(path: Path) -> None:
+    """Leave this run's options, if they aren't there from its first start. Raises OSError."""
+    if not path.exists():
+        write_atomically(path, OmegaConf.to_yaml(overrides()))
 
 
 def _load(path: Path) -> Any:

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 
 from tfnas import checkpoint
 from tfnas import config as cfg
@@ -26,7 +25,7 @@ from tfnas.accuracy import Accuracy, accuracy
 from tfnas.data import Dataset, load
 from tfnas.progress import duration, heartbeat
 from tfnas.result import versions
-from tfnas.resume import TRAIN
+from tfnas.resume import TRAIN, save_overrides
 from tfnas.space import Subnet
 from tfnas.stopping import StoppedError, locked, stop_on_signals
 from tfnas.strategies.contract import DivergedError
@@ -183,7 +182,7 @@ def _work(training: Training, path: Path) -> int:
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(training.out))
-            write_atomically(training.out / TRAIN, OmegaConf.to_yaml(cfg.overrides()))
+            save_overrides(training.out / TRAIN)
         except (ValueError, OSError) as error:
             return cfg.refuse(error)
         return _train(training, path)
