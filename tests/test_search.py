@@ -33,6 +33,7 @@ FAST = [
     "verify=test",
     "data.root=shipped",
     "loop_minutes=0.05",
+    "cores=1",
 ]
 
 
@@ -100,8 +101,8 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
 
     train = run_entry(
         "tfnas.train", config.override("subnet", out / "subnet.json"), "data.root=shipped",
-        "recipe=test", config.override("weights", out / "supernet_weights.safetensors"),
-        cwd=tmp_path,
+        "recipe=test", "threads=1",
+        config.override("weights", out / "supernet_weights.safetensors"), cwd=tmp_path,
     )  # fmt: skip
     assert train.returncode == config.DONE, train.stdout + train.stderr
     export = run_entry(
@@ -165,7 +166,7 @@ def test_stopped_by_a_signal_and_gone_on_with(
     number: signal.Signals, elsewhere: Elsewhere, tmp_path: Path
 ) -> None:
     command = [
-        *FAST, "budget.epochs=8", "cores=1", f"target_ms={elsewhere.middle}",
+        *FAST, "budget.epochs=8", f"target_ms={elsewhere.middle}",
         config.override("table", elsewhere.file),
     ]  # fmt: skip
 

@@ -184,6 +184,19 @@ def test_a_launcher_that_is_not_installed_is_unusable_input(tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("module", ["tfnas.train", "tfnas.export"])
+def test_other_entry_points_reach_other_processes(module: str, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    done = run_entry(
+        module, "-m", "subnet=none.json", "seed=0,1", *JOBLIB,
+        config.override("hydra.sweep.dir", folder), cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == config.UNUSABLE_INPUT, done.stdout + done.stderr
+    assert statuses(folder, 2) == [config.UNUSABLE_INPUT] * 2
+    assert done.stdout.count("error: ") == 2
+    assert "none.json" in done.stdout
+
+
 def test_a_sweep_of_searches_in_processes_and_its_report(tmp_path: Path) -> None:
     space = load_space("tiny")
     file = tmp_path / "elsewhere.json"

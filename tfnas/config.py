@@ -17,6 +17,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -271,6 +272,25 @@ Config = TypeVar("Config")
 Work = Callable[[], int]
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """An entry point's `prepare`, for other processes a name: launchers would send them the whole
+    module that `python -m` runs, and not all that it uses can be sent.
+    """
+
+    prepare: Callable[[Any], Work]
+
+    def __reduce__(self) -> tuple[Callable[..., _Entry], tuple[Any, ...]]:
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        if self.prepare.__module__ != "__main__" or spec is None:
+            return _Entry, (self.prepare,)
+        return _entry_of, (spec.name, self.prepare.__qualname__)
+
+
+def _entry_of(module: str, name: str) -> _Entry:
+    return _Entry(getattr(import_module(module), name))
+
+
 def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> NoReturn:
     """Run a Hydra app on conf/`name`.yaml and exit with its status.
 
@@ -281,9 +301,10 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
     """
     statuses: list[int] = []
     launch = secrets.token_hex(8)
+    entry = _Entry(prepare)
 
     def job(cfg: DictConfig) -> int:
-        status = _run_here(schema, cfg, prepare, launch)
+        status = _run_here(schema, cfg, entry.prepare, launch)
         statuses.append(status)
         if status == INTERRUPTED and sweep.Watch.folder is not None:
             raise KeyboardInterrupt  # it was this process that was asked to stop

@@ -32,6 +32,10 @@ class Entry:
     op: OpSpec | None
     measured: bool = True
 
+    def __post_init__(self) -> None:
+        if self.op is not None and self.op.is_curve:
+            raise ValueError(f"{shown(self.key)}: no mid width, expected 1 or more")
+
 
 @dataclass(frozen=True)
 class Foreign:

@@ -31,6 +31,7 @@ from tfnas.config import (
     override,
 )
 from tfnas.result import Result, within_tolerance
+from tfnas.resume import RUN as OVERRIDES
 from tfnas.sweep import (
     DEPTH,
     HYDRA_DIR,
@@ -167,7 +168,7 @@ def gather(folder: Path) -> tuple[list[Run], list[str]]:
         plan = plans[sweep] if sweep else None
         if plan and plan.app == "search":
             run = replace(run, resume=sweep)
-        elif _is_search(member):
+        elif (member / OVERRIDES).is_file():
             run = replace(run, resume=member)
         runs.append(run)
         warnings += told

@@ -13,6 +13,7 @@ from typing import Any
 
 from tfnas import __version__
 from tfnas.table import write_atomically
+from tfnas.untrusted import parse_json, read_bytes
 
 MAX_BYTES = 10_000_000
 
@@ -97,9 +98,7 @@ class Result:
             ValueError: if it is unreadable, or a field is missing, unknown or of another type.
         """
         try:
-            if (size := path.stat().st_size) > MAX_BYTES:
-                raise ValueError(f"{size} bytes, {MAX_BYTES} are the most")
-            values = json.loads(path.read_text())
+            values = parse_json(read_bytes(path, MAX_BYTES).decode())
             names = [f.name for f in fields(cls)]
             if not isinstance(values, dict) or set(values) != set(names):
                 raise ValueError(f"expected the fields {', '.join(names)}")
