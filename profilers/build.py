@@ -119,7 +119,7 @@ def build_table(
         searched = any(op not in space.fixed for op in todo)
         if _is_calibrated(table, space) and not searched:
             nets = []  # the calibration stands: only other fixed ops are new
-        todo_nets = [net for net in nets if not _enough(table.nets.get(net_key(net)))]
+        todo_nets = [net for net in nets if not is_enough(table.nets.get(net_key(net)))]
         progress(f"{len(todo)} of {len(wanted.ops)} ops and {len(todo_nets)} whole nets to measure")
         seconds = max(0.0, max_minutes * 60 - (time.monotonic() - start))
         try:
@@ -149,7 +149,8 @@ def open_table(profiler: Profiler, path: Path) -> LatencyTable:
     return table
 
 
-def _enough(row: Measurement | None) -> bool:
+def is_enough(row: Measurement | None) -> bool:
+    """Whether a row or a net needs no more samples."""
     return row is not None and row.runs >= ENOUGH_RUNS and not _useless(row)
 
 
@@ -158,7 +159,7 @@ def _useless(row: Measurement) -> bool:
 
 
 def _todo(table: LatencyTable, wanted: Plan) -> list[OpSpec]:
-    return [op for op in wanted.ops if not _enough(table.rows.get(op))]
+    return [op for op in wanted.ops if not is_enough(table.rows.get(op))]
 
 
 def _probe(bench: Bench, seconds: float) -> Quantum:

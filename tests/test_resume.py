@@ -82,7 +82,7 @@ def test_what_is_no_list_of_options_is_refused(tmp_path: Path, text: str) -> Non
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(ValueError, match="expected the folder of an unfinished run"):
+        with pytest.raises(ValueError, match="expected the folder of a run"):
             resumed("search", [f"resume={folder}"])
     run_folder(tmp_path / "run", "target_ms=8")
     with pytest.raises(ValueError, match=TRAIN):

@@ -222,7 +222,12 @@ def test_bad_input_is_refused_before_work(tmp_path: Path) -> None:
     assert "data.root" in refused(f"subnet={good}", f"data.root={tmp_path}/nowhere")
     (tmp_path / "subnet.json").write_text("{")
     assert "is not JSON" in refused(f"subnet={good}")
-    assert {p.name for p in tmp_path.iterdir()} == {"subnet.json", "other.json", "w.safetensors"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "subnet.json",
+        "train.json",
+        "train_overrides.yaml",
+        "weights.safetensors",
+    }
 
 
 def test_the_entry_point(tmp_path: Path) -> None:

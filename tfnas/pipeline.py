@@ -79,7 +79,7 @@ def run(p: Prepared) -> int:
                 log.info("%s is finished", out)
                 conclude(result)
                 return config.DONE if result.within else config.OUTSIDE_TOLERANCE
-            save_overrides(out / OVERRIDES)
+            save_overrides(out / OVERRIDES, p.cfg.resume is not None)
         except (ValueError, OSError) as error:
             return config.refuse(error)
         try:

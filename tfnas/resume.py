@@ -57,7 +57,7 @@ def resumed(name: str, arguments: Sequence[str]) -> list[str]:
         saved, where = _load(folder / RUN), [override("hydra.run.dir", folder)]
     else:
         raise ValueError(
-            f"resume={folder}: expected the folder of an unfinished run, with the file "
+            f"resume={folder}: expected the folder of a run, with the file "
             f"{TRAIN if name == 'train' else RUN}, or of a sweep, with {SWEEP}"
         )
     launching = LAUNCHING if "--multirun" in where else ()
@@ -67,9 +67,9 @@ def resumed(name: str, arguments: Sequence[str]) -> list[str]:
     return [*where, *kept, *given, "resume=true" if name == "train" else again]
 
 
-def save_overrides(path: Path) -> None:
-    """Leave this run's options, if they aren't there from its first start. Raises OSError."""
-    if not path.exists():
+def save_overrides(path: Path, resumed: bool) -> None:
+    """Leave this run's options; those of its first start stay. Raises OSError."""
+    if not (resumed and path.exists()):
         write_atomically(path, OmegaConf.to_yaml(overrides()))
 
 

@@ -102,7 +102,6 @@ def finish(training: Training, stop: Callable[[], bool] = lambda: False) -> Trai
     )  # fmt: skip
     write_atomically(training.out / RESULT, _to_json(training, result))
     checkpoint.remove(training.out / CHECKPOINT)
-    (training.out / TRAIN).unlink(missing_ok=True)
     return result
 
 
@@ -153,9 +152,9 @@ def prepare(config: cfg.TrainConfig) -> cfg.Work:
     if out is None:
         out = cfg.output_dir() if cfg.is_sweep() else path.parent
     resume = config.resume
-    if resume and cfg.is_sweep():  # members that didn't get so far start, finished ones are left
-        if (out / RESULT).is_file():
-            return lambda: _finished(out)
+    if resume and (out / RESULT).is_file() and not checkpoint.exists(out / CHECKPOINT):
+        return lambda: _finished(out)
+    if resume and cfg.is_sweep():  # members that didn't get so far start
         resume = checkpoint.exists(out / CHECKPOINT)
     training = Training(
         subnet,
@@ -170,7 +169,7 @@ def prepare(config: cfg.TrainConfig) -> cfg.Work:
         on_nonfinite=config.on_nonfinite,
         resume=resume,
     )
-    return lambda: _work(training, path)
+    return lambda: _work(training, path, resume)
 
 
 def _finished(out: Path) -> int:
@@ -178,11 +177,11 @@ def _finished(out: Path) -> int:
     return cfg.DONE
 
 
-def _work(training: Training, path: Path) -> int:
+def _work(training: Training, path: Path, resumed: bool) -> int:
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(training.out))
-            save_overrides(training.out / TRAIN)
+            save_overrides(training.out / TRAIN, resumed)
         except (ValueError, OSError) as error:
             return cfg.refuse(error)
         return _train(training, path)
