@@ -22,8 +22,9 @@ import numpy as np
 from platformdirs import user_state_path
 
 from profilers.timing import FEWEST_SESSIONS, Usual
+from tfnas.files import write_atomically
 from tfnas.space import OpSpec
-from tfnas.table import Device, write_atomically
+from tfnas.table import Device
 from tfnas.untrusted import parse_json, read_bytes
 
 log = logging.getLogger(__name__)

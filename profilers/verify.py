@@ -26,8 +26,8 @@ from tfnas.config import (
     check_positive,
     main,
 )
+from tfnas.files import write_atomically
 from tfnas.result import within_tolerance
-from tfnas.table import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -162,6 +162,7 @@ def test_a_failure_is_told_by_the_end_of_its_trace(
         (socket.gethostname(), 2**31 - 1, "failed"),  # no such process
         ("elsewhere", 1, "running"),
     ],
+    ids=["here", "dead", "elsewhere"],
 )
 def test_a_run_without_an_end_runs_or_was_killed(
     host: str, pid: int, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from tests.entry import run_entry
 from tests.simulated_device import DEVICE, plain_ms
 from tests.spaces import load_space
+from tfnas.files import write_atomically
 from tfnas.space import OpSpec
-from tfnas.table import Calibration, HeldOut, LatencyTable, Measurement, write_atomically
+from tfnas.table import Calibration, HeldOut, LatencyTable, Measurement
 
 OP = OpSpec("mbconv", 28, 32, 64, 0, 32, 3, 1, "relu")
 

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from tests.nets import random_network, tiny_subnet
 from tests.spaces import load_space
 from tfnas.blocks import Network
+from tfnas.files import replacing
 from tfnas.supernet import Supernet
-from tfnas.weights import Trained, fingerprint, load_weights, replacing, save_weights
+from tfnas.weights import Trained, fingerprint, load_weights, save_weights
 
 TRAINED = Trained(
     data="some: images",

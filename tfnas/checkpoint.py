@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tfnas.weights import replacing
+from tfnas.files import replacing
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,11 @@ from torch import nn
 
 from tfnas import config as cfg
 from tfnas.blocks import ConvBN, Network
+from tfnas.files import replacing
 from tfnas.onnx_graph import INPUT, OPSET, OUTPUT, build_model, weight_shapes
 from tfnas.result import versions
 from tfnas.space import Subnet
-from tfnas.weights import WEIGHTS, Trained, fingerprint, load_weights, replacing
+from tfnas.weights import WEIGHTS, Trained, fingerprint, load_weights
 
 log = logging.getLogger("tfnas.export")
 

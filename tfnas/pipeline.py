@@ -30,6 +30,7 @@ from tfnas import checkpoint, config
 from tfnas.data import reading
 from tfnas.derive import Constraint, feasible_ms
 from tfnas.export import export
+from tfnas.files import write_atomically
 from tfnas.prepare import Prepared, reachable
 from tfnas.progress import duration, heartbeat
 from tfnas.result import RawSamples, Result, versions, within_tolerance
@@ -38,7 +39,7 @@ from tfnas.resume import save_overrides
 from tfnas.space import SearchSpace, Subnet
 from tfnas.stopping import StoppedError, locked, stop_on_signals
 from tfnas.strategies.contract import DivergedError, EpochRecord, Found, Progress, State, Task
-from tfnas.table import LatencyTable, write_atomically
+from tfnas.table import LatencyTable
 from tfnas.weights import save_weights as write_weights
 
 log = logging.getLogger(__name__)

@@ -30,6 +30,7 @@ from tfnas.config import (
     check_writable,
     override,
 )
+from tfnas.files import write_atomically
 from tfnas.result import Result, within_tolerance
 from tfnas.resume import RUN as OVERRIDES
 from tfnas.sweep import (
@@ -44,7 +45,6 @@ from tfnas.sweep import (
     planned,
     read_status,
 )
-from tfnas.table import write_atomically
 from tfnas.untrusted import parse_yaml, shown
 
 TRAIN_RESULT, TRAIN_FORMAT = "train.json", "tfnas.train/1"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tfnas import __version__
-from tfnas.table import write_atomically
+from tfnas.files import write_atomically
 from tfnas.untrusted import parse_json, read_bytes
 
 MAX_BYTES = 10_000_000

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tfnas.config import override, overrides
-from tfnas.table import write_atomically
+from tfnas.files import write_atomically
 
 # Of a run that began: Hydra's own file changes with every try to go on, refused ones included.
 RUN = "search_overrides.yaml"

@@ -19,6 +19,7 @@ from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
+from tfnas.files import write_atomically
 from tfnas.untrusted import MAX_NAME, check_text, parse_json, read_bytes, shown
 
 ACTIVATIONS = ("relu", "relu6", "swish", "hard_swish", "none")
@@ -331,7 +332,7 @@ class Subnet:
             raise ValueError(f"{source} is no valid subnet: {error}") from None
 
     def save(self, path: Path) -> None:
-        path.write_text(self.to_json())
+        write_atomically(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Subnet:

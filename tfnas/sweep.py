@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from tfnas.table import write_atomically
+from tfnas.files import write_atomically
 from tfnas.untrusted import parse_json, parse_yaml, read_bytes
 
 STATUS, STATUS_FORMAT = "status.json", "tfnas.status/1"

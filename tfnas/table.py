@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -22,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.files import write_atomically
 from tfnas.space import OP_FIELDS, Choice, OpSpec, SearchSpace, Subnet
 from tfnas.untrusted import check_text, parse_json, read_bytes, shown
 
@@ -481,22 +480,6 @@ def _measurement(values: list[Any], what: object) -> Measurement:
         )
     except ValueError as error:
         raise ValueError(f"{error} for {what}") from None
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's text in one step, so that a crash leaves the old text or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ from tfnas import config as cfg
 from tfnas.accelerator import pick_accelerator
 from tfnas.accuracy import Accuracy, accuracy
 from tfnas.data import Dataset, load
+from tfnas.files import write_atomically
 from tfnas.progress import duration, heartbeat
 from tfnas.result import versions
 from tfnas.resume import TRAIN, save_overrides
 from tfnas.space import Subnet
 from tfnas.stopping import StoppedError, locked, stop_on_signals
 from tfnas.strategies.contract import DivergedError
-from tfnas.table import write_atomically
 from tfnas.training import CHECKPOINT, EpochResult, Training
 from tfnas.weights import WEIGHTS, Trained, fingerprint, save_weights
 

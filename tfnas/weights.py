@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tfnas.blocks import Network
+from tfnas.files import replacing
 from tfnas.space import MAX_SIZE, OP_FIELDS, Subnet
 from tfnas.untrusted import parse_json, shown
 
@@ -243,20 +241,3 @@ def _check_names(
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return ", ".join(names[:4]) + more
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A new file to fill, which takes the place of `path` in one step if no error comes."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    new = Path(name)
-    try:
-        yield new
-        with new.open("rb+") as file:
-            os.fsync(file.fileno())
-        new.chmod(0o644)
-        new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
