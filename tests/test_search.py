@@ -217,11 +217,13 @@ def test_same_seed_same_result_whatever_reads_the_images(tmp_path: Path) -> None
     found = []
     for workers in (0, 2):
         out = tmp_path / f"workers_{workers}"
+        here = tmp_path / ("a temporary folder with a long name, " * 5)
+        here.mkdir(exist_ok=True)  # where tensors could not be passed between processes
         done = run_entry(
             "tfnas.search", "space=tiny", "budget=test", "budget.batch_size=8", "data=folder",
             config.override("data.root", root), f"data.workers={workers}", "cores=1",
             f"target_ms={(low + high) / 2:.4f}", config.override("table", table),
-            config.override("hydra.run.dir", out), cwd=tmp_path,
+            config.override("hydra.run.dir", out), cwd=here,
         )  # fmt: skip
         assert done.returncode == config.DONE, done.stdout + done.stderr
         names = ("subnet.json", "history.jsonl", "supernet_weights.safetensors")

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,12 @@ def leave_signals_to_parent(_worker: int) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def as_it_is(item: Any) -> Any:
+    """For a loader: arrays go through its pipe. For tensors it opens sockets in the temporary
+    folder, and where that folder's name is too long it waits for them for ever."""
+    return item
 
 
 def crop_boxes(
@@ -149,7 +156,7 @@ def read_file(
 
 
 @dataclass(frozen=True)
-class FileBatches(torch.utils.data.Dataset[torch.Tensor | str]):
+class FileBatches(torch.utils.data.Dataset[np.ndarray | str]):
     """The batches of one epoch of image files, by batch index; what a loading process works on.
 
     An item is uint8 (N, size, size, 3), or the error text where a file of it can't be read: an
@@ -165,7 +172,7 @@ class FileBatches(torch.utils.data.Dataset[torch.Tensor | str]):
     crop_scale: tuple[float, float]
     jitter: float
 
-    def __getitem__(self, index: int) -> torch.Tensor | str:
+    def __getitem__(self, index: int) -> np.ndarray | str:
         first = index * self.batch
         images = []
         for position, path in enumerate(self.paths[first : first + self.batch], first):
@@ -177,7 +184,7 @@ class FileBatches(torch.utils.data.Dataset[torch.Tensor | str]):
             except ValueError as error:
                 return str(error)
             images.append(image)
-        return torch.from_numpy(np.stack(images))
+        return np.stack(images)
 
 
 def _to_float(pixels: np.ndarray) -> torch.Tensor:

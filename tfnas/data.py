@@ -317,12 +317,13 @@ class Batches:
             sampler=range(start, len(self)),
             num_workers=self.workers,
             generator=torch.Generator(),
+            collate_fn=augment.as_it_is,
             worker_init_fn=augment.leave_signals_to_parent,
         )
         for index, item in enumerate(loader, start):
             if isinstance(item, str):
                 raise ValueError(item)
-            batch = item.permute(0, 3, 1, 2).float().div_(255)  # (N, 3, size, size)
+            batch = torch.from_numpy(item).permute(0, 3, 1, 2).float().div_(255)  # (N, 3, H, W)
             labels = torch.from_numpy(images.labels[order[index * self.batch :][: self.batch]])
             yield augment.normalized(batch, self.mean, self.std), labels
 
