@@ -144,7 +144,7 @@ def load_weights(network: Network, path: Path, complete: bool) -> Loaded:
             kept = _check_names(expected, forms, path, complete)
             tensors = {name: file.get_tensor(name) for name in forms}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"can't read the weights {path}: {error}") from None
+        raise ValueError(f"can't read the weights {path}: {str(error)[:500]}") from None
     for name, value in tensors.items():
         if not value.isfinite().all() or (name.endswith("running_var") and (value < 0).any()):
             raise ValueError(f"{path}: {name} has values that no trained network has")
