@@ -1,0 +1,99 @@
+"""The benchmarks' own promises: the plain supernet is ours, and each of them runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import growth, pipeline, startup, steps, supernet
+from benchmarks.plain_supernet import PlainSearch
+
+
+def case(widths: str = "initial") -> supernet.Case:
+    return supernet.Case("tiny", 16, 8, widths)
+
+
+@pytest.mark.parametrize("widths", steps.WIDTHS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_plain_supernet_has_the_gradients_of_ours(dtype: torch.dtype, widths: str) -> None:
+    assert supernet.check_gradients(case(widths), dtype) <= supernet.TOLERANCE[dtype]
+
+
+def test_other_weights_and_missing_gradients_are_noticed() -> None:
+    search = supernet.new_search(case(), steps.load_space("tiny"))
+    x, y = steps.one_batch(search.task)
+    plain = PlainSearch(search)
+    with torch.no_grad():
+        plain.net.classifier.weight[0, 0] += 0.1
+    paths = search.paths(single=False)
+    search.weight_step(x, y, paths)
+    plain.weight_step(x, y, paths)
+    ours, theirs = list(search.net.named_parameters()), list(plain.net.named_parameters())
+    with pytest.raises(AssertionError, match="differ by"):
+        supernet.assert_equal_gradients(ours, theirs, 1e-6)
+    ours[0][1].grad = torch.full_like(ours[0][1], torch.nan)
+    with pytest.raises(AssertionError, match=r"of stem\.0\.conv\.weight differ by nan"):
+        supernet.assert_equal_gradients(ours, theirs, 1.0)
+    ours[0][1].grad = None
+    with pytest.raises(AssertionError, match="only one side"):
+        supernet.assert_equal_gradients(ours, theirs, 1.0)
+
+
+def test_both_sides_draw_the_same_paths() -> None:
+    search = supernet.new_search(case(), steps.load_space("tiny"))
+    plain = PlainSearch(search)
+    assert plain.paths() == search.paths(single=False)
+
+
+def test_a_ratio_is_that_of_rounds() -> None:
+    slow = np.array([2.0, 4.0, 6.0, 2.0, 4.0, 6.0, 3.0])
+    ratio = steps.Ratio.of(slow, slow / 2)
+    assert (ratio.median, ratio.low, ratio.high) == (2, 2, 2)
+    assert steps.Ratio.of(slow[:3], np.ones(3)).high == 6
+
+
+def test_bend_and_exponent_tell_a_line_from_a_square() -> None:
+    x = np.array([2.0, 4.0, 8.0])
+    assert growth.bend(x, list(5 + 3 * x)) == pytest.approx(1)
+    assert growth.exponent(x, list(3 * x)) == pytest.approx(1)
+    assert growth.bend(x, list(x**2)) == pytest.approx(2)
+    assert growth.exponent(x, list(x**2)) == pytest.approx(2)
+
+
+def test_supernet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "lines.json"
+    arguments = "--space tiny --resolution 16 --threads 1 --widths scaled --batch 8 --repeats 2"
+    assert supernet.main([*arguments.split(), "--json", str(file)]) == 0
+    lines = json.loads(file.read_text())
+    assert [line["step"] for line in lines] == list(supernet.STEPS)
+    assert all(line["plain_mib"] >= 0 for line in lines)
+    assert len(capsys.readouterr().out.splitlines()) == 4 + len(lines)
+
+
+def test_growth(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = "--space tiny --repeats 1 --depth 1 2 --candidates 2 3 --resolution 16 24 --batch 8"
+    assert growth.main([*arguments.split(), "16", "--no-memory"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 8
+
+
+def test_growth_of_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = "--space tiny --over batch --batch 8 --peak-of weight"
+    assert growth.main(arguments.split()) == 0
+    assert int(capsys.readouterr().out) >= 0
+
+
+def test_startup(capsys: pytest.CaptureFixture[str]) -> None:
+    assert startup.main(["--repeats", "1", "--space", "tiny", "--resolution", "16"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+def test_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = "--space tiny --images 16 --workers 0 1 --resolution 32 --in-memory 16 --batch 4"
+    assert pipeline.main([*arguments.split(), "--repeats", "1", "--threads", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "synthetic" in out
+    assert out.count("images/s,") == 2
