@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from tfnas.config import override
 from tfnas.resume import RUN, TRAIN, resumed
 
 
@@ -25,6 +26,13 @@ def test_a_run_goes_on_with_its_options_and_those_given_on_top(tmp_path: Path) -
     where = f"hydra.run.dir='{run}'"
     again = f"resume='{run}'"
     assert found == [where, "target_ms=8", "strategy=spos", "verify=standard", "seed=4", again]
+
+
+@pytest.mark.parametrize("name", ["it's", 'a "b"', "a\\\\b", "{x} $HOME", "plain"])
+def test_whatever_a_folder_is_called(name: str, tmp_path: Path) -> None:
+    run = run_folder(tmp_path / name, "target_ms=8")
+    found = resumed("search", [override("resume", run)])
+    assert found == [override("hydra.run.dir", run), "target_ms=8", override("resume", run)]
 
 
 def test_a_sweep_goes_on_as_a_sweep(tmp_path: Path) -> None:

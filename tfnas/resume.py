@@ -6,6 +6,7 @@ taken up again in its own folder: those that are finished have nothing left to d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def resumed(name: str, arguments: Sequence[str]) -> list[str]:
     Raises:
         ValueError: if the folder isn't one of a run or a sweep.
     """
-    folders = [a.partition("=")[2].strip("'\"") for a in arguments if a.startswith("resume=")]
+    folders = [_unquoted(a.partition("=")[2]) for a in arguments if a.startswith("resume=")]
     if not folders or folders[-1].lower() in ("", "null", "true", "false"):
         return list(arguments)
     folder, again = Path(folders[-1]), override("resume", folders[-1])
@@ -65,6 +66,13 @@ def resumed(name: str, arguments: Sequence[str]) -> list[str]:
         raise ValueError(f"{folder} holds no list of options: expected lines such as key=value")
     kept = [o for o in saved if _key(o) not in new and _key(o) != "resume"]
     return [*where, *kept, *given, "resume=true" if name == "train" else again]
+
+
+def _unquoted(text: str) -> str:
+    """A value as Hydra would read it."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return re.sub(r"\\([\\'\"])", r"\1", text[1:-1])
+    return text
 
 
 def save_overrides(path: Path, resumed: bool) -> None:

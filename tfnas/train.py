@@ -206,7 +206,7 @@ def _train(training: Training, path: Path) -> int:
     except StoppedError:
         log.info(
             "stopped after epoch %d, batch %d, and saved; go on with: python -m tfnas.train %s",
-            training.epoch, training.batch, cfg.override("resume", training.out),
+            training.epoch, training.batch, shlex.quote(cfg.override("resume", training.out)),
         )  # fmt: skip
         return cfg.INTERRUPTED
     except (DivergedError, OSError, ValueError) as error:  # ValueError: an unreadable image
