@@ -114,7 +114,7 @@ def main() -> None:
         sys.exit("no table of this machine; measure it with `python -m profilers device=cpu`")
     table = LatencyTable.load(file)
     space = config.load_space("tfnas", 10).build(table.device.quantum)
-    table.check(space)
+    table = table.for_space(space)
     low, high = feasible_ms(space, table)
     margin = MARGIN * (high - low)
     targets = np.linspace(low + margin, high - margin, args.targets).round(3)

@@ -41,7 +41,7 @@ spec = config.load_space("tfnas", 10)
 start = time.perf_counter()
 table = LatencyTable.load(Path(sys.argv[1]))
 space = spec.build(table.device.quantum)
-table.check(space)
+table = table.for_space(space)
 lint(table, space)
 print(time.perf_counter() - start)
 """

@@ -72,8 +72,9 @@ def is_complete(table: LatencyTable, spec: SpaceSpec) -> bool:
 
 
 def _is_calibrated(table: LatencyTable, space: SearchSpace) -> bool:
-    """Whether the calibration is from nets of this space; other spaces have other factors."""
-    return table.calibration is not None and table.calibration.space == space.key
+    """Whether there is a calibration from nets of this space."""
+    fit = table.spaces.get(space.key)
+    return fit is not None and fit.calibration is not None
 
 
 def build_table(
@@ -102,7 +103,7 @@ def build_table(
     table = open_table(profiler, path)
     if is_complete(table, spec):
         progress(f"{path} is complete for space={spec.name}: nothing to measure")
-        return table
+        return table.for_space(spec.build(table.device.quantum))
     with Bench(profiler, seed, progress) as bench:
         start = time.monotonic()
         table = open_table(profiler, path)  # whoever held the lock may have measured it all
@@ -127,9 +128,9 @@ def build_table(
         except KeyboardInterrupt:
             progress(f"interrupted: what was measured is in {path}; the same command goes on")
             raise
-    table = _finish(table, wanted, nets, space.key)
+    table = _finish(table, wanted, nets, space)
     table.save(path)
-    table.check(space)
+    table = table.for_space(space)
     progress(f"{path}: {_summary(table, wanted)}, {time.monotonic() - start:.0f} s")
     if useless := [op for op in wanted.ops if op in table.rows and _useless(table.rows[op])]:
         progress(
@@ -232,10 +233,14 @@ def open_all(bench: Bench, models: Sequence[Sequence[OpSpec]]) -> list[Workload]
     return workloads
 
 
-def _finish(table: LatencyTable, wanted: Plan, nets: Sequence[Subnet], key: str) -> LatencyTable:
-    held_out = held_out_of(held_out_errors(table, wanted.held_out))
-    calibration = calibration_of(table, nets, key) or table.calibration
-    return replace(table, held_out=held_out, calibration=calibration)
+def _finish(
+    table: LatencyTable, wanted: Plan, nets: Sequence[Subnet], space: SearchSpace
+) -> LatencyTable:
+    table = table.with_fit(space, held_out=held_out_of(held_out_errors(table, wanted.held_out)))
+    calibration = calibration_of(table, nets)
+    if calibration is None or calibration == table.calibration:
+        return table
+    return table.with_fit(space, calibration=calibration, card=None)  # a card tells of the old one
 
 
 def _summary(table: LatencyTable, wanted: Plan) -> str:
@@ -244,10 +249,11 @@ def _summary(table: LatencyTable, wanted: Plan) -> str:
     text = f"{len(table.rows)} measured rows"
     if known:
         text += f", median interval ±{known[len(known) // 2]:.2%}"
-    if table.held_out:
-        text += f", held-out error {table.held_out.mean_pct:.2f} % mean"
-        text += f", {table.held_out.p95_pct:.2f} % p95"
-    if table.calibration:
-        text += f", scale {table.calibration.scale:.4f} from {table.calibration.nets} nets"
-        text += f" (error {table.calibration.mape_pct:.2f} %)"
+    fit = table.spaces[table.space or ""]
+    if fit.held_out:
+        text += f", held-out error {fit.held_out.mean_pct:.2f} % mean"
+        text += f", {fit.held_out.p95_pct:.2f} % p95"
+    if fit.calibration:
+        text += f", scale {fit.calibration.scale:.4f} from {fit.calibration.nets} nets"
+        text += f" (error {fit.calibration.mape_pct:.2f} %)"
     return text

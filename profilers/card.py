@@ -13,7 +13,7 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +110,9 @@ def make_card(
     """Measure whole random nets against a table.
 
     Raises:
-        LookupError: if the table doesn't cover the space.
+        LookupError: if the table doesn't cover the space, or isn't calibrated for it.
     """
-    table.check(space)
+    table = table.for_space(space)
     start = time.monotonic()
     drawn = draw(space, table, nets, seed)
     with Bench(profiler, seed, progress) as bench:
@@ -247,7 +247,7 @@ def prepare(config: CardConfig) -> Work:
     path = Path(table.source)
     check_own(table.device, profiler.device, path)
     space = with_classes(config.space, config.data).build(table.device.quantum)
-    table.check(space)
+    table.for_space(space)
 
     def work() -> int:
         card = make_card(
@@ -260,7 +260,8 @@ def prepare(config: CardConfig) -> Work:
             seed=config.seed,
         )
         log.info("%s", card)
-        replace(table, card={"space": space.name, **card.to_json()}).save(path)
+        # What another process may have measured into the file meanwhile stays.
+        LatencyTable.load(path).with_fit(space, card=card.to_json()).save(path)
         log.info("written into %s", path)
         if config.plot:
             draw_plot(card, Path(config.plot))

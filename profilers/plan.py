@@ -58,7 +58,7 @@ def split_widths(curve: OpSpec, widths: Sequence[int]) -> tuple[tuple[int, ...],
 def held_out_errors(table: LatencyTable, held_out: Sequence[OpSpec]) -> dict[OpSpec, float]:
     """Relative error of the table at each held-out point, predicted without these points."""
     rest = {op: row for op, row in table.rows.items() if op not in set(held_out)}
-    without = replace(table, rows=rest, calibration=None)
+    without = replace(table, rows=rest).uncalibrated()
     return {
         op: without.ms(op) / table.rows[op].median_ms - 1
         for op in held_out
@@ -78,21 +78,16 @@ def held_out_of(errors: Mapping[OpSpec, float]) -> HeldOut | None:
     )
 
 
-def calibration_of(
-    table: LatencyTable, nets: Sequence[Subnet], space: str = ""
-) -> Calibration | None:
+def calibration_of(table: LatencyTable, nets: Sequence[Subnet]) -> Calibration | None:
     """From sums of ops to whole nets, by those of `nets` that were measured.
 
     One factor for all, and one for each group of ops on top of it, fitted by least squares on
     relative errors and drawn towards 1 as far as so few nets leave them open.
-
-    Args:
-        space: key of the space that the nets are of.
     """
     pairs = [(net, row.median_ms) for net in nets if (row := table.nets.get(net_key(net)))]
     if not pairs:
         return None
-    bare = replace(table, calibration=None)
+    bare = table.uncalibrated()
     parts = [_by_group(bare, net) for net, _ in pairs]
     groups = sorted({group for part in parts for group in part})
     sums = np.array([[part.get(g, 0.0) for g in groups] for part in parts])  # (nets, groups)
@@ -108,7 +103,6 @@ def calibration_of(
         nets=len(pairs),
         mape_pct=float(100 * np.mean(errors)),
         factors=tuple(zip(groups, (float(f) for f in factors), strict=True)),
-        space=space,
     )
 
 

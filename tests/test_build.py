@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from profilers.plan import (
 from tests.entry import REPOSITORY, environment, run_entry
 from tests.simulated_device import DEVICE, Machine, SimulatedProfiler, plain_ms
 from tests.spaces import load_space, load_spec, macs_table
-from tfnas.space import OpSpec, Subnet
+from tfnas.space import OpSpec, SpaceSpec, Subnet
 from tfnas.table import Calibration, LatencyTable, Measurement
 
 ARGUMENTS = ("space=tiny", "profile=test")
@@ -98,7 +99,8 @@ def test_table_of_a_known_device(tmp_path: Path) -> None:
     assert table.device.quantum == 16
     assert table.calibration is not None
     assert table.calibration.scale == pytest.approx(1.06, rel=0.01)
-    assert table.held_out is None or table.held_out.mean_pct < 2
+    held_out = table.spaces[load_space(quantum=16).key].held_out
+    assert held_out is None or held_out.mean_pct < 2
     for net in calibration_nets(load_space(quantum=16), 3, 9):
         assert table.subnet_ms(net) == pytest.approx(profiler.latency_ms(net.ops), rel=0.02)
 
@@ -175,7 +177,7 @@ def test_calibration_finds_what_a_net_changes() -> None:
     one_factor = replace(calibration, factors=())
 
     def error(which: Calibration) -> float:
-        told = replace(table, calibration=which)
+        told = table.with_fit(space, calibration=which)
         others = calibration_nets(space, 30, 1)
         return sum(abs(told.subnet_ms(n) / truth(n) - 1) for n in others) / len(others)
 
@@ -312,7 +314,40 @@ def test_each_space_is_calibrated_on_its_own_nets() -> None:
     nets = calibration_nets(space, 4, 0)
     whole = {net_key(n): Measurement(1.1 * table.subnet_ms(n), 0.0, 100) for n in nets}
     made = replace(table, nets=whole)
-    made = replace(made, calibration=calibration_of(made, nets, space.key))
+    made = made.with_fit(space, calibration=calibration_of(made, nets))
     assert _is_calibrated(made, space)
     assert not _is_calibrated(made, replace(space, resolution=64))
     assert not _is_calibrated(made, replace(space, name="other"))
+    assert not _is_calibrated(made, replace(space, stages=space.stages[:1]))
+
+
+def test_a_second_space_leaves_the_first_as_it_was(tmp_path: Path) -> None:
+    """One file, two spaces: each keeps its calibration, its held-out error and its card."""
+    profiler = SimulatedProfiler(Machine(load=0.2, jitter=0.02), plain_ms, whole=1.06)
+    path = tmp_path / "t.json"
+
+    def measured(spec: SpaceSpec) -> LatencyTable:
+        return build_table(
+            profiler, spec, path,
+            max_minutes=0.1, precision=0.01, anchor_nets=4, seed=0, progress=lambda _: None,
+        )  # fmt: skip
+
+    spec = load_spec()
+    before = measured(spec)
+    quantum = before.device.quantum
+    first, other = spec.build(quantum), replace(spec, name="other", resolution=64)
+    before = before.with_fit(first, card={"mape_pct": 1.0, "bias_pct": 0.5, "spearman": 0.9})
+    before.save(path)
+    profiler.whole = 1.5
+    after = measured(other)
+    assert after.calibration is not None
+    assert after.calibration.scale == pytest.approx(1.5, rel=0.02)
+    again = LatencyTable.load(path)
+    assert set(again.spaces) == {first.key, other.build(quantum).key}
+    assert again.spaces[first.key] == before.spaces[first.key]
+    net = first.sample(random.Random(0))
+    assert again.for_space(first).subnet_ms(net) == before.subnet_ms(net)
+    assert is_complete(again, spec)
+    assert is_complete(again, other)
+    with pytest.raises(LookupError, match=r"for_space\(space\)"):
+        again.subnet_ms(net)

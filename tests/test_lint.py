@@ -15,7 +15,12 @@ from tests.spaces import load_space
 from tfnas.config import shipped_tables_path
 from tfnas.lint import lint
 from tfnas.space import OpSpec
-from tfnas.table import Calibration, HeldOut, LatencyTable, Measurement
+from tfnas.table import Calibration, HeldOut, LatencyTable, Measurement, SpaceFit
+
+
+def fitted(calibration: Calibration | None, held_out: HeldOut | None = None) -> dict[str, SpaceFit]:
+    return {load_space().key: SpaceFit(calibration, held_out)}
+
 
 Edit = Callable[[LatencyTable], LatencyTable]
 
@@ -28,7 +33,7 @@ def clean() -> LatencyTable:
     }
     device = replace(DEVICE, quantum=8, versions=(("numpy", numpy.__version__),))
     return LatencyTable(
-        device, rows, calibration=Calibration(1.01, 10, 1.0), held_out=HeldOut(5, 0.5, 1.0, 2.0),
+        device, rows, spaces=fitted(Calibration(1.01, 10, 1.0), HeldOut(5, 0.5, 1.0, 2.0)),
         quantum_evidence=((64, 0.1),),
     )  # fmt: skip
 
@@ -76,17 +81,17 @@ def stale(table: LatencyTable) -> LatencyTable:
 FAULTS: list[tuple[str, bool, Edit]] = [
     ("non-positive", True, scaled(-1.0)),
     ("non-positive", True, lambda t: replace(t, overhead_ms=-1.0)),
-    ("scale", True, lambda t: replace(t, calibration=Calibration(40.0, 10, 1.0))),
+    ("scale", True, lambda t: replace(t, spaces=fitted(Calibration(40.0, 10, 1.0)))),
     ("non-monotone", False, scaled(3.0)),
     ("k3 slower than k5", False, scaled(1.5, kernel=3)),
     ("SE cheaper than none", False, scaled(0.2, c_se=16)),
     ("wide spread", False, lambda t: t.with_rows({one(t): Measurement(1.0, 0.5, 5)})),
-    ("wide spread", False, lambda t: replace(t, held_out=HeldOut(5, 9.0, 30.0, 40.0))),
+    ("wide spread", False, lambda t: replace(t, spaces=fitted(None, HeldOut(5, 9.0, 30.0, 40.0)))),
     ("gap", True, without_ends),
     ("gap", False, far_point),
     ("out of range", False, off_quantum),
     ("stale runtime", False, stale),
-    ("context", False, lambda t: replace(t, calibration=None)),
+    ("context", False, lambda t: replace(t, spaces={})),
     ("context", False, lambda t: replace(t, quantum_evidence=())),
     ("context", True, lambda t: replace(t, rows={})),
     ("context", True, lambda t: replace(t, device=replace(t.device, fingerprint=""))),
@@ -141,8 +146,8 @@ def test_command(tmp_path: Path) -> None:
 def test_shipped_tables_have_no_errors_and_cover_their_space(path: Path) -> None:
     table = LatencyTable.load(path)
     assert not [f for f in lint(table) if f.error]
-    assert table.calibration is not None
-    name, _, resolution = table.calibration.space.partition("@")
-    space = load_space(name, quantum=table.device.quantum)
-    assert space.resolution == int(resolution)
-    table.check(space)
+    assert table.spaces
+    for key in table.spaces:
+        space = load_space(key.partition("@")[0], quantum=table.device.quantum)
+        assert space.key == key
+        assert table.for_space(space).calibration is not None

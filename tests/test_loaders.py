@@ -42,7 +42,7 @@ from tfnas.checkpoint import read_checkpoint, write_checkpoint
 from tfnas.lint import lint
 from tfnas.onnx_graph import build_model, random_weights
 from tfnas.space import ExpansionSpec, OpSpec, SpaceSpec, StageSpec, Subnet
-from tfnas.table import Calibration, HeldOut, LatencyTable, Measurement
+from tfnas.table import Calibration, HeldOut, LatencyTable, Measurement, SpaceFit
 from tfnas.table_cli import main as table_cli
 from tfnas.weights import Trained, load_weights, save_weights
 
@@ -51,10 +51,14 @@ few = settings(max_examples=60, deadline=None)
 OPS = tuple(OpSpec("mbconv", 28, 32, w, se, 32, 3, 1, "relu") for w in (64, 96) for se in (0, 8))
 TABLE = LatencyTable(
     DEVICE, {op: Measurement(0.1 + op.c_mid / 1e3, 0.001, 30) for op in OPS},
-    calibration=Calibration(1.02, 10, 1.5, (("28px", 1.1),), "tiny@32"), overhead_ms=0.5,
-    held_out=HeldOut(1, 1.0, 2.0, 3.0), quantum_evidence=((64, 0.5),),
+    spaces={
+        "tiny@32-abc": SpaceFit(
+            Calibration(1.02, 10, 1.5, (("28px", 1.1),)), HeldOut(1, 1.0, 2.0, 3.0),
+            {"mape_pct": 1.0, "bias_pct": -0.5, "spearman": 0.9, "nets": [{"table_ms": 1.0}]},
+        )
+    },
+    overhead_ms=0.5, quantum_evidence=((64, 0.5),),
     nets={"abc": Measurement(1.0, math.nan, 3)},
-    card={"mape_pct": 1.0, "bias_pct": -0.5, "spearman": 0.9, "nets": [{"table_ms": 1.0}]},
     notes=("a note",),
 )  # fmt: skip
 SUBNET = tiny_subnet()
@@ -284,7 +288,7 @@ def test_imported_pickles(folder: Path, data: st.DataObject) -> None:
 def test_what_is_good_is_loaded(folder: Path, table_json: Any) -> None:
     """Or the tests around would show nothing."""
     path = folder / "good.json"
-    assert LatencyTable.load(path).card == TABLE.card
+    assert LatencyTable.load(path).spaces == TABLE.spaces
     for name, content in (
         ("d", json.dumps(DENSE).encode()),
         ("m.yaml", f"{MIT}:\n  mean: 0.5\n  count: 3\n".encode()),
@@ -374,20 +378,24 @@ def test_an_import_of_any_name_can_be_saved(tmp_path: Path) -> None:
     assert LatencyTable.load(tmp_path / "saved.json").notes == found.table.notes
 
 
+def fit(**values: object) -> dict[str, object]:
+    return {"spaces": {"a@28": {"calibration": None, "held_out": None, "card": None, **values}}}
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"unit": "s"}, "unit 's', expected 'ms'"),
         ({"calibraton": None}, "unknown keys"),
-        ({"card": [1]}, "card="),
-        ({"card": {"mape_pct": 10**20}}, "holds an integer of 21 digits"),
+        (fit(card=[1]), "card="),
+        (fit(card={"mape_pct": 10**20}), "holds an integer of 21 digits"),
         ({"notes": "abc"}, "notes='abc', expected a list"),
         ({"notes": [1]}, "holds 1, expected a text"),
         ({"overhead_ms": True}, "overhead_ms=True"),
         ({"overhead_ms": 1e14}, "overhead_ms=1e"),
         ({"quantum_evidence": [["64", 0.5]]}, "quantum_evidence='64'"),
         ({"quantum_evidence": [[64.5, 0.5]]}, "quantum_evidence=64.5"),
-        ({"held_out": {"points": 1.5, "mean_pct": 1, "p95_pct": 1, "max_pct": 1}}, "points=1.5"),
+        (fit(held_out={"points": 1.5, "mean_pct": 1, "p95_pct": 1, "max_pct": 1}), "points=1.5"),
         ({"device": {**asdict(DEVICE), "versions": {"": "1"}}}, "a package without a name"),
         ({"device": {**asdict(DEVICE), "versions": {"numpy": 1}}}, "holds 1, expected a text"),
         ({"device": {**asdict(DEVICE), "batch": True}}, "device.batch=True"),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from tests.simulated_device import DEVICE, plain_ms
 from tests.spaces import load_space
 from tfnas.files import write_atomically
 from tfnas.space import OpSpec
-from tfnas.table import Calibration, HeldOut, LatencyTable, Measurement
+from tfnas.table import Calibration, HeldOut, LatencyTable, Measurement, SpaceFit
 
 OP = OpSpec("mbconv", 28, 32, 64, 0, 32, 3, 1, "relu")
 
@@ -31,7 +32,7 @@ def at(width: int) -> OpSpec:
 def two_points(scale: float = 1.0) -> LatencyTable:
     rows = {at(64): Measurement(1.0, 0.01, 50), at(128): Measurement(3.0, math.inf, 50)}
     rows[at(128)] = Measurement(3.0, 0.02, 50)
-    return LatencyTable(DEVICE, rows, calibration=Calibration(scale, 3, 0.5))
+    return LatencyTable(DEVICE, rows, spaces={"a@28": SpaceFit(Calibration(scale, 3, 0.5))})
 
 
 def full() -> LatencyTable:
@@ -57,7 +58,7 @@ def test_a_net_is_the_sum_of_its_ops() -> None:
     table, space = full(), load_space()
     net = space.sample(random.Random(0))
     assert table.subnet_ms(net) == pytest.approx(sum(map(table.ms, net.ops)))
-    scaled = replace(table, calibration=Calibration(1.2, 5, 1.0))
+    scaled = table.with_fit(space, calibration=Calibration(1.2, 5, 1.0))
     assert scaled.subnet_ms(net) == pytest.approx(1.2 * table.subnet_ms(net))
     fixed = replace(table, overhead_ms=5.0)
     assert fixed.subnet_ms(net) == pytest.approx(5.0 + sum(map(table.ms, net.blocks)))
@@ -69,7 +70,7 @@ def test_groups_have_their_own_factor() -> None:
     bare = full()
     sizes = {op.size for op in net.blocks}
     factors = (("fixed", 0.8), *((f"{size}px", 1.2) for size in sizes))
-    table = replace(bare, calibration=Calibration(1.1, 5, 1.0, factors))
+    table = bare.with_fit(space, calibration=Calibration(1.1, 5, 1.0, factors))
     assert table.fixed_ms(net) == pytest.approx(0.88 * bare.fixed_ms(net))
     for op in net.blocks:
         assert table.ms(op) == pytest.approx(1.32 * bare.ms(op))
@@ -102,10 +103,15 @@ def test_save_and_load(tmp_path_factory, ms, spread, runs, text) -> None:  # typ
     path = tmp_path_factory.getbasetemp() / "roundtrip.json"
     table = LatencyTable(
         replace(DEVICE, name=text), {OP: Measurement(ms, spread, runs)},
-        calibration=Calibration(1.02, 10, 1.5, (("28px", 1.1),)),
-        overhead_ms=0.5, held_out=HeldOut(1, 1.0, 2.0, 3.0),
-        quantum_evidence=((64, 0.5),), nets={"abc": Measurement(ms, spread, runs)},
-        card={"mape_pct": 1.0}, notes=(text,),
+        spaces={
+            "a@28": SpaceFit(
+                Calibration(1.02, 10, 1.5, (("28px", 1.1),)), HeldOut(1, 1.0, 2.0, 3.0),
+                {"mape_pct": 1.0},
+            ),
+            "b@28": SpaceFit(),
+        },
+        overhead_ms=0.5, quantum_evidence=((64, 0.5),), nets={"abc": Measurement(ms, spread, runs)},
+        notes=(text,),
     )  # fmt: skip
     table.save(path)
     loaded = LatencyTable.load(path)
@@ -113,6 +119,26 @@ def test_save_and_load(tmp_path_factory, ms, spread, runs, text) -> None:  # typ
         assert math.isnan(loaded.rows[OP].spread_ms)
         table, loaded = (replace(t, rows={}, nets={}) for t in (table, loaded))
     assert loaded == table
+
+
+def test_a_space_takes_its_own_calibration() -> None:
+    """Never another one's: not for a space of another name, size or content."""
+    space = load_space()
+    bare = full()
+    assert bare.for_space(space).calibration is None
+    table = bare.with_fit(space, calibration=Calibration(1.2, 5, 1.0))
+    other = replace(space, name="other")
+    with pytest.raises(LookupError, match=f"calibrated for {space.key}, not for {other.key}"):
+        table.for_space(other)
+    both = table.with_fit(other, calibration=Calibration(0.8, 5, 1.0))
+    net = space.sample(random.Random(0))
+    for chosen, scale in ((space, 1.2), (other, 0.8)):
+        ms = both.for_space(chosen).subnet_ms(net)
+        assert ms == pytest.approx(scale * bare.subnet_ms(net))
+    shorter = replace(space, stages=(replace(space.stages[0], min_depth=2), *space.stages[1:]))
+    assert shorter.key != space.key
+    with pytest.raises(LookupError, match="python -m profilers"):
+        both.for_space(shorter)
 
 
 def test_files_of_before_nets_still_load(tmp_path: Path) -> None:
@@ -124,6 +150,14 @@ def test_files_of_before_nets_still_load(tmp_path: Path) -> None:
     assert LatencyTable.load(path) == two_points()
 
 
+def fit(**values: Any) -> dict[str, Any]:
+    return {"spaces": {"a@28": {"calibration": None, "held_out": None, "card": None, **values}}}
+
+
+def calibrated(**values: Any) -> dict[str, Any]:
+    return {"scale": 1.0, "nets": 3, "mape_pct": 1.0, "factors": [], **values}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -132,12 +166,13 @@ def test_files_of_before_nets_still_load(tmp_path: Path) -> None:
         ({"columns": ["a"]}, "columns"),
         ({"rows": [[1, 2]]}, "row"),
         ({"rows": None}, "rows"),
-        ({"calibration": {"scale": "x"}}, "Calibration"),
-        (
-            {"calibration": {"scale": 1, "nets": 3, "mape_pct": 1, "factors": [["a", -1]]}},
-            "above 0",
-        ),
-        ({"calibration": {"scale": 1, "nets": 3, "mape_pct": 1, "factors": [["a"]]}}, "corrupt"),
+        ({"spaces": {"a": {}}}, "spaces has the fields"),
+        (fit(calibration={"scale": 1}), "calibration has the fields"),
+        (fit(calibration=calibrated(scale="x")), "Calibration.scale='x'"),
+        (fit(calibration=calibrated(scale=0)), "Calibration.scale=0, expected a number above 0"),
+        (fit(calibration=calibrated(factors=[["a", -1]])), "Calibration.factors=-1"),
+        (fit(calibration=calibrated(factors=[["a"]])), "corrupt"),
+        (fit(card={"mape_pct": "bad"}), "card.mape_pct='bad'"),
         ({"overhead_ms": "much"}, "overhead_ms"),
         ({"nets": {"a": [1.0, None]}}, "corrupt"),
         ({"nets": {"a": ["x", None, 3]}}, "median_ms"),

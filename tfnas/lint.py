@@ -59,7 +59,7 @@ def _context(table: LatencyTable) -> Iterator[Finding]:
         yield Finding(True, "context", "the table has no rows")
     if device.kind == "imported":
         return
-    if table.calibration is None:
+    if not any(fit.calibration for fit in table.spaces.values()):
         text = "no calibration: sums of blocks may be several percent off whole nets"
         yield Finding(False, "context", text)
     if not table.quantum_evidence:
@@ -75,9 +75,10 @@ def _positive(table: LatencyTable) -> Iterator[Finding]:
             yield Finding(True, "non-positive", f"a spread of {row.spread_ms:g} ms for {what}")
     if table.overhead_ms is not None and table.overhead_ms < 0:
         yield Finding(True, "non-positive", f"{table.overhead_ms:g} ms for stem and head")
-    if table.calibration and not SCALES[0] <= table.calibration.scale <= SCALES[1]:
-        text = f"a scale of {table.calibration.scale:g} from sums of blocks to whole nets"
-        yield Finding(True, "scale", text + f", expected {SCALES[0]:g} to {SCALES[1]:g}")
+    for key, fit in table.spaces.items():
+        if fit.calibration and not SCALES[0] <= fit.calibration.scale <= SCALES[1]:
+            text = f"a scale of {fit.calibration.scale:g} from sums of blocks to nets of {key}"
+            yield Finding(True, "scale", text + f", expected {SCALES[0]:g} to {SCALES[1]:g}")
 
 
 def _monotone(table: LatencyTable) -> Iterator[Finding]:
@@ -97,7 +98,7 @@ def _kernels(table: LatencyTable) -> Iterator[Finding]:
 
 
 def _squeeze_excite(table: LatencyTable) -> Iterator[Finding]:
-    bare = replace(table, calibration=None)
+    bare = table.uncalibrated()
     for op, row in table.rows.items():
         plain_op = replace(op, c_se=0)
         if not op.c_se or not bare.covers(plain_op):
@@ -115,9 +116,10 @@ def _spread(table: LatencyTable) -> Iterator[Finding]:
         if row.median_ms > 0 and row.spread_ms > WIDE_SPREAD * row.median_ms:
             share = row.spread_ms / row.median_ms
             yield Finding(False, "wide spread", f"±{share:.1%} for {what} after {row.runs} samples")
-    if table.held_out and table.held_out.p95_pct > FAR_OFF_PCT:
-        text = f"a held-out error of {table.held_out.p95_pct:.1f} % (95th percentile)"
-        yield Finding(False, "wide spread", text)
+    for key, fit in table.spaces.items():
+        if fit.held_out and fit.held_out.p95_pct > FAR_OFF_PCT:
+            text = f"a held-out error of {fit.held_out.p95_pct:.1f} % (95th percentile) in {key}"
+            yield Finding(False, "wide spread", text)
 
 
 def _gaps(table: LatencyTable) -> Iterator[Finding]:

@@ -200,7 +200,7 @@ def find_device(
     if cfg.table is not None:
         file = Path(cfg.table)
         table = LatencyTable.load(file)
-        table.check(spec.build(table.device.quantum))
+        table = table.for_space(spec.build(table.device.quantum))
         return reach(table), table, file
     profiler = open_profiler(
         cfg.device.kind,
@@ -215,8 +215,7 @@ def find_device(
     table = LatencyTable.load(found)
     if not is_complete(table, spec):
         return profiler, None, found  # to be completed
-    table.check(spec.build(table.device.quantum))
-    return profiler, table, found
+    return profiler, table.for_space(spec.build(table.device.quantum)), found
 
 
 def reach(table: LatencyTable) -> Profiler | None:

@@ -9,6 +9,7 @@ Sizes are pixels, widths are channels. Nothing here imports torch.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -377,10 +378,18 @@ class SearchSpace:
         """All searched blocks, in order, whatever their stage."""
         return tuple(block for stage in self.stages for block in stage.blocks)
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """Name and resolution, such as `tfnas@224`."""
-        return f"{self.name}@{self.resolution}"
+        """Name, resolution and a digest of what is searched, such as `tfnas@224-1f2e3d`.
+
+        It doesn't depend on stem and head, and so not on the number of classes.
+        """
+        stages = [
+            (stage.min_depth, [[(str(c.op), c.widths) for c in block] for block in stage.blocks])
+            for stage in self.stages
+        ]
+        digest = hashlib.sha256(json.dumps(stages).encode()).hexdigest()[:6]
+        return f"{self.name}@{self.resolution}-{digest}"
 
     @property
     def in_channels(self) -> int:

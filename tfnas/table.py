@@ -30,9 +30,10 @@ MAX_ROWS = 250_000  # the published table has 36,480, of which ours need some hu
 MAX_TABLE_BYTES = 160 * MAX_ROWS
 MAX_TABLE_VALUES = (len(ROW_FIELDS) + 2) * MAX_ROWS
 MAX_MS = 1e12
+CARD_FIELDS = ("mape_pct", "bias_pct", "spearman")
 KEYS = (
-    "format", "unit", "device", "calibration", "overhead_ms", "held_out", "quantum_evidence",
-    "nets", "card", "notes", "columns", "rows",
+    "format", "unit", "device", "spaces", "overhead_ms", "quantum_evidence", "nets", "notes",
+    "columns", "rows",
 )  # fmt: skip
 
 
@@ -90,7 +91,6 @@ class Calibration:
     nets: int
     mape_pct: float
     factors: tuple[tuple[str, float], ...] = ()
-    space: str = ""  # `SearchSpace.key` of the space that the nets are of
 
 
 def group_of(op: OpSpec) -> str:
@@ -106,6 +106,20 @@ class HeldOut:
     mean_pct: float
     p95_pct: float
     max_pct: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceFit:
+    """How the rows of a table stand to the nets of one space.
+
+    Attributes:
+        held_out: the error of interpolation on that space's curves.
+        card: the calibration card of `profilers.card`, as it wrote it.
+    """
+
+    calibration: Calibration | None = None
+    held_out: HeldOut | None = None
+    card: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,27 +142,28 @@ class LatencyTable:
 
     Attributes:
         rows: what was measured, as measured (not calibrated).
+        spaces: by `SearchSpace.key`; other spaces have other factors. `for_space` chooses.
+        space: key of the space whose calibration counts; None: the only one there is.
         overhead_ms: where given, the latency of stem, head and classifier together, which then
             need no rows of their own (published tables come so).
         quantum_evidence: (mid width, ms) of the probe that found `device.quantum`.
-        nets: whole nets as measured, by `profilers.plan.net_key`: what `calibration` rests on.
-        card: the calibration card of `profilers.card`, as it wrote it.
+        nets: whole nets as measured, by `profilers.plan.net_key`: what calibrations rest on.
     """
 
     device: Device
     rows: Mapping[OpSpec, Measurement]
-    calibration: Calibration | None = None
+    spaces: Mapping[str, SpaceFit] = field(default_factory=dict)
     overhead_ms: float | None = None
-    held_out: HeldOut | None = None
     quantum_evidence: tuple[tuple[int, float], ...] = ()
     nets: Mapping[str, Measurement] = field(default_factory=dict)
-    card: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    space: str | None = field(default=None, compare=False)
     source: str = field(default="this table", compare=False)  # for messages
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", MappingProxyType(dict(self.rows)))
         object.__setattr__(self, "nets", MappingProxyType(dict(self.nets)))
+        object.__setattr__(self, "spaces", MappingProxyType(dict(self.spaces)))
 
     @cached_property
     def _curves(self) -> dict[OpSpec, _Curve]:
@@ -162,15 +177,37 @@ class LatencyTable:
         return curves
 
     @property
-    def scale(self) -> float:
-        return 1.0 if self.calibration is None else self.calibration.scale
+    def calibration(self) -> Calibration | None:
+        """That of `space`, or the only one.
+
+        Raises:
+            LookupError: if there are several and none was chosen with `for_space`.
+        """
+        if self.space is not None:
+            return self.spaces.get(self.space, SpaceFit()).calibration
+        if len(self.spaces) > 1:
+            raise LookupError(
+                f"{self.source} has calibrations for {', '.join(self.spaces)}: choose one with "
+                "table.for_space(space)"
+            )
+        return next((fit.calibration for fit in self.spaces.values()), None)
 
     def factor(self, op: OpSpec) -> float:
         """From an op's measured latency alone to its calibrated one inside a net."""
-        return self.scale * self._group_factor(group_of(op))
+        return self._factor(group_of(op))
 
-    def _group_factor(self, group: str) -> float:
-        return 1.0 if self.calibration is None else dict(self.calibration.factors).get(group, 1.0)
+    def _factor(self, group: str) -> float:
+        c = self.calibration
+        return 1.0 if c is None else c.scale * dict(c.factors).get(group, 1.0)
+
+    def with_fit(self, space: SearchSpace, **changes: Any) -> LatencyTable:
+        """The table for that space, with other fields of its `SpaceFit`."""
+        fit = replace(self.spaces.get(space.key, SpaceFit()), **changes)
+        return replace(self, spaces={**self.spaces, space.key: fit}, space=space.key)
+
+    def uncalibrated(self) -> LatencyTable:
+        """The table whose nets are the plain sums of its rows."""
+        return replace(self, spaces={}, space=None)
 
     def latency(self, op: OpSpec) -> Latency:
         """The calibrated latency of one op.
@@ -206,7 +243,7 @@ class LatencyTable:
     def fixed_ms(self, net: SearchSpace | Subnet) -> float:
         """Calibrated latency of stem and head together."""
         if self.overhead_ms is not None:
-            return self.overhead_ms * self.scale * self._group_factor("fixed")
+            return self.overhead_ms * self._factor("fixed")
         return sum(self.ms(op) for op in net.fixed)
 
     def subnet_ms(self, subnet: Subnet) -> float:
@@ -234,6 +271,23 @@ class LatencyTable:
             )
         if missing := self.missing(space):
             raise LookupError(self._missing(missing, space))
+
+    def for_space(self, space: SearchSpace) -> LatencyTable:
+        """The table with that space's calibration, after `check`.
+
+        Raises:
+            ValueError, LookupError: as `check`; LookupError too if the table is calibrated for
+                other spaces only, whose factors would tell these nets wrong.
+        """
+        self.check(space)
+        fit = self.spaces.get(space.key)
+        if self.spaces and (fit is None or fit.calibration is None):
+            raise LookupError(
+                f"{self.source} is calibrated for {', '.join(self.spaces)}, not for {space.key}: "
+                f"measure some of its nets with `python -m profilers device={self.device.kind} "
+                f"space={space.name} table={self.source}` on that device"
+            )
+        return replace(self, space=space.key)
 
     def covers(self, op: OpSpec) -> bool:
         """Whether `latency` can tell this op."""
@@ -264,15 +318,13 @@ class LatencyTable:
             "format": TABLE_FORMAT,
             "unit": "ms",
             "device": {**asdict(self.device), "versions": dict(self.device.versions)},
-            "calibration": asdict(self.calibration) if self.calibration else None,
+            "spaces": {key: asdict(fit) for key, fit in sorted(self.spaces.items())},
             "overhead_ms": self.overhead_ms,
-            "held_out": asdict(self.held_out) if self.held_out else None,
             "quantum_evidence": self.quantum_evidence,
             "nets": {
                 key: [m.median_ms, _null(m.spread_ms), m.runs]
                 for key, m in sorted(self.nets.items())
             },
-            "card": self.card,
             "notes": self.notes,
             "columns": ROW_FIELDS,
         }
@@ -325,9 +377,10 @@ class LatencyTable:
             return cls(
                 device=_device_of(data["device"]),
                 rows=_rows_of(data["columns"], data["rows"]),
-                calibration=_calibration_of(data.get("calibration")),
+                spaces={
+                    key: _fit_of(values) for key, values in _dict(data["spaces"], "spaces").items()
+                },
                 overhead_ms=_optional_ms(data.get("overhead_ms"), "overhead_ms"),
-                held_out=_held_out_of(data.get("held_out")),
                 quantum_evidence=tuple(
                     (_count(width, "quantum_evidence"), _ms(ms, "quantum_evidence"))
                     for width, ms in _pairs(data.get("quantum_evidence", []), "quantum_evidence")
@@ -336,7 +389,6 @@ class LatencyTable:
                     key: _measurement(_list(values, f"the net {shown(key)}"), key)
                     for key, values in _dict(data.get("nets", {}), "nets").items()
                 },
-                card=_dict(data["card"], "card") if data.get("card") is not None else None,
                 notes=tuple(map(check_text, _list(data.get("notes", []), "notes"))),
                 source=str(path),
             )
@@ -401,6 +453,26 @@ def _dict(value: object, name: str, keys: Iterable[str] | None = None) -> dict[s
     return value
 
 
+def _fit_of(data: object) -> SpaceFit:
+    values = _dict(data, "spaces", [f.name for f in fields(SpaceFit)])
+    return SpaceFit(
+        calibration=_calibration_of(values["calibration"]),
+        held_out=_held_out_of(values["held_out"]),
+        card=_card_of(values["card"]),
+    )
+
+
+def _card_of(data: object) -> dict[str, Any] | None:
+    """What `show` reads of a card; the rest is for people."""
+    if data is None:
+        return None
+    card = _dict(data, "card")
+    for name in CARD_FIELDS:
+        if card.get(name) is not None:  # as the rank correlation of nets that are all alike
+            _number(card[name], f"card.{name}")
+    return card
+
+
 def _held_out_of(data: object) -> HeldOut | None:
     if data is None:
         return None
@@ -412,23 +484,20 @@ def _held_out_of(data: object) -> HeldOut | None:
 def _calibration_of(data: object) -> Calibration | None:
     if data is None:
         return None
-    values = {"factors": [], "space": "", **_dict(data, "calibration")}
-    names = [f.name for f in fields(Calibration)]
+    values = _dict(data, "calibration", [f.name for f in fields(Calibration)])
     factors = tuple(
         (check_text(group), _number(factor, "Calibration.factors"))
         for group, factor in _pairs(values["factors"], "Calibration.factors")
     )
-    scale = _number(values.get("scale"), "Calibration.scale")
-    if set(values) != set(names) or not all(v > 0 for v in (scale, *(f for _, f in factors))):
-        raise ValueError(
-            f"Calibration {shown(data)}: expected {sorted(names)}, scale and factors above 0"
-        )
+    scale = _number(values["scale"], "Calibration.scale")
+    for name, value in (("scale", scale), *(("factors", factor) for _, factor in factors)):
+        if not value > 0:
+            raise ValueError(f"Calibration.{name}={value:g}, expected a number above 0")
     return Calibration(
         scale=scale,
         nets=_count(values["nets"], "Calibration.nets"),
         mape_pct=_number(values["mape_pct"], "Calibration.mape_pct"),
         factors=factors,
-        space=check_text(values["space"]),
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from tfnas.lint import lint
-from tfnas.table import LatencyTable
+from tfnas.table import CARD_FIELDS, LatencyTable
 
 if TYPE_CHECKING:
     from tfnas.importers import Imported
@@ -72,16 +72,19 @@ def _show(args: argparse.Namespace) -> int:
     print(f"  context      {device.precision}, batch {device.batch}, threads {device.threads}")
     print(f"  fingerprint  {device.fingerprint}")
     print(f"  quantum      {device.quantum} ({len(table.quantum_evidence)} widths probed)")
-    if table.calibration:
-        c = table.calibration
-        print(f"  calibration  × {c.scale:.4f} from {c.nets} nets (error {c.mape_pct:.2f} %)")
     if table.overhead_ms is not None:
         print(f"  overhead     {table.overhead_ms:.4g} ms for stem and head")
-    if table.held_out:
-        h = table.held_out
-        print(f"  held out     {h.mean_pct:.2f} % mean, {h.p95_pct:.2f} % p95 ({h.points} points)")
-    if table.card:
-        print(f"  card         {_card(table)}")
+    for key, fit in table.spaces.items():
+        print(f"  space        {key}")
+        if c := fit.calibration:
+            print(f"    calibration  × {c.scale:.4f} from {c.nets} nets (error {c.mape_pct:.2f} %)")
+        if h := fit.held_out:
+            print(f"    held out     {h.mean_pct:.2f} % mean, {h.p95_pct:.2f} % p95 "
+                  f"({h.points} points)")  # fmt: skip
+        if fit.card:
+            figures = ((name, fit.card.get(name)) for name in CARD_FIELDS)
+            told = ", ".join(f"{name} {value:.3g}" for name, value in figures if value is not None)
+            print(f"    card         {told}")
     for note in table.notes:
         print(f"  note         {note}")
     print(f"  rows         {len(table.rows)}, as measured (before calibration)")
@@ -94,15 +97,6 @@ def _show(args: argparse.Namespace) -> int:
     if len(shown) > limit:
         print(f"    ... {len(shown) - limit} more (--rows 0 prints all)")
     return DONE
-
-
-def _card(table: LatencyTable) -> str:
-    card = table.card or {}
-    return ", ".join(
-        f"{name} {value:.3g}"
-        for name in ("mape_pct", "bias_pct", "spearman")
-        if isinstance(value := card.get(name), (int, float))
-    )
 
 
 def _lint(args: argparse.Namespace) -> int:
