@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tfnas.checkpoint import exists, read_checkpoint, remove, write_checkpoint
+from tfnas.checkpoint import changes, exists, previous, read_checkpoint, remove, write_checkpoint
 
 IDENTITY = {"seed": 0, "recipe.lr": 0.1}
 
@@ -30,6 +30,22 @@ def test_options_that_changed_are_named(tmp_path: Path) -> None:
     assert "recipe.lr: 0.1 there, 0.2 now" in str(caught.value)
     assert "old: 1 there, None now" in str(caught.value)
     assert "seed" not in str(caught.value)
+
+
+def test_of_another_kind_only_the_name_is_told() -> None:
+    there = {"strategy.name": "tfnas", "strategy.lr": 0.1, "strategy.clip": 5.0, "seed": 0}
+    now = {"strategy.name": "spos", "strategy.lr": 0.2, "seed": 0}
+    assert changes(there, now) == "strategy.name: 'tfnas' there, 'spos' now"
+    assert changes(there, {**there, "strategy.lr": 0.2}) == "strategy.lr: 0.1 there, 0.2 now"
+    assert changes(there, dict(there)) == ""
+
+
+def test_damaged_ones_are_all_named(tmp_path: Path) -> None:
+    path = tmp_path / "search.ckpt"
+    for name in (path, previous(path)):
+        name.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"delete \S+search.ckpt and \S+search.previous.ckpt and"):
+        read_checkpoint(path, IDENTITY)
 
 
 def test_none_to_read(tmp_path: Path) -> None:
@@ -64,9 +80,11 @@ def test_the_one_before_serves_where_the_last_is_damaged(
     path.write_bytes(path.read_bytes()[:-100])
     assert read_checkpoint(path, IDENTITY)["step"] == 1
     assert "going on from the one before" in caplog.text
+    caplog.clear()
     path.unlink()  # killed between two renames
     assert exists(path)
     assert read_checkpoint(path, IDENTITY)["step"] == 1
+    assert f"{path} is gone; going on from the one before" in caplog.text
     remove(path)
     assert not exists(path)
     assert not list(tmp_path.iterdir())

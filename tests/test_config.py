@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from tests.entry import run_entry
 from tfnas import config
 from tfnas.config import conf_path
 from tfnas.sweep import BASIC_SWEEPER, BY_NUMBER, Watch
@@ -100,6 +101,16 @@ def test_every_folder_of_conf_is_installed() -> None:
 def test_first_line_of_every_yaml_is_a_comment() -> None:
     for path in conf_path().rglob("*.yaml"):
         assert path.read_text().startswith("#"), path
+
+
+def test_an_impossible_folder_names_the_option(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder, told in (("file", "hydra.run.dir=FOLDER"), ("'it's", "needs quotes")):
+        command = ["target_ms=8", f"hydra.run.dir={folder}"]
+        done = run_entry("tfnas.search", *command, cwd=tmp_path)
+        assert done.returncode == 2
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def search(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -23,7 +23,7 @@ RESULT = Result(
     table="/tables/here.json", space="tfnas", strategy="tfnas", seed=3, verified=True,
     tolerance=0.01, at_most=False, within=True, reached=True, log_prob=-9.0, argmax_log_prob=-8.0,
     resolution=224, classes=10, macs=10**8, batch=1, threads=1, precision="fp32", data="shipped",
-    budget={"epochs": 2}, overhead_from_table=False, noisy=None, loop=None, scores={},
+    options={"budget.epochs": 2}, overhead_from_table=False, noisy=None, loop=None, scores={},
     versions={"python": "3.11"}, seconds={"search": 2.0},
 )  # fmt: skip
 MISSED = replace(RESULT, target_ms=10.0, within=False)

@@ -22,6 +22,7 @@ from tests.spaces import load_space, macs_table
 from tfnas import config
 from tfnas.derive import Constraint, feasible_ms
 from tfnas.prepare import reachable
+from tfnas.report import read_run
 from tfnas.result import within_tolerance
 from tfnas.space import Subnet
 from tfnas.table import LatencyTable
@@ -55,6 +56,14 @@ def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     assert done.returncode == config.DONE, done.stdout + done.stderr
     return file
+
+
+REFUSED = {
+    "hydra.run.dir": "holds an unfinished search: go on with `python -m tfnas.search resume=",
+    "threads": "threads: 1 there, 2 now",
+    "space": "space.name: 'tiny' there, 'tfnas' now",
+    "table": "the search began on the device",
+}
 
 
 @pytest.fixture
@@ -191,6 +200,18 @@ def test_stopped_by_a_signal_and_gone_on_with(
     assert first.wait(30) == config.INTERRUPTED, text
     assert f"go on with: python -m tfnas.search resume={out}" in text
 
+    saved = (out / "search.ckpt").read_bytes()
+    for options in (
+        [*command, config.override("hydra.run.dir", out)],
+        [f"resume={out}", "threads=2"],
+        [f"resume={out}", "space=tfnas"],
+        [f"resume={out}", "table=null"],
+    ):
+        refused = run_entry("tfnas.search", *options, cwd=tmp_path)
+        assert refused.returncode == config.UNUSABLE_INPUT, refused.stdout
+        assert REFUSED[options[-1].partition("=")[0]] in refused.stdout
+        assert "measuring" not in refused.stdout
+    assert (out / "search.ckpt").read_bytes() == saved
     refused = run_entry("tfnas.search", f"resume={out}", "seed=1", "budget.epochs=9", cwd=tmp_path)
     assert refused.returncode == config.UNUSABLE_INPUT
     assert "seed: 0 there, 1 now" in refused.stdout
@@ -198,9 +219,21 @@ def test_stopped_by_a_signal_and_gone_on_with(
     done = run_entry("tfnas.search", f"resume={out}", "tolerance=0.02", cwd=tmp_path)
     assert done.returncode == config.DONE, done.stdout
     assert "going on after step" in done.stdout
-    again = run_entry("tfnas.search", f"resume={out}", cwd=tmp_path)
-    assert again.returncode == config.DONE
-    assert f"{out} is finished" in again.stdout
+    before = (out / "result.json").read_bytes()
+    for options, status, said in (
+        ((), config.DONE, f"{out} is finished"),
+        (("tolerance=1e-9",), config.OUTSIDE_TOLERANCE, "MISSED"),
+        (("seed=5",), config.UNUSABLE_INPUT, "seed: 0 there, 5 now"),
+    ):
+        again = run_entry("tfnas.search", f"resume={out}", *options, cwd=tmp_path)
+        assert again.returncode == status, again.stdout
+        assert said in again.stdout
+    again = run_entry("tfnas.search", *command, config.override("hydra.run.dir", out), cwd=tmp_path)
+    assert again.returncode == config.UNUSABLE_INPUT
+    assert f"{out} holds a finished search" in again.stdout
+    assert (out / "result.json").read_bytes() == before
+    told, _ = read_run(out)
+    assert told.status == "done"
 
     whole = tmp_path / "whole"
     done = run_entry("tfnas.search", *command, f"hydra.run.dir={whole}", cwd=tmp_path)

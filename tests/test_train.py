@@ -187,7 +187,7 @@ def test_a_checkpoint_that_makes_no_sense(tmp_path: Path, name: str, value: obje
     unfinished(tmp_path)
     path = tmp_path / CHECKPOINT
     training = Training(tiny_subnet(), FEW, recipe(), seed=0, out=tmp_path, resume=True)
-    state = read_checkpoint(path, training._identity())
+    state = read_checkpoint(path, training.identity)
     write_checkpoint(path, {**state, name: value})
     with pytest.raises(ValueError, match="can't go on from"):
         Training(tiny_subnet(), FEW, recipe(), seed=0, out=tmp_path, resume=True)
@@ -242,6 +242,15 @@ def test_the_entry_point(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {
         "subnet.json", "train.json", "train_overrides.yaml", "weights.safetensors"
     }  # fmt: skip
+    before = (tmp_path / "weights.safetensors").read_bytes()
+    for options, status, said in (
+        ((), 0, "is finished"),
+        (("seed=5",), UNUSABLE_INPUT, "finished, and with other options (seed: 0 there, 5 now)"),
+    ):
+        again = run_entry("tfnas.train", "resume=.", *options, cwd=tmp_path)
+        assert (again.returncode, again.stderr) == (status, ""), again.stdout
+        assert said in again.stdout
+    assert (tmp_path / "weights.safetensors").read_bytes() == before
 
 
 def test_in_a_sweep_each_member_has_its_folder(tmp_path: Path) -> None:

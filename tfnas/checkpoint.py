@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tfnas.files import replacing
+from tfnas.untrusted import shown
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> State:
     found = [p for p in (path, previous(path)) if p.is_file()]
     if not found:
         raise ValueError(f"there is no {path} to go on from: start without resume=")
-    reasons = []
+    reasons = [] if path in found else [f"{path} is gone"]
     for candidate in found:
         try:
             state = _read(candidate)
@@ -81,7 +82,8 @@ def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> State:
             log.warning("warning: %s; going on from the one before, %s", reason, candidate)
         _check_identity(candidate, state, identity)
         return state
-    raise DamagedError(f"{'; '.join(reasons)}: delete it and start without resume=")
+    which = " and ".join(map(str, found))
+    raise DamagedError(f"{'; '.join(reasons)}: delete {which} and start without resume=")
 
 
 def _read(path: Path) -> State:
@@ -105,14 +107,21 @@ def _read(path: Path) -> State:
 
 
 def _check_identity(path: Path, state: State, identity: Mapping[str, Any]) -> None:
-    saved = state["identity"]
-    changed = [
-        f"{name}: {saved.get(name)!r} there, {identity.get(name)!r} now"
-        for name in (*identity, *(name for name in saved if name not in identity))
-        if saved.get(name) != identity.get(name)
-    ]
-    if changed:
+    if changed := changes(state["identity"], identity):
         raise ValueError(
-            f"{path} is of another run ({'; '.join(changed)}): give the options that it had, or "
-            "start without resume="
+            f"{path} is of another run ({changed}): give the options that it had, or start "
+            "without resume="
         )
+
+
+def changes(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Which options differ, `key: VALUE there, VALUE now`; "" if none do.
+
+    Of a group of options that is another one by its `name` nothing else is told.
+    """
+    names = [n for n in {**now, **there} if there.get(n) != now.get(n)]
+    groups = [name.removesuffix("name") for name in names if name.endswith(".name")]
+    told = [n for n in names if n.endswith(".name") or not n.startswith(tuple(groups))]
+    return "; ".join(
+        f"{name}: {shown(there.get(name))} there, {shown(now.get(name))} now" for name in told
+    )

@@ -336,6 +336,13 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
         text = _in_one_line(error)
         if "'hydra/launcher/" in text:
             text += "; launchers are packages of their own, such as hydra-joblib-launcher"
+        if "Error parsing override" in text:
+            text += "; a value with special characters needs quotes of its own: \"key='it\\'s'\""
+        if isinstance(error, OSError) and error.filename:
+            text = (
+                f"can't write {error.filename}: {error.strerror}; give another folder with "
+                "hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep"
+            )
         print(f"error: {text}", file=sys.stderr)
         sys.exit(worst([UNUSABLE_INPUT, *_end_sweep(name, launch, UNUSABLE_INPUT)]))
     except Exception as error:

@@ -15,11 +15,10 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,10 +26,12 @@ from profilers.build import build_table
 from profilers.closed_loop import LoopResult, close_loop
 from profilers.verify import Verification
 from tfnas import checkpoint, config
+from tfnas.config import SearchConfig
 from tfnas.data import reading
 from tfnas.derive import Constraint, feasible_ms
 from tfnas.export import export
 from tfnas.files import write_atomically
+from tfnas.folder import CHECKPOINT, HISTORY, RESULT, check_unused, command, options_of
 from tfnas.prepare import Prepared, reachable
 from tfnas.progress import duration, heartbeat
 from tfnas.result import RawSamples, Result, versions, within_tolerance
@@ -43,11 +44,6 @@ from tfnas.table import LatencyTable
 from tfnas.weights import save_weights as write_weights
 
 log = logging.getLogger(__name__)
-
-CHECKPOINT, HISTORY, RESULT = "search.ckpt", "history.jsonl", "result.json"
-# Options that may change when a run goes on: they don't touch what has been searched so far.
-HARMLESS = ("tolerance", "loop_minutes", "checkpoint_minutes", "on_nonfinite", "resume", "cores",
-            "table", "device", "profile", "verify", "data.workers")  # fmt: skip
 
 
 class Seconds(dict[str, float]):
@@ -69,17 +65,22 @@ class Seconds(dict[str, float]):
         self._last = now
 
 
+def tell(result: Result, out: Path, cfg: SearchConfig) -> int:
+    """Of a finished search, by the tolerance that is asked for now; the exit status."""
+    within = within_tolerance(result.last_ms, result.target_ms, cfg.tolerance, result.at_most)
+    log.info("%s is finished", out)
+    conclude(replace(result, tolerance=cfg.tolerance, within=within))
+    return config.DONE if within else config.OUTSIDE_TOLERANCE
+
+
 def run(p: Prepared) -> int:
     """The whole path; the exit status."""
-    out = config.output_dir()
+    out = p.out
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(out))
-            if p.cfg.resume is not None and (out / RESULT).is_file():
-                result = Result.load(out / RESULT)
-                log.info("%s is finished", out)
-                conclude(result)
-                return config.DONE if result.within else config.OUTSIDE_TOLERANCE
+            if p.cfg.resume is None:
+                check_unused(out)  # again, now that nobody else can write there
             save_overrides(out / OVERRIDES, p.cfg.resume is not None)
         except (ValueError, OSError) as error:
             return config.refuse(error)
@@ -132,17 +133,19 @@ def run_in(p: Prepared, out: Path) -> int:
     space = p.spec.build(table.device.quantum)
     try:
         constraint = reachable(cfg, table, space)
-        who = identity(p, space, constraint)
-        saved = None
-        if cfg.resume is not None and checkpoint.exists(out / CHECKPOINT):
-            saved = checkpoint.read_checkpoint(out / CHECKPOINT, who)
+        latencies = digest(space, table)
+        if p.saved is not None and p.saved.get("latencies") != latencies:
+            raise ValueError(
+                f"the latencies in {p.table_file} aren't those that the search in {out} began "
+                "with: give that table with table=FILE, or start without resume="
+            )
     except (ValueError, LookupError) as error:
         return config.refuse(error)
     feasible = feasible_ms(space, table)
 
     try:
         with stop_on_signals() as stop:
-            found = search(p, space, constraint, out, seconds, who, saved, stop)
+            found = search(p, space, constraint, seconds, latencies, stop)
     except StoppedError:
         log.info("stopped and saved; %s", how_to_go_on(out))
         return config.INTERRUPTED
@@ -198,7 +201,7 @@ def run_in(p: Prepared, out: Path) -> int:
         threads=table.device.threads,
         precision=table.device.precision,
         data=p.dataset.origin,
-        budget=asdict(cfg.budget),
+        options=options_of(cfg),
         overhead_from_table=table.overhead_ms is not None,
         noisy=measured.noisy if measured else None,
         loop=loop.trail_json() if loop else None,
@@ -217,24 +220,21 @@ def search(
     p: Prepared,
     space: SearchSpace,
     constraint: Constraint,
-    out: Path,
     seconds: Seconds,
-    who: Mapping[str, Any],
-    saved: State | None,
+    latencies: str,
     stop: Callable[[], bool],
 ) -> Found:
     """Run the strategy, log it, write its history and its checkpoints as it goes.
 
     Args:
-        who: see `identity`.
-        saved: the checkpoint to go on with.
+        latencies: their digest.
 
     Raises:
         StoppedError: after saving, once `stop()` is true between two steps.
         DivergedError, OSError: the last checkpoint is left as it is.
         ValueError: for a checkpoint that makes no sense, or an unreadable image.
     """
-    cfg = p.cfg
+    cfg, out, saved = p.cfg, p.out, p.saved
     threads = cfg.cores or os.cpu_count() or 1
     torch.set_num_threads(threads)
     task = Task(
@@ -277,7 +277,9 @@ def search(
 
     def save(event: Progress) -> None:
         values: State = {
-            "identity": who,
+            "identity": p.who,
+            "device": constraint.table.device.fingerprint,
+            "latencies": latencies,
             "search": event.state(),
             "history": history,
             "epoch": event.epoch,
@@ -308,34 +310,15 @@ def search(
     raise AssertionError("a strategy must end with what it found")
 
 
-def identity(p: Prepared, space: SearchSpace, constraint: Constraint) -> dict[str, Any]:
-    """What a run that goes on must have in common with the one that was stopped."""
-    options = dict(flat(asdict(p.cfg)))
-    for name in list(options):
-        if name.startswith(HARMLESS):
-            del options[name]
-    table = constraint.table
+def digest(space: SearchSpace, table: LatencyTable) -> str:
+    """Of all latencies that a search reads: the table may have been measured anew since."""
     latencies = [table.curve_ms(choice).tolist() for block in space.blocks for choice in block]
     text = json.dumps([table.fixed_ms(space), latencies])
-    return {
-        **options,
-        "data": p.dataset.origin,
-        "latencies of the table": hashlib.sha256(text.encode()).hexdigest()[:12],
-        "accelerator": p.accelerator.type,
-    }
-
-
-def flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of nested options."""
-    if isinstance(values, dict):
-        for key, value in values.items():
-            yield from flat(value, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, values
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def how_to_go_on(out: Path) -> str:
-    return f"go on with: python -m tfnas.search {shlex.quote(config.override('resume', out))}"
+    return f"go on with: {command(out)}"
 
 
 def describe(r: EpochRecord, epochs: int) -> str:

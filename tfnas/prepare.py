@@ -27,8 +27,9 @@ from profilers import (
     table_path,
 )
 from profilers.build import extremes_ms, is_complete
-from tfnas import config, data
+from tfnas import config, data, folder
 from tfnas.accelerator import pick_accelerator
+from tfnas.checkpoint import State
 from tfnas.config import SearchConfig
 from tfnas.data import Batches, Dataset
 from tfnas.derive import Architecture, Constraint, derive_constrained, feasible_ms
@@ -36,6 +37,7 @@ from tfnas.space import SearchSpace, SpaceSpec
 from tfnas.strategies import strategy_class
 from tfnas.strategies.contract import Strategy
 from tfnas.table import LatencyTable
+from tfnas.untrusted import shown
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +52,15 @@ class Prepared:
         train, held_out: batches for weights and for the architecture.
         profiler: the device, if it can be reached from here.
         table: None where it has yet to be measured (or completed) into `table_file`.
+        out: the run folder.
+        who: see `tfnas.folder.identity`.
+        saved: the checkpoint to go on with, if any.
     """
 
     cfg: SearchConfig
+    out: Path
+    who: Mapping[str, Any]
+    saved: State | None
     spec: SpaceSpec
     dataset: Dataset
     train: Batches
@@ -64,23 +72,53 @@ class Prepared:
     table_file: Path
 
 
-def prepared(cfg: SearchConfig) -> Prepared:
+def prepared(cfg: SearchConfig, out: Path) -> Prepared:
     """Check all that can be checked before work starts."""
+    if cfg.resume is None:
+        folder.check_unused(out)
     check_values(cfg)
     check_budget(cfg)
     accelerator = pick_accelerator(cfg.accelerator)
     strategy = make_strategy(cfg.strategy, cfg.derive.method)
     spec, dataset = load_data(cfg)
     train, held_out = split(cfg, dataset, cfg.budget.resolution or spec.resolution)
+    who = folder.identity(cfg, dataset, accelerator)
+    saved = folder.saved(out, cfg, who)
     profiler, table, file = find_device(cfg, spec)
+    if saved is not None:
+        check_device(saved, profiler, table, file)
     if table is not None:
         reachable(cfg, table, spec.build(table.device.quantum))
     elif profiler is not None:
         config.check_writable(file)
         check_extremes(cfg.target_ms, profiler, spec.build(profiler.device.quantum))
     return Prepared(
-        cfg, spec, dataset, train, held_out, strategy, accelerator, profiler, table, file
-    )
+        cfg, out, who, saved, spec, dataset, train, held_out, strategy, accelerator, profiler,
+        table, file,
+    )  # fmt: skip
+
+
+def check_device(
+    saved: State, profiler: Profiler | None, table: LatencyTable | None, file: Path
+) -> None:
+    """Refuse to go on with another device's latencies, or to measure them all again.
+
+    Raises:
+        ValueError: names both devices, or the table that is missing.
+    """
+    device = table.device if table is not None else profiler.device if profiler else None
+    if device is not None and device.fingerprint != saved.get("device"):
+        raise ValueError(
+            f"the search began on the device {shown(saved.get('device'))}, this one is "
+            f"{device.fingerprint} ({device.name}, threads {device.threads}, batch {device.batch}, "
+            f"{device.precision}): give the table that it began with, table=FILE, or start "
+            "without resume="
+        )
+    if table is None:
+        raise ValueError(
+            f"the table that the search began with, {file}, is gone or incomplete: measured anew, "
+            "it would tell other latencies; give a copy with table=FILE, or start without resume="
+        )
 
 
 def check_values(cfg: SearchConfig) -> None:

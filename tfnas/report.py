@@ -309,7 +309,9 @@ def _with_result(run: Run, result: Result) -> Run:
         )
     return replace(
         run,
-        status=run.status or STATUS_NAMES[DONE if result.within else OUTSIDE_TOLERANCE],
+        # Not that of a later try, such as one that was refused.
+        status=STATUS_NAMES[DONE if result.within else OUTSIDE_TOLERANCE],
+        told="",
         target_ms=result.target_ms,
         table_ms=result.table_ms,
         measured_ms=result.measured_ms,

@@ -40,6 +40,7 @@ class Result:
         log_prob, argmax_log_prob: of the derived net, and of the most probable one.
         overhead_from_table: stem, head and classifier are the table's one figure, whatever the
             number of classes.
+        options: those that make it the search that it is, by dotted key.
         loop: what the closed loop on the device measured, step by step.
         noisy: why the measured interval deserves doubt, if it does.
         seconds: wall seconds by stage, at least of profile, search, derive, verify.
@@ -70,7 +71,7 @@ class Result:
     threads: int
     precision: str
     data: str
-    budget: Mapping[str, Any]
+    options: Mapping[str, Any]
     overhead_from_table: bool
     noisy: str | None
     loop: list[dict[str, Any]] | None

@@ -59,7 +59,8 @@ def resumed(name: str, arguments: Sequence[str]) -> list[str]:
     else:
         raise ValueError(
             f"resume={folder}: expected the folder of a run, with the file "
-            f"{TRAIN if name == 'train' else RUN}, or of a sweep, with {SWEEP}"
+            f"{TRAIN if name == 'train' else RUN}, or of a sweep, with {SWEEP}; where nothing was "
+            "begun, start without resume="
         )
     launching = LAUNCHING if "--multirun" in where else ()
     if not isinstance(saved, list) or not all(_is_override(o, launching) for o in saved):

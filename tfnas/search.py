@@ -13,10 +13,14 @@ from tfnas.config import SearchConfig
 
 def prepare(cfg: SearchConfig) -> config.Work:
     """Imports torch, which `--help` and an error in the command line can do without."""
-    from tfnas.pipeline import run
+    from tfnas.folder import finished
+    from tfnas.pipeline import run, tell
     from tfnas.prepare import prepared
 
-    checked = prepared(cfg)
+    out = config.output_dir()
+    if cfg.resume is not None and (result := finished(out, cfg)) is not None:
+        return lambda: tell(result, out, cfg)
+    checked = prepared(cfg, out)
     return lambda: run(checked)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,12 +26,13 @@ from tfnas.accuracy import Accuracy, accuracy
 from tfnas.data import Dataset, load
 from tfnas.files import write_atomically
 from tfnas.progress import duration, heartbeat
-from tfnas.result import versions
+from tfnas.result import MAX_BYTES, versions
 from tfnas.resume import TRAIN, save_overrides
 from tfnas.space import Subnet
 from tfnas.stopping import StoppedError, locked, stop_on_signals
 from tfnas.strategies.contract import DivergedError
-from tfnas.training import CHECKPOINT, EpochResult, Training
+from tfnas.training import CHECKPOINT, EpochResult, Training, identity
+from tfnas.untrusted import parse_json, read_bytes
 from tfnas.weights import WEIGHTS, Trained, fingerprint, save_weights
 
 __all__ = ["Accuracy", "DivergedError", "StoppedError", "TrainResult", "accuracy", "train"]
@@ -153,6 +155,7 @@ def prepare(config: cfg.TrainConfig) -> cfg.Work:
         out = cfg.output_dir() if cfg.is_sweep() else path.parent
     resume = config.resume
     if resume and (out / RESULT).is_file() and not checkpoint.exists(out / CHECKPOINT):
+        _check_finished(out, identity(subnet, dataset, config.recipe, config.seed))
         return lambda: _finished(out)
     if resume and cfg.is_sweep():  # members that didn't get so far start
         resume = checkpoint.exists(out / CHECKPOINT)
@@ -170,6 +173,22 @@ def prepare(config: cfg.TrainConfig) -> cfg.Work:
         resume=resume,
     )
     return lambda: _work(training, path, resume)
+
+
+def _check_finished(out: Path, now: dict[str, Any]) -> None:
+    """Raises ValueError if what is asked for now is another training than the finished one."""
+    try:
+        record = parse_json(read_bytes(out / RESULT, MAX_BYTES).decode())
+        there = {"subnet": record["subnet"], "seed": record["seed"]}
+        for group in ("data", "recipe"):
+            there |= {f"{group}.{name}": value for name, value in record[group].items()}
+        changed = checkpoint.changes(there, now)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{out / RESULT} is no result of a training: {error}") from None
+    if changed:
+        raise ValueError(
+            f"{out} is finished, and with other options ({changed}): give another out=FOLDER"
+        )
 
 
 def _finished(out: Path) -> int:

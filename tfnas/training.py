@@ -52,6 +52,17 @@ class EpochResult:
     seconds: float
 
 
+def identity(subnet: Subnet, dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """What a resumed training must have in common with the one that was stopped."""
+    return {
+        "subnet": fingerprint(subnet),
+        "data.name": dataset.name,
+        "data.origin": dataset.origin,
+        "seed": seed,
+        **{f"recipe.{name}": value for name, value in vars(recipe).items()},
+    }
+
+
 class Training:
     """A training of one subnet on one set of images, from its checks to its files.
 
@@ -93,6 +104,7 @@ class Training:
         check_recipe(recipe)
         _check_data(subnet, dataset)
         self.subnet, self.dataset, self.recipe = subnet, dataset, recipe
+        self.identity = identity(subnet, dataset, recipe, seed)
         self.seed, self.out = seed, out
         self.device = torch.device(device)
         self.checkpoint_s = 60 * checkpoint_minutes
@@ -291,16 +303,10 @@ class Training:
         share = done / (self.recipe.epochs * (train + test))
         return share, f"epoch {self.epoch + 1}/{self.recipe.epochs}, {where}"
 
-    def _identity(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the one that was stopped."""
-        recipe = {f"recipe.{name}": value for name, value in vars(self.recipe).items()}
-        data = f"{self.dataset.name}: {self.dataset.origin}"
-        return {"subnet": fingerprint(self.subnet), "data": data, "seed": self.seed, **recipe}
-
     def _save(self) -> None:
         self._settle()
         state = {
-            "identity": self._identity(),
+            "identity": self.identity,
             "weights": self.weights,
             "kept": list(self.kept),
             "network": self.network.state_dict(),
@@ -320,7 +326,7 @@ class Training:
 
     def _restore(self) -> None:
         path = self.out / CHECKPOINT
-        state = read_checkpoint(path, self._identity())
+        state = read_checkpoint(path, self.identity)
         try:
             if self.weights is not None and self.weights != state["weights"]:
                 raise ValueError(f"it started from weights={state['weights']}")

@@ -1,0 +1,93 @@
+"""A search's folder: what lies in it, and whether a search may begin or go on there."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tfnas import checkpoint, config
+from tfnas.checkpoint import State
+from tfnas.config import SearchConfig
+from tfnas.data import Dataset
+from tfnas.result import Result
+
+CHECKPOINT, HISTORY, RESULT = "search.ckpt", "history.jsonl", "result.json"
+# Options that may change when a run goes on: they don't touch what has been searched so far.
+HARMLESS = ("tolerance", "loop_minutes", "checkpoint_minutes", "on_nonfinite", "resume", "cores",
+            "table", "profile", "verify", "data.workers")  # fmt: skip
+
+
+def check_unused(folder: Path) -> None:
+    """Raises ValueError if a new search would overwrite another one, finished or not."""
+    if (folder / RESULT).exists():
+        raise ValueError(
+            f"{folder} holds a finished search: give another folder with hydra.run.dir=FOLDER, or "
+            f"see its result with `{command(folder)}`"
+        )
+    if checkpoint.exists(folder / CHECKPOINT):
+        raise ValueError(
+            f"{folder} holds an unfinished search: go on with `{command(folder)}`, or give another "
+            "folder with hydra.run.dir=FOLDER"
+        )
+
+
+def finished(folder: Path, cfg: SearchConfig) -> Result | None:
+    """The result of the search in `folder`, if it is finished.
+
+    Raises:
+        ValueError: if the options that are given now would have made it another search.
+    """
+    if not (folder / RESULT).is_file():
+        return None
+    result = Result.load(folder / RESULT)
+    if changed := checkpoint.changes(result.options, options_of(cfg)):
+        raise ValueError(
+            f"{folder} is finished, and with other options ({changed}): start another search "
+            "without resume="
+        )
+    return result
+
+
+def saved(folder: Path, cfg: SearchConfig, who: Mapping[str, Any]) -> State | None:
+    """The checkpoint to go on with, if there is one.
+
+    Args:
+        who: see `identity`.
+
+    Raises:
+        ValueError: if it is damaged, or of another search.
+    """
+    if cfg.resume is None or not checkpoint.exists(folder / CHECKPOINT):
+        return None
+    return checkpoint.read_checkpoint(folder / CHECKPOINT, who)
+
+
+def identity(cfg: SearchConfig, dataset: Dataset, accelerator: torch.device) -> dict[str, Any]:
+    """What a search that goes on must have in common with the one that was stopped."""
+    return {**options_of(cfg), "data": dataset.origin, "accelerator": accelerator.type}
+
+
+def options_of(cfg: SearchConfig) -> dict[str, Any]:
+    """By dotted key, as JSON has them."""
+    kept = {k: v for k, v in _flat(asdict(cfg)) if not k.startswith(HARMLESS)}
+    options: dict[str, Any] = json.loads(json.dumps(kept))
+    return options
+
+
+def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from _flat(value, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, values
+
+
+def command(folder: Path) -> str:
+    """The command line that goes on there."""
+    return f"python -m tfnas.search {shlex.quote(config.override('resume', folder))}"
