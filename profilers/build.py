@@ -124,10 +124,13 @@ def build_table(
         progress(f"{len(todo)} of {len(wanted.ops)} ops and {len(todo_nets)} whole nets to measure")
         seconds = max(0.0, max_minutes * 60 - (time.monotonic() - start))
         try:
+            known = [op for op in todo if op in table.rows]
             table = _measure(bench, table, path, todo, todo_nets, precision, seconds)
         except KeyboardInterrupt:
             progress(f"interrupted: what was measured is in {path}; the same command goes on")
             raise
+    if known:
+        table = _without_fits(table, space)
     table = _finish(table, wanted, nets, space)
     table.save(path)
     table = table.for_space(space)
@@ -231,6 +234,16 @@ def open_all(bench: Bench, models: Sequence[Sequence[OpSpec]]) -> list[Workload]
             said = time.monotonic()
             bench.progress(f"building models: {index + 1} of {len(models)}")
     return workloads
+
+
+def _without_fits(table: LatencyTable, space: SearchSpace) -> LatencyTable:
+    """Rows have changed: other spaces' calibrations, which rest on them too, are to be fitted anew,
+    from nets that are measured already."""
+    spaces = {
+        key: fit if key == space.key else replace(fit, calibration=None)
+        for key, fit in table.spaces.items()
+    }
+    return replace(table, spaces=spaces)
 
 
 def _finish(

@@ -129,6 +129,28 @@ def test_real_table_is_built_completed_and_found(
     assert more.calibration == first.calibration
 
 
+def test_changed_rows_call_for_a_new_fit_of_other_spaces(tmp_path: Path) -> None:
+    """Which needs no new measurements: their nets are known."""
+    path, spec = tmp_path / "t.json", load_spec()
+    profiler = SimulatedProfiler(Machine(load=0.2, jitter=0.02), plain_ms)
+
+    def measured(spec: SpaceSpec) -> LatencyTable:
+        return build_table(
+            profiler, spec, path,
+            max_minutes=0.1, precision=0.01, anchor_nets=4, seed=0, progress=lambda _: None,
+        )  # fmt: skip
+
+    first = measured(spec)
+    rough = {op: replace(row, runs=3) for op, row in list(first.rows.items())[:5]}
+    first.with_rows(rough).save(path)
+    other = measured(replace(spec, name="other"))
+    assert is_complete(other, replace(spec, name="other"))
+    assert not is_complete(other, spec)
+    again = measured(spec)
+    assert is_complete(again, spec)
+    assert (again.rows, again.nets) == (other.rows, other.nets)
+
+
 def test_half_measured_rows_are_gone_on_with(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     done = build(path)

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tfnas.config import override
-from tfnas.resume import RUN, TRAIN, resumed
+from tfnas.resume import RUN, SWEEP, TRAIN, resumed
 
 
 def run_folder(folder: Path, *overrides: str) -> Path:
@@ -35,25 +35,28 @@ def test_whatever_a_folder_is_called(name: str, tmp_path: Path) -> None:
     assert found == [override("hydra.run.dir", run), "target_ms=8", override("resume", run)]
 
 
+def sweep_folder(folder: Path, *overrides: str) -> Path:
+    OmegaConf.save(OmegaConf.create(list(overrides)), folder / SWEEP)
+    return folder
+
+
 def test_a_sweep_goes_on_as_a_sweep(tmp_path: Path) -> None:
-    overrides = {
-        "task": ["target_ms=8,10", "seed=0,1"],
-        "hydra": ["hydra.mode=MULTIRUN", "hydra/launcher=joblib", "hydra.sweep.dir=elsewhere"],
-    }
-    OmegaConf.save(
-        OmegaConf.create({"hydra": {"overrides": overrides}}), tmp_path / "multirun.yaml"
-    )
-    assert resumed("search", ["-m", f"resume={tmp_path}"]) == [
+    sweep_folder(tmp_path, "target_ms=8,10", "seed=0,1", "hydra/launcher=joblib")
+    assert resumed("search", ["-m", f"resume={tmp_path}", "tolerance=0.1"]) == [
         "--multirun", f"hydra.sweep.dir={tmp_path}", "target_ms=8,10", "seed=0,1",
-        "hydra/launcher=joblib", f"resume={tmp_path}",
+        "hydra/launcher=joblib", "tolerance=0.1", f"resume={tmp_path}",
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("option", ["seed=4", "+target_ms=0.07", "hydra.sweep.dir=x"])
+def test_a_sweep_takes_no_options_that_make_other_runs(option: str, tmp_path: Path) -> None:
+    sweep_folder(tmp_path, "target_ms=8,10")
+    with pytest.raises(ValueError, match="would make other runs"):
+        resumed("search", [f"resume={tmp_path}", option])
+
+
 def test_a_sweep_from_elsewhere_names_no_code(tmp_path: Path) -> None:
-    overrides = {"task": ["seed=0,1"], "hydra": ["hydra.launcher.x={_target_:os.system}"]}
-    OmegaConf.save(
-        OmegaConf.create({"hydra": {"overrides": overrides}}), tmp_path / "multirun.yaml"
-    )
+    sweep_folder(tmp_path, "seed=0,1", "hydra.launcher.x={_target_:os.system}")
     with pytest.raises(ValueError, match="no list of options"):
         resumed("search", [f"resume={tmp_path}"])
 

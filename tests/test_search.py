@@ -232,6 +232,12 @@ def test_stopped_by_a_signal_and_gone_on_with(
     assert again.returncode == config.UNUSABLE_INPUT
     assert f"{out} holds a finished search" in again.stdout
     assert (out / "result.json").read_bytes() == before
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy(out / "search_overrides.yaml", begun)  # as killed before its first checkpoint
+    again = run_entry("tfnas.search", *command, f"hydra.run.dir={begun}", cwd=tmp_path)
+    assert again.returncode == config.UNUSABLE_INPUT
+    assert "unfinished search" in again.stdout
     told, _ = read_run(out)
     assert told.status == "done"
 

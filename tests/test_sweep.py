@@ -102,12 +102,36 @@ def test_no_member_ends_the_sweep_and_each_leaves_its_status(
     assert "sweep of 4: 1 done, 1 missed, 1 refused, 1 failed" in done.stdout
 
 
-def test_a_repeated_sweep_is_judged_by_its_own_members(tmp_path: Path) -> None:
+def test_a_sweep_is_not_put_over_another(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     assert sweep("3 1 3", folder).returncode == config.FAILED
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     done = sweep("0 1", folder)
-    assert done.returncode == config.OUTSIDE_TOLERANCE, done.stdout + done.stderr
-    assert statuses(folder, 3) == [0, 1, 3]
+    assert done.returncode == config.UNUSABLE_INPUT, done.stdout + done.stderr
+    assert f"error: {folder} holds a sweep: go on with it by resume={folder}" in done.stderr
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_a_resumed_sweep_is_judged_by_its_own_members_and_stays_what_it_was(
+    elsewhere_table: tuple[Path, float], tmp_path: Path
+) -> None:
+    file, target_ms = elsewhere_table
+    folder = tmp_path / "sweep"
+    command = (
+        "space=tiny", "budget=test", "data.root=shipped", "cores=1", f"target_ms={target_ms}",
+        "seed=0,1", config.override("table", file), config.override("hydra.sweep.dir", folder),
+    )  # fmt: skip
+    assert run_entry("tfnas.search", "-m", *command, cwd=tmp_path).returncode == config.DONE
+    (folder / "1" / RESULT).unlink()
+    again = config.override("resume", folder)
+    for options, status, told in (
+        (["seed=4"], config.UNUSABLE_INPUT, "seed=4: would make other runs"),
+        (["tolerance=1e-9"], config.OUTSIDE_TOLERANCE, "sweep of 2: 2 missed"),
+        ([], config.DONE, "sweep of 2: 2 done"),
+    ):
+        done = run_entry("tfnas.search", again, *options, cwd=tmp_path)
+        assert done.returncode == status, done.stdout + done.stderr
+        assert told in done.stdout + done.stderr
 
 
 def test_a_process_that_dies_is_a_failed_member_and_no_status_is_lost(tmp_path: Path) -> None:
@@ -197,12 +221,20 @@ def test_other_entry_points_reach_other_processes(module: str, tmp_path: Path) -
     assert "none.json" in done.stdout
 
 
-def test_a_sweep_of_searches_in_processes_and_its_report(tmp_path: Path) -> None:
+@pytest.fixture
+def elsewhere_table(tmp_path: Path) -> tuple[Path, float]:
+    """A made-up table, and a target in the middle of its range."""
     space = load_space("tiny")
     file = tmp_path / "elsewhere.json"
     macs_table(space).save(file)
     low, high = feasible_ms(space, macs_table(space))
-    target_ms = round((low + high) / 2, 4)
+    return file, round((low + high) / 2, 4)
+
+
+def test_a_sweep_of_searches_in_processes_and_its_report(
+    elsewhere_table: tuple[Path, float], tmp_path: Path
+) -> None:
+    file, target_ms = elsewhere_table
     folder = tmp_path / "sweep"
     done = run_entry(
         "tfnas.search", "-m", "space=tiny", "budget=test", "profile=test", "verify=test",

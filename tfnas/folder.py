@@ -16,11 +16,9 @@ from tfnas.checkpoint import State
 from tfnas.config import SearchConfig
 from tfnas.data import Dataset
 from tfnas.result import Result
+from tfnas.resume import HARMLESS, RUN
 
 CHECKPOINT, HISTORY, RESULT = "search.ckpt", "history.jsonl", "result.json"
-# Options that may change when a run goes on: they don't touch what has been searched so far.
-HARMLESS = ("tolerance", "loop_minutes", "checkpoint_minutes", "on_nonfinite", "resume", "cores",
-            "table", "profile", "verify", "data.workers")  # fmt: skip
 
 
 def check_unused(folder: Path) -> None:
@@ -30,7 +28,7 @@ def check_unused(folder: Path) -> None:
             f"{folder} holds a finished search: give another folder with hydra.run.dir=FOLDER, or "
             f"see its result with `{command(folder)}`"
         )
-    if checkpoint.exists(folder / CHECKPOINT):
+    if checkpoint.exists(folder / CHECKPOINT) or (folder / RUN).exists():
         raise ValueError(
             f"{folder} holds an unfinished search: go on with `{command(folder)}`, or give another "
             "folder with hydra.run.dir=FOLDER"
@@ -45,6 +43,7 @@ def finished(folder: Path, cfg: SearchConfig) -> Result | None:
     """
     if not (folder / RESULT).is_file():
         return None
+    config.check_positive(tolerance=cfg.tolerance)
     result = Result.load(folder / RESULT)
     if changed := checkpoint.changes(result.options, options_of(cfg)):
         raise ValueError(
@@ -75,7 +74,7 @@ def identity(cfg: SearchConfig, dataset: Dataset, accelerator: torch.device) -> 
 
 def options_of(cfg: SearchConfig) -> dict[str, Any]:
     """By dotted key, as JSON has them."""
-    kept = {k: v for k, v in _flat(asdict(cfg)) if not k.startswith(HARMLESS)}
+    kept = {k: v for k, v in _flat(asdict(cfg)) if not k.startswith(HARMLESS["search"])}
     options: dict[str, Any] = json.loads(json.dumps(kept))
     return options
 

@@ -17,14 +17,21 @@ from yaml import YAMLError
 
 from tfnas.config import override, overrides
 from tfnas.files import write_atomically
+from tfnas.sweep import LAUNCHING
+from tfnas.sweep import OVERRIDES as SWEEP
 
 # Of a run that began: Hydra's own file changes with every try to go on, refused ones included.
 RUN = "search_overrides.yaml"
 TRAIN = "train_overrides.yaml"
-SWEEP = "multirun.yaml"  # as Hydra writes it
 MAX_BYTES = 10_000_000
-# Of Hydra's own options those that say how a sweep runs; where it runs is the folder that is given.
-LAUNCHING = ("hydra/launcher=", "hydra.launcher.", "hydra/sweeper=", "hydra.sweeper.")
+# Options that may change when a run goes on: they don't touch what has been done so far.
+HARMLESS = {
+    "search": (
+        "tolerance", "loop_minutes", "checkpoint_minutes", "on_nonfinite", "resume", "cores",
+        "table", "profile", "verify", "data.workers",
+    ),
+    "train": ("threads", "checkpoint_minutes", "on_nonfinite", "data.workers"),
+}  # fmt: skip
 
 
 def resumed(name: str, arguments: Sequence[str]) -> list[str]:
@@ -43,14 +50,16 @@ def resumed(name: str, arguments: Sequence[str]) -> list[str]:
     given = [a for a in arguments if not a.startswith("resume=")]
     new = {_key(a) for a in given}
     if (folder / SWEEP).is_file():
-        values = _load(folder / SWEEP)
-        try:
-            saved = [*values["hydra"]["overrides"]["task"]]
-            saved += [o for o in values["hydra"]["overrides"]["hydra"] if o.startswith(LAUNCHING)]
-        except (KeyError, TypeError):
-            raise ValueError(f"{folder / SWEEP} doesn't tell the options of a sweep") from None
+        saved = _load(folder / SWEEP)
         where = ["--multirun", override("hydra.sweep.dir", folder)]
         given = [a for a in given if a not in ("-m", "--multirun")]
+        harmless = HARMLESS.get(name, ())
+        known = ("-", *harmless, *LAUNCHING)
+        if other := [a for a in given if not a.lstrip("+~").startswith(known)]:
+            raise ValueError(
+                f"{', '.join(other)}: would make other runs of the sweep in {folder}; beside "
+                f"resume= it takes only {', '.join(harmless)}, and how to launch"
+            )
     elif name == "train" and (folder / TRAIN).is_file():
         saved, where = _load(folder / TRAIN), [override("out", folder)]
         new.add("out")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice, product
@@ -18,7 +19,7 @@ from typing import Any, ClassVar
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from tfnas.files import write_atomically
 from tfnas.untrusted import parse_json, parse_yaml, read_bytes
@@ -26,6 +27,10 @@ from tfnas.untrusted import parse_json, parse_yaml, read_bytes
 STATUS, STATUS_FORMAT = "status.json", "tfnas.status/1"
 RESULT = "result.json"
 MULTIRUN = "multirun.yaml"  # Hydra writes it into the folder of a sweep
+OVERRIDES = "sweep_overrides.yaml"  # and we this, which stays as it was at the first start
+# Of Hydra's own options those that say how a sweep runs; where it runs is the folder that is given.
+LAUNCHING = ("hydra/launcher=", "hydra.launcher.", "hydra/sweeper=", "hydra.sweeper.")
+UNUSABLE_INPUT = 2
 HYDRA_DIR = ".hydra"  # and this into that of a run
 BY_NUMBER = "${hydra.job.num}"  # of conf/: the same overrides give the same folders again
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -44,7 +49,21 @@ class Watch(Callback):
     folder: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        Watch.folder = Path(str(config.hydra.sweep.dir)).absolute()
+        folder = Path(str(config.hydra.sweep.dir)).absolute()
+        given = config.hydra.overrides
+        if not any(str(o).startswith("resume=") for o in given.task):
+            if (folder / MULTIRUN).exists():
+                # Hydra turns what a callback raises into a warning, but this.
+                print(
+                    f"error: {folder} holds a sweep: go on with it by resume={folder}, or give "
+                    "another folder with hydra.sweep.dir=FOLDER",
+                    file=sys.stderr,
+                )
+                raise SystemExit(UNUSABLE_INPUT)
+            launching = [o for o in given.hydra if str(o).startswith(LAUNCHING)]
+            text = OmegaConf.to_yaml(OmegaConf.create([*given.task, *launching]))
+            write_atomically(folder / OVERRIDES, text)
+        Watch.folder = folder
 
 
 @dataclass(frozen=True)

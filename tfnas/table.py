@@ -263,14 +263,15 @@ class LatencyTable:
 
     def check(self, space: SearchSpace) -> None:
         """Raises LookupError if the table doesn't cover the space, ValueError if it is unusable."""
-        bad = [op for op, row in self.rows.items() if not row.median_ms > 0]
+        rows: list[tuple[object, Measurement]] = [*self.rows.items(), *self.nets.items()]
+        bad = [what for what, row in rows if not row.median_ms > 0]
         if bad:
             raise ValueError(
                 f"{self.source} holds {len(bad)} latencies that are not positive, such as "
                 f"{bad[0]}; see `python -m tfnas.table lint`, and measure again"
             )
         if missing := self.missing(space):
-            raise LookupError(self._missing(missing, space))
+            raise LookupError(self._missing(missing))
 
     def for_space(self, space: SearchSpace) -> LatencyTable:
         """The table with that space's calibration, after `check`.
@@ -285,7 +286,7 @@ class LatencyTable:
             raise LookupError(
                 f"{self.source} is calibrated for {', '.join(self.spaces)}, not for {space.key}: "
                 f"measure some of its nets with `python -m profilers device={self.device.kind} "
-                f"space={space.name} table={self.source}` on that device"
+                f"table={self.source}` and the space options given here, on that device"
             )
         return replace(self, space=space.key)
 
@@ -296,11 +297,10 @@ class LatencyTable:
         curve = self._curves.get(op.curve)
         return curve is not None and bool(curve.widths[0] <= op.c_mid <= curve.widths[-1])
 
-    def _missing(self, ops: list[OpSpec], space: SearchSpace | None = None) -> str:
-        name = f" space={space.name}" if space else " space=YOURS"
+    def _missing(self, ops: list[OpSpec]) -> str:
         advice = (
-            f"measure what is missing with `python -m profilers device={self.device.kind}{name}` "
-            "on that device"
+            f"measure what is missing with `python -m profilers device={self.device.kind} "
+            f"table={self.source}` and the space options given here, on that device"
         )
         if self.device.kind == "imported":
             advice = "search a space that it covers"
