@@ -19,6 +19,7 @@ from tfnas.strategies.sampling import (
     log_uniform,
     op_latencies,
     second_path,
+    some_ops,
 )
 
 PROBS = (0.5, 0.25, 0.15, 0.1)
@@ -76,6 +77,34 @@ def test_max_and_min_second_paths() -> None:
 def test_a_single_candidate_is_its_own_second_path() -> None:
     alphas = [log_uniform(1)]
     assert second_path("random", [0], alphas, generator()) == [0]
+
+
+def test_some_ops_are_a_sample_of_the_op_probabilities() -> None:
+    g, alpha, n = generator(), torch.tensor(PROBS).log(), 4000
+    counts: Counter = Counter()
+    for _ in range(n):
+        picks, weights = some_ops(gumbel_softmax(alpha, 1.0, g), alpha, 1, "sample")
+        counts[picks[0]] += 1
+        assert weights.tolist() == [1.0]
+    assert chi_square(counts, dict(enumerate(PROBS)), n) < CHI2_999_3
+
+
+def test_some_ops_weigh_1_together_and_learn() -> None:
+    alpha = torch.tensor(PROBS).log().flip(0).requires_grad_()
+    mix = gumbel_softmax(alpha, 1.0, generator())
+    picks, weights = some_ops(mix, alpha, 2, "top")
+    assert picks == [2, 3]
+    torch.testing.assert_close(weights, mix[2:] / mix[2:].sum())
+    (weights[0] * 3).backward()
+    assert alpha.grad is not None
+    assert alpha.grad[:2].tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert float(alpha.grad[2]) > 0 > float(alpha.grad[3])
+    # A single one has the gradient of its soft weight.
+    mix = gumbel_softmax(alpha, 1.0, generator())
+    _, weights = some_ops(mix, alpha, 1, "top")
+    (one,) = torch.autograd.grad(weights[0], alpha, retain_graph=True)
+    (soft,) = torch.autograd.grad(mix[3], alpha)
+    torch.testing.assert_close(one, soft)
 
 
 def test_soft_weights_grow_hard_as_it_cools() -> None:

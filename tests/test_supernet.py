@@ -12,7 +12,7 @@ from tests.spaces import load_space
 from tfnas.blocks import Network
 from tfnas.space import SearchSpace, Subnet
 from tfnas.strategies.training import new_supernet
-from tfnas.supernet import Supernet
+from tfnas.supernet import Mix, Supernet
 
 CPU = torch.device("cpu")
 
@@ -93,6 +93,20 @@ def test_mixed_output_is_the_weighted_sum_of_plain_loops() -> None:
         h = sum(w * out for w, out in zip(sink, outputs, strict=True))
     expected = net.classifier(net.head(h).mean((2, 3)))
     torch.testing.assert_close(net(x, mix, sinks, widths), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mix_of_some_ops_is_the_mix_without_the_others() -> None:
+    space, net = space_and_net()
+    weights, picks = torch.tensor([0.3, 0.9]), [1, 3]
+    whole = torch.zeros(len(space.blocks[0]))
+    whole[picks] = weights
+    depths = [len(stage.blocks) for stage in space.stages]
+    widths = net.initial_widths()
+    full, some = (
+        net(images(space), [path] * len(space.blocks), depths, widths)
+        for path in (whole, Mix(picks, weights))
+    )
+    torch.testing.assert_close(some, full)
 
 
 def test_order_of_channels_changes_no_output() -> None:

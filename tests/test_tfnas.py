@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -75,6 +76,37 @@ def test_arch_gradients_are_clipped(task: Task) -> None:  # noqa: F811
     vectors = [*search.alphas, *search.betas]
     norm = math.sqrt(sum(float((v.grad**2).sum()) for v in vectors if v.grad is not None))
     assert norm == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["sample", "top"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_arch_step_over_some_ops_runs_those_only(count: int, kind: str, task: Task) -> None:  # noqa: F811
+    """The others learn from the latency alone."""
+    search = new_search(task, arch_ops=count, arch_ops_by=kind)
+    ran: set[tuple[int, int]] = set()
+    for b, block in enumerate(search.space.blocks):
+        for i in range(len(block)):
+            op = search.net.candidate(b, i)
+            op.branch = _noting(op.branch, ran, (b, i))  # type: ignore[method-assign]
+    search.arch_step(*batch(task))
+    assert len(ran) == count * len(search.space.blocks)
+    assert all(a.grad is not None and bool((a.grad != 0).all()) for a in search.alphas)
+    assert search.spent()["path_passes"] == count * task.held_out.batch
+    whole = new_search(task, arch_ops=99)
+    exact = new_search(task)
+    for each in (whole, exact):
+        each.arch_step(*batch(task))
+    assert all(torch.equal(a, b) for a, b in zip(whole.alphas, exact.alphas, strict=True))
+
+
+def _noting(  # type: ignore[no-untyped-def]
+    branch: Callable[..., torch.Tensor], ran: set[tuple[int, int]], name: tuple[int, int]
+):
+    def noting(*arguments: object) -> torch.Tensor:
+        ran.add(name)
+        return branch(*arguments)
+
+    return noting
 
 
 def test_a_weight_step_trains_both_paths_and_nothing_else(task: Task) -> None:  # noqa: F811

@@ -11,15 +11,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tfnas.blocks import ACTIVATION_FUNCTIONS
+from tfnas.layers import (
+    Moments,
+    Squeeze,
+    act_depthwise,
+    batch_norm,
+    depthwise,
+    moments,
+    norm_act_pointwise,
+    norm_act_squeeze_pointwise,
+    normed_pointwise,
+)
 from tfnas.space import Block, Choice, OpSpec, SearchSpace, Subnet
 
-Path = int | Tensor
+
+class Mix(NamedTuple):
+    """A weighted sum of some of a block's ops, the others not run: `weights` is (len(picks),)."""
+
+    picks: Sequence[int]
+    weights: Tensor
+
+
+Path = int | Tensor | Mix
 """The op of one block: an index runs that op alone, a tensor (ops,) weights the sum over all."""
 
 Depth = int | Tensor
@@ -30,11 +50,6 @@ Gates = Sequence[Tensor | None] | None
 
 Widths = Sequence[Sequence[int]]
 """For each block, the current mid width of each of its candidate ops."""
-
-
-def batch_norm(x: Tensor) -> Tensor:
-    """Batch statistics, no affine parameters."""
-    return F.batch_norm(x, None, None, training=True)
 
 
 class SuperConv(nn.Module):
@@ -63,21 +78,36 @@ class SuperMBConv(nn.Module):
         self.project = nn.Conv2d(mid, c_out, 1, bias=False)
 
     def forward(self, x: Tensor, width: int) -> Tensor:  # (N, c_in, H, W) -> (N, c_out, H', W')
-        act, op = ACTIVATION_FUNCTIONS[self.op.act], self.op
-        y = x
-        if self.expand is not None:
-            y = act(batch_norm(F.conv2d(y, self.expand.weight[:width])))
+        y = self.branch(x, width, moments(x))
+        return y.add_(x) if self.op.residual else y
+
+    def branch(
+        self, x: Tensor, width: int, known: Moments | None, scale: Tensor | None = None
+    ) -> Tensor:
+        """What the block adds to x, or has in its place, times `scale`.
+
+        Args:
+            known: see `tfnas.layers.moments`, of x.
+        """
+        op = self.op
         kernel = self.depthwise.weight[:width]
-        y = F.conv2d(y, kernel, None, op.stride, op.kernel // 2, groups=width)
-        y = act(batch_norm(y))  # (N, width, H', W')
+        if self.expand is None:
+            y = depthwise(x, kernel, op.stride)
+        else:
+            y = normed_pointwise(x, self.expand.weight[:width], known)  # (N, width, H, W)
+            y = act_depthwise(y, kernel, op.act, op.stride)  # (N, width, H', W')
+        project = self.project.weight[:, :width]
         if self.se_reduce is not None and self.se_expand is not None:
-            s = F.adaptive_avg_pool2d(y, 1)  # (N, width, 1, 1)
-            s = act(F.conv2d(s, self.se_reduce.weight[:, :width], self.se_reduce.bias))
+            assert self.se_reduce.bias is not None
             assert self.se_expand.bias is not None
-            s = F.conv2d(s, self.se_expand.weight[:width], self.se_expand.bias[:width])
-            y = y * torch.sigmoid(s)
-        y = batch_norm(F.conv2d(y, self.project.weight[:, :width]))
-        return x + y if op.residual else y
+            squeeze = Squeeze(
+                self.se_reduce.weight[:, :width], self.se_reduce.bias,
+                self.se_expand.weight[:width], self.se_expand.bias[:width],
+            )  # fmt: skip
+            y = norm_act_squeeze_pointwise(y, squeeze, project, op.act)
+        else:
+            y = norm_act_pointwise(y, project, op.act)
+        return batch_norm(y, scale)
 
     def importance(self) -> Tensor:
         """L1 norm of each mid channel's depthwise weights, (mid,) (TF-NAS, width level)."""
@@ -187,17 +217,28 @@ class Supernet(nn.Module):
         return self.classifier(F.adaptive_avg_pool2d(h, 1).flatten(1))
 
     def _block(self, index: int, x: Tensor, path: Path, widths: Sequence[int]) -> Tensor:
-        ops = self.blocks[index]
-        assert isinstance(ops, nn.ModuleList)
+        ops: nn.ModuleList = self.blocks[index]  # type: ignore[assignment]
         if isinstance(path, int):
             if path == len(ops):
                 return x  # skip as an op
             return ops[path](x, self._scaled(widths[path]))
-        terms = [
-            (weight, ops[i](x, self._scaled(widths[i])) if i < len(ops) else x)
-            for i, weight in enumerate(path)
-        ]
-        return weighted_sum(terms)
+        mix = path if isinstance(path, Mix) else Mix(range(len(path)), path)
+        # The op weights go into the last batch norms; x, which most ops pass on, is added once.
+        known, total, passed_on = moments(x), None, []
+        for pick, weight in zip(mix.picks, mix.weights, strict=True):
+            if pick == len(ops):  # skip as an op
+                passed_on.append(weight)
+                continue
+            op = self.candidate(index, pick)
+            y = op.branch(x, self._scaled(widths[pick]), known, weight)
+            total = y if total is None else total.add_(y)
+            if op.op.residual:
+                passed_on.append(weight)
+        if not passed_on:
+            assert total is not None
+            return total
+        kept = torch.stack(passed_on).sum()
+        return kept * x if total is None else torch.addcmul(total, kept, x)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from tfnas.space import SearchSpace
-from tfnas.supernet import Depth, Gates
+from tfnas.supernet import Depth, Gates, Mix
 from tfnas.table import LatencyTable
 
 FIRST_PATHS = ("gumbel", "uniform")
 SECOND_PATHS = ("random", "none", "gumbel", "max", "min")
+SOME_OPS = ("sample", "top")
 
 
 def log_uniform(n: int) -> Tensor:
@@ -78,6 +79,23 @@ def _randrange(n: int, generator: torch.Generator) -> int:
 def gumbel_softmax(alpha: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
     """Soft Gumbel weights (ops,) at a temperature (arXiv 1611.01144)."""
     return ((alpha + gumbel(len(alpha), generator)) / temperature).softmax(0)
+
+
+def some_ops(mix: Tensor, alpha: Tensor, count: int, kind: str) -> Mix:
+    """Of soft Gumbel weights (ops,) those of `count` ops, so that the others needn't be run.
+
+    Args:
+        kind: sample: the largest weights, which is a sample of the op probabilities without
+            replacement, as two ops in ProxylessNAS (arXiv 1812.00332, section 3.3.1) and one in
+            GDAS (arXiv 1910.04465); top: the most probable ops.
+
+    Several weights are made to sum to 1; a single one is 1 with the gradient of its soft weight.
+    """
+    picks = (mix if kind == "sample" else alpha).detach().topk(min(count, len(mix))).indices.sort()
+    chosen = mix[picks.values]
+    alone = len(chosen) == 1
+    weights = 1 + (chosen - chosen.detach()) if alone else chosen / chosen.sum()
+    return Mix(picks.values.tolist(), weights)
 
 
 def op_latencies(

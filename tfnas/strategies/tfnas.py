@@ -23,6 +23,7 @@ from tfnas.strategies.losses import LATENCY_LOSSES
 from tfnas.strategies.sampling import (
     FIRST_PATHS,
     SECOND_PATHS,
+    SOME_OPS,
     entropy,
     expected_ms,
     first_path,
@@ -31,6 +32,7 @@ from tfnas.strategies.sampling import (
     op_latencies,
     probabilities,
     second_path,
+    some_ops,
 )
 from tfnas.strategies.training import (
     Endless,
@@ -48,6 +50,7 @@ from tfnas.strategies.training import (
     top1,
     weights_of,
 )
+from tfnas.supernet import Mix, Path
 
 PAPER_ARCH_EPOCHS = 80
 WIDTHS = ("greedy", "constrained", "fixed")
@@ -66,6 +69,8 @@ class TFNAS:
     temperature: float  # of the soft Gumbel weights, at the start
     temperature_decay: float  # per epoch of the paper's 80, stretched over the budget's
     arch_every: int  # one architecture step every so many weight steps
+    arch_ops: int | None  # of each block, that an architecture step runs; None: all, exact
+    arch_ops_by: str  # sample | top: which
     weight_lr: float
     weight_momentum: float
     weight_decay: float
@@ -82,12 +87,15 @@ class TFNAS:
             "depth": DEPTHS,
             "width": WIDTHS,
             "latency_loss": tuple(LATENCY_LOSSES),
+            "arch_ops_by": SOME_OPS,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"strategy.{name}={getattr(self, name)!r}: expected one of {', '.join(known)}"
                 )
+        if self.arch_ops is not None and self.arch_ops < 1:
+            raise ValueError(f"strategy.arch_ops={self.arch_ops}: expected null or 1 and more")
         check_knobs(
             self,
             above_0=(
@@ -292,7 +300,7 @@ class Search:
         mix = [gumbel_softmax(a, self.temperature, self.generator) for a in self.alphas]
         depths, gates = self.depth.depths(self.betas), self.depth.gates(self.betas)
         with self.net.frozen():
-            on = [m.to(device) for m in mix]
+            on = [self.run_ops(m, a) for m, a in zip(mix, self.alphas, strict=True)]
             logits = self.net(x, on, on_device(depths, device), self.widths, gates)
             ce = F.cross_entropy(logits, y)
             fixed_ms = self.table.fixed_ms(self.space)
@@ -311,6 +319,14 @@ class Search:
             for vector in vectors:
                 vector.copy_(vector.log_softmax(0))
         self.arch_meter.add(logits, y, ce)
+
+    def run_ops(self, mix: Tensor, alpha: Tensor) -> Path:
+        """What an architecture step runs of a block; its latency is that of all ops anyway."""
+        knobs, device = self.knobs, self.task.device
+        if knobs.arch_ops is None or knobs.arch_ops >= len(mix):
+            return mix.to(device)
+        picks, weights = some_ops(mix, alpha, knobs.arch_ops, knobs.arch_ops_by)
+        return Mix(picks, weights.to(device))
 
     def architecture(self) -> tuple[Architecture, list[int]]:
         return self.depth.architecture(self.alphas, self.betas, self.widths)
@@ -331,6 +347,7 @@ class Search:
     def spent(self) -> dict[str, float]:
         """What the search cost, in images through the supernet, forward and backward."""
         ops = max(len(alpha) for alpha in self.alphas)
+        ops = min(ops, self.knobs.arch_ops or ops)
         return {
             "weight_passes": self.weight_passes,
             "arch_passes": self.arch_passes,
