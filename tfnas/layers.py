@@ -127,6 +127,26 @@ def norm_act_squeeze_pointwise(x: Tensor, squeeze: Squeeze, weight: Tensor, act:
     return out
 
 
+def leading(weight: Tensor, count: int, dim: int) -> Tensor:
+    """The first `count` of a weight's channels; their gradient is not filled with zeros first."""
+    part: Tensor = _Leading.apply(weight, count, dim)  # type: ignore[no-untyped-call]
+    return part
+
+
+class _Leading(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, count: int, dim: int) -> Tensor:
+        ctx.shape, ctx.count, ctx.dim = weight.shape, count, dim
+        return weight.narrow(dim, 0, count)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        whole, count, dim = g.new_empty(ctx.shape), ctx.count, ctx.dim
+        whole.narrow(dim, 0, count).copy_(g)
+        whole.narrow(dim, count, whole.shape[dim] - count).zero_()
+        return whole, None, None
+
+
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -193,27 +213,26 @@ class _ActGateConv(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        y, inv_std, *squeeze, weight, z, gated = ctx.saved_tensors
+        y, inv_std, reduce, reduce_bias, expand, expand_bias, weight, z, gated = ctx.saved_tensors
         if z is None:
             z = ACTIVATION_FUNCTIONS[ctx.act](y)
-        needed = ctx.needs_input_grad[1:5]
-        with torch.enable_grad():
-            pooled = z.mean((2, 3)).detach().requires_grad_()
-            parameters = [
-                p.detach().requires_grad_(need) for p, need in zip(squeeze, needed, strict=True)
-            ]
-            gate = Squeeze(*parameters).gate(pooled, ctx.act)
-        wide = gate.detach()[:, :, None, None]
+        pooled = z.mean((2, 3))
+        low = F.linear(pooled, reduce.flatten(1), reduce_bias)  # (N, c_se)
+        hidden = ACTIVATION_FUNCTIONS[ctx.act](low)
+        gate = torch.sigmoid(F.linear(hidden, expand.flatten(1), expand_bias))  # (N, c)
+        need_weight = ctx.needs_input_grad[5]
         g_gated, gw = _conv_backward(
-            g, z if gated is None else gated, weight, 1, 1, True, ctx.needs_input_grad[5]
+            g, z if gated is None else gated, weight, 1, 1, True, need_weight
         )
         assert g_gated is not None
-        wanted = [pooled, *(p for p in parameters if p.requires_grad)]
-        g_pooled, *rest = torch.autograd.grad(gate, wanted, (g_gated * z).sum((2, 3)))
-        found = iter(rest)
-        g_squeeze = [next(found) if p.requires_grad else None for p in parameters]
-        share = g_pooled / (y.shape[2] * y.shape[3])
-        gz = torch.addcmul(share[:, :, None, None], g_gated, wide)
+        g_gate = (g_gated * z).sum((2, 3)) * gate * (1 - gate)
+        g_low = _act_backward(g_gate @ expand.flatten(1), low, ctx.act)
+        g_squeeze = (
+            (g_low.t() @ pooled).view(reduce.shape), g_low.sum(0),
+            (g_gate.t() @ hidden).view(expand.shape), g_gate.sum(0),
+        )  # fmt: skip
+        share = (g_low @ reduce.flatten(1)) / (y.shape[2] * y.shape[3])
+        gz = torch.addcmul(share[:, :, None, None], g_gated, gate[:, :, None, None])
         gx = _norm_backward(_act_backward(gz, y, ctx.act), y, inv_std)
         return gx, *g_squeeze, gw, None
 

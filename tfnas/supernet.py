@@ -24,6 +24,7 @@ from tfnas.layers import (
     act_depthwise,
     batch_norm,
     depthwise,
+    leading,
     moments,
     norm_act_pointwise,
     norm_act_squeeze_pointwise,
@@ -90,19 +91,21 @@ class SuperMBConv(nn.Module):
             known: see `tfnas.layers.moments`, of x.
         """
         op = self.op
-        kernel = self.depthwise.weight[:width]
+        kernel = leading(self.depthwise.weight, width, 0)
         if self.expand is None:
             y = depthwise(x, kernel, op.stride)
         else:
-            y = normed_pointwise(x, self.expand.weight[:width], known)  # (N, width, H, W)
+            y = normed_pointwise(
+                x, leading(self.expand.weight, width, 0), known
+            )  # (N, width, H, W)
             y = act_depthwise(y, kernel, op.act, op.stride)  # (N, width, H', W')
-        project = self.project.weight[:, :width]
+        project = leading(self.project.weight, width, 1)
         if self.se_reduce is not None and self.se_expand is not None:
             assert self.se_reduce.bias is not None
             assert self.se_expand.bias is not None
             squeeze = Squeeze(
-                self.se_reduce.weight[:, :width], self.se_reduce.bias,
-                self.se_expand.weight[:width], self.se_expand.bias[:width],
+                leading(self.se_reduce.weight, width, 1), self.se_reduce.bias,
+                leading(self.se_expand.weight, width, 0), leading(self.se_expand.bias, width, 0),
             )  # fmt: skip
             y = norm_act_squeeze_pointwise(y, squeeze, project, op.act)
         else:
