@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import growth, pipeline, startup, steps, supernet
+from benchmarks import growth, pipeline, proxies, startup, steps, supernet
 from benchmarks.plain_supernet import PlainSearch
 
 
@@ -97,3 +97,19 @@ def test_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "synthetic" in out
     assert out.count("images/s,") == 2
+
+
+def test_proxies_are_searched_once_and_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = "--space tiny --resolution 16 --batches 2 --epochs 1 --only 0 3 --repeats 1"
+    command = [*arguments.split(), "--out", str(tmp_path / "runs.jsonl")]
+    assert proxies.main([*command, "--searches-only"]) == 0
+    assert capsys.readouterr().out.count("searched:") == 2
+    assert proxies.main(command) == 0
+    out = capsys.readouterr().out
+    assert "searched:" not in out
+    exact, some = (line.split() for line in out.splitlines()[1:])
+    assert exact[:3] == ["exact", "1.000", "100%"]
+    assert some[0] == "arch_ops=2"
+    assert -1 <= float(some[1]) <= 1

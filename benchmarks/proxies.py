@@ -1,0 +1,222 @@
+"""python -m benchmarks.proxies [--resolution 64] [--epochs 3] [--batches 120] [--out FILE]
+
+What approximations of the search cost in truth, and what they gain. Every variant searches the same
+space on the same real images with the same seed; its op probabilities are compared with those of
+the exact search (Spearman's rank correlation over all ops of all blocks, and the share of blocks
+whose most probable op is the same). The exact search with other seeds shows how far chance alone
+moves them: no approximation can be told from it beyond that.
+
+The gain is the time of a round of steps, ours and the variant's and that of the plain supernet,
+taken in turns. Searches are written down as they finish; the same command goes on.
+`--searches-only` and `--times-only` do one half: searches may run beside each other, times alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import steps
+from benchmarks.plain_supernet import PlainSearch
+from profilers.card import spearman
+from tfnas import config, data
+from tfnas.data import Batches
+from tfnas.derive import Constraint, feasible_ms
+from tfnas.strategies.contract import EpochRecord, Progress, Task
+from tfnas.strategies.tfnas import Search
+
+WEIGHT_STEPS = 4  # in a round that is timed: as many as `arch_every` has to divide
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Of the exact search: what differs."""
+
+    name: str
+    seed: int = 0
+    arch_ops: int | None = None
+    arch_ops_by: str = "sample"
+    arch_every: int = 2
+    channel_factor: float = 1.0
+    resolution: float = 1.0  # fraction
+    samples: float = 1.0  # fraction
+    epochs: float = 1.0  # fraction
+
+
+VARIANTS = (
+    Variant("exact"),
+    Variant("exact, seed 1", seed=1),
+    Variant("exact, seed 2", seed=2),
+    Variant("arch_ops=2", arch_ops=2),
+    Variant("arch_ops=1", arch_ops=1),
+    Variant("arch_ops=2 arch_ops_by=top", arch_ops=2, arch_ops_by="top"),
+    Variant("arch_every=4", arch_every=4),
+    Variant("channel_factor=0.5", channel_factor=0.5),
+    Variant("half the resolution", resolution=0.5),
+    Variant("half the samples", samples=0.5),
+    Variant("half the epochs", epochs=0.5),
+    Variant("arch_ops=2, half the resolution", arch_ops=2, resolution=0.5),
+    Variant("arch_ops=2 channel_factor=0.5", arch_ops=2, channel_factor=0.5),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished search: log-probability-ordered ops of every block."""
+
+    variant: str
+    probabilities: list[list[float]]
+
+
+def task_of(variant: Variant, space_name: str, resolution: int, batches: int, epochs: int) -> Task:
+    """A search on the shipped images, with a target in the middle of its range."""
+    dataset = data.load("fashion_mnist", root="shipped")
+    space = config.load_space(space_name, len(dataset.classes)).build(steps.QUANTUM)
+    table = steps.made_up_table(space)
+    low, high = feasible_ms(space, table)
+    weights, arch = data.stratified_split(dataset.train.labels, 0.8, variant.seed)
+    size, count = round(resolution * variant.resolution), round(batches * variant.samples)
+
+    def of(indices: np.ndarray, augment: bool) -> Batches:
+        return Batches(
+            dataset.train, indices, batch=32, size=size, mean=dataset.mean, std=dataset.std,
+            seed=variant.seed, augment=augment, shuffle=True, drop_last=True,
+        )  # fmt: skip
+
+    budget = steps.random_task(space, 8, 2).budget
+    return Task(
+        space=space,
+        constraints=(Constraint(table, (low + high) / 2),),
+        train=of(weights[: 32 * count], augment=True),
+        held_out=of(arch, augment=False),
+        budget=replace(
+            budget, epochs=max(1, round(epochs * variant.epochs)),
+            channel_factor=variant.channel_factor,
+        ),
+        seed=variant.seed,
+        derive="constrained",
+        device=torch.device("cpu"),
+    )  # fmt: skip
+
+
+def knobs_of(variant: Variant) -> dict[str, object]:
+    return {
+        "arch_ops": variant.arch_ops,
+        "arch_ops_by": variant.arch_ops_by,
+        "arch_every": variant.arch_every,
+        "width": "fixed",
+    }
+
+
+def searched(variant: Variant, task: Task) -> Run:
+    last: EpochRecord | None = None
+    for event in steps.paper_knobs(**knobs_of(variant)).run(task):
+        if isinstance(event, Progress) and event.record is not None:
+            last = event.record
+    assert last is not None
+    return Run(variant.name, [list(row) for row in last.op_probs])
+
+
+def agreement(run: Run, exact: Run) -> tuple[float, float]:
+    """(Spearman over all ops, share of blocks with the same most probable op)"""
+    ours, theirs = (np.array(r.probabilities) for r in (run, exact))
+    same = (ours.argmax(1) == theirs.argmax(1)).mean()
+    return spearman(ours.ravel().tolist(), theirs.ravel().tolist()), float(same)
+
+
+def a_round(variant: Variant, task: Task) -> Callable[[int], None]:
+    """Weight steps and their architecture steps."""
+    search = Search(steps.paper_knobs(**knobs_of(variant)), task)
+    x, y = steps.one_batch(task)
+
+    def run(_: int) -> None:
+        for index in range(WEIGHT_STEPS):
+            search.weight_step(x, y, search.paths(single=False))
+            if index % variant.arch_every == 0:
+                search.arch_step(x, y)
+
+    return run
+
+
+def a_plain_round(task: Task) -> Callable[[int], None]:
+    plain = PlainSearch(Search(steps.paper_knobs(), task))
+    x, y = steps.one_batch(task)
+    nchw = x.contiguous()
+
+    def run(_: int) -> None:
+        for index in range(WEIGHT_STEPS):
+            plain.weight_step(nchw, y, plain.paths())
+            if index % 2 == 0:
+                plain.arch_step(nchw, y)
+
+    return run
+
+
+def gains(
+    variants: Sequence[Variant], tasks: Sequence[Task], repeats: int
+) -> list[tuple[steps.Ratio, steps.Ratio]]:
+    """For each variant the time of the whole search, plain and ours exact over its own."""
+    arms = [a_plain_round(tasks[0]), *(map(a_round, variants, tasks))]
+    seconds = steps.rounds(arms, repeats)
+    share = [v.samples * v.epochs for v in variants]
+    return [
+        tuple(steps.Ratio.of(seconds[:, b], seconds[:, 1 + i] * share[i]) for b in (0, 1))  # type: ignore[misc]
+        for i in range(len(variants))
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--space", default="tfnas", help="a file of conf/space/")
+    parser.add_argument("--resolution", type=int, default=64)
+    parser.add_argument("--batches", type=int, default=120, help="of 32 images, in an epoch")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--only", type=int, nargs="+", help="variants by number, from 0")
+    parser.add_argument("--out", type=Path, default=Path("runs/proxies.jsonl"))
+    parser.add_argument("--repeats", type=int, default=6, help="rounds that are timed")
+    parser.add_argument("--searches-only", action="store_true")
+    parser.add_argument("--times-only", action="store_true")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    chosen = [VARIANTS[i] for i in args.only or range(len(VARIANTS))]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+
+    def task(variant: Variant) -> Task:
+        return task_of(variant, args.space, args.resolution, args.batches, args.epochs)
+
+    done = {run.variant for run in finished(args.out)}
+    for variant in chosen:
+        if variant.name not in done and not args.times_only:
+            run = searched(variant, task(variant))
+            with args.out.open("a") as lines:
+                lines.write(json.dumps(asdict(run)) + "\n")
+            print(f"searched: {variant.name}", flush=True)
+    if args.searches_only:
+        return 0
+    runs = {run.variant: run for run in finished(args.out)}
+    shown = [v for v in chosen if v.name in runs and v.seed == 0]
+    times = gains(shown, list(map(task, shown)), args.repeats)
+    print(f"{'variant':<34} {'Spearman':>8} {'same op':>8}   plain / this, ours exact / this")
+    for variant in chosen:
+        if variant.name in runs:
+            rank, same = agreement(runs[variant.name], runs[VARIANTS[0].name])
+            told = " ".join(map(str, times[shown.index(variant)])) if variant in shown else "-"
+            print(f"{variant.name:<34} {rank:8.3f} {same:8.0%}   {told}")
+    return 0
+
+
+def finished(file: Path) -> list[Run]:
+    if not file.exists():
+        return []
+    return [Run(**json.loads(line)) for line in file.read_text().splitlines()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
