@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import growth, pipeline, proxies, startup, steps, supernet
+from benchmarks import growth, pipeline, profile_cost, proxies, startup, steps, supernet
 from benchmarks.plain_supernet import PlainSearch
 
 
@@ -113,3 +113,11 @@ def test_proxies_are_searched_once_and_compared(
     assert exact[:3] == ["exact", "1.000", "100%"]
     assert some[0] == "arch_ops=2"
     assert -1 <= float(some[1]) <= 1
+
+
+def test_profile_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--space", "tiny", "--minutes", "0.1", "--precision", "0.5", "--nets", "2"]
+    assert profile_cost.main(arguments) == 0
+    told = capsys.readouterr().out
+    ratio = float(told.partition("wall / pure measuring: ")[2].split()[0])
+    assert ratio > 1
