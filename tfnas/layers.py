@@ -129,6 +129,8 @@ def norm_act_squeeze_pointwise(x: Tensor, squeeze: Squeeze, weight: Tensor, act:
 
 def leading(weight: Tensor, count: int, dim: int) -> Tensor:
     """The first `count` of a weight's channels; their gradient is not filled with zeros first."""
+    if not weight.requires_grad:
+        return weight.narrow(dim, 0, count)
     part: Tensor = _Leading.apply(weight, count, dim)  # type: ignore[no-untyped-call]
     return part
 
@@ -171,6 +173,8 @@ class _ActConv(torch.autograd.Function):
     ) -> Tensor:
         y, inv_std = _normalize(x) if norm else (x, None)
         z = ACTIVATION_FUNCTIONS[act](y)
+        if act == "relu" and not norm:
+            y = z  # above 0 where its input was: one of them is enough
         ctx.act, ctx.stride, ctx.groups = act, stride, groups
         # The weights' gradient needs z; without one, its memory is worth more than its time.
         ctx.save_for_backward(y, inv_std, weight, z if ctx.needs_input_grad[1] else None)
@@ -247,7 +251,7 @@ def _norm_backward(g: Tensor, y: Tensor, inv_std: Tensor) -> Tensor:
     """The gradient before batch norm, from its output alone: that is what it would make of an input
     of mean 0 and deviation 1, with 1 / standard deviation for an affine weight."""
     mean, one = torch.zeros_like(inv_std), torch.ones_like(inv_std)
-    gx: Tensor = aten.native_batch_norm_backward(
+    gx: Tensor = aten.native_batch_norm_backward.default(
         g, y, inv_std, None, None, mean, one, True, EPS, [True, False, False]
     )[0]
     return gx
@@ -260,9 +264,9 @@ def _act_backward(g: Tensor, x: Tensor, act: str) -> Tensor:
     if act == "relu":
         return aten.threshold_backward.grad_input(g, x, 0, grad_input=g)
     if act == "relu6":
-        return aten.hardtanh_backward(g, x, 0.0, 6.0)
+        return aten.hardtanh_backward.default(g, x, 0.0, 6.0)
     if act == "hard_swish":
-        return aten.hardswish_backward(g, x)
+        return aten.hardswish_backward.default(g, x)
     return g
 
 
@@ -284,7 +288,7 @@ def _conv_backward(
         return gx, gw
     sliced = groups > 1 and need_weight
     padding = weight.shape[-1] // 2
-    gx, gw = aten.convolution_backward(
+    gx, gw = aten.convolution_backward.default(
         g, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups,
         [need_x, need_weight and not sliced, False],
     )[:2]  # fmt: skip
@@ -310,7 +314,7 @@ def _depthwise_weight_gradient(g: Tensor, x: Tensor, weight: Tensor, stride: int
         x, padding = F.pad(x, (0, 0, up, bottom)), 0
 
     def columns(x: Tensor, count: int, padding_x: int) -> Tensor:
-        part: Tensor = aten.convolution_backward(
+        part: Tensor = aten.convolution_backward.default(
             g, x, weight.new_empty(channels, 1, rows, count), None, [stride] * 2,
             [padding, padding_x], [1, 1], False, [0, 0], channels, [False, True, False],
         )[1]  # fmt: skip

@@ -21,6 +21,7 @@ from tfnas.strategies.training import (
     cosine,
     count,
     live,
+    momentum_sgd,
     new_supernet,
     restoring,
     some_batches,
@@ -57,9 +58,7 @@ class UniformTraining:
         budget = task.budget
         self.generator = torch.Generator().manual_seed(task.seed)
         self.net = new_supernet(task.space, budget.channel_factor, task.seed, task.device)
-        self.sgd = torch.optim.SGD(
-            self.net.parameters(), how.lr, how.momentum, weight_decay=how.decay
-        )
+        self.sgd = momentum_sgd(self.net, how.lr, how.momentum, how.decay)
         self.guard = Guard(task)
         self.epoch = self.index = 0  # the next batch
         self.last = self._draw()

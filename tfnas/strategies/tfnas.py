@@ -43,6 +43,7 @@ from tfnas.strategies.training import (
     cosine,
     count,
     live,
+    momentum_sgd,
     new_supernet,
     rescale,
     restoring,
@@ -162,11 +163,8 @@ class Search:
         self.alphas = [log_uniform(self.depth.ops(b)) for b in range(len(space.blocks))]
         self.betas = self.depth.betas()
         self.temperature = knobs.temperature
-        self.weights_sgd = torch.optim.SGD(
-            self.net.parameters(),
-            knobs.weight_lr,
-            knobs.weight_momentum,
-            weight_decay=knobs.weight_decay,
+        self.weights_sgd = momentum_sgd(
+            self.net, knobs.weight_lr, knobs.weight_momentum, knobs.weight_decay
         )
         self.arch_adam = torch.optim.Adam(
             [*self.alphas, *self.betas],

@@ -32,6 +32,19 @@ def new_supernet(
     return net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def momentum_sgd(
+    net: nn.Module, lr: float, momentum: float, weight_decay: float
+) -> torch.optim.SGD:
+    """SGD in one pass over each parameter. A step moves only parameters that have a gradient."""
+    parameters = list(net.parameters())
+    sgd = torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, fused=True)
+    if momentum:
+        # Torch's fused form fails where only some have a buffer; one of zeros changes nothing.
+        for parameter in parameters:
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
+
+
 def live(net: nn.Module) -> list[nn.Parameter]:
     """The parameters that the last backward pass reached."""
     return [p for p in net.parameters() if p.grad is not None]
