@@ -177,11 +177,12 @@ def peak_mib(case: Case, side: str, step: str, threads: int) -> float:
 
 
 def measure(case: Case, threads: int, step: str, repeats: int, memory: bool) -> Line:
+    # First: at 224 px one process with both sides and a fresh one don't fit into 24 GB.
+    ours, plain = (peak_mib(case, s, step, threads) if memory else None for s in SIDES)
     torch.set_num_threads(threads)
     seconds = steps.rounds(arms(case, step, repeats), repeats)
     ours_ms, plain_ms = (steps.quartiles(1e3 * seconds[:, i]) for i in (0, 1))
     ratio = steps.Ratio.of(seconds[:, 1], seconds[:, 0])
-    ours, plain = (peak_mib(case, s, step, threads) if memory else None for s in SIDES)
     return Line(case, threads, step, ours_ms, plain_ms, ratio, ours, plain)
 
 

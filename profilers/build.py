@@ -20,6 +20,7 @@ from profilers.plan import (
     Plan,
     calibration_nets,
     calibration_of,
+    digest_of,
     extremes,
     held_out_errors,
     held_out_of,
@@ -30,7 +31,7 @@ from profilers.plan import (
 from profilers.quantum import Point, Quantum, probe_quantum
 from profilers.timing import SAY_EVERY_S, Measured, Progress, Workload
 from tfnas.space import OpSpec, SearchSpace, SpaceSpec, Subnet
-from tfnas.table import LatencyTable, Measurement
+from tfnas.table import Calibration, LatencyTable, Measurement, SpaceFit
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +69,18 @@ def is_complete(table: LatencyTable, spec: SpaceSpec) -> bool:
     if not table.quantum_evidence:
         return False
     space = spec.build(table.device.quantum)
-    return not _todo(table, plan(space)) and _is_calibrated(table, space)
+    wanted = plan(space)
+    return not _todo(table, wanted) and _is_calibrated(table, space, wanted)
 
 
-def _is_calibrated(table: LatencyTable, space: SearchSpace) -> bool:
-    """Whether there is a calibration from nets of this space."""
-    fit = table.spaces.get(space.key)
-    return fit is not None and fit.calibration is not None
+def _is_calibrated(table: LatencyTable, space: SearchSpace, wanted: Plan) -> bool:
+    """Whether there is a calibration from nets of this space, on the rows as they are now."""
+    calibration = _calibration(table, space)
+    return calibration is not None and calibration.rows == digest_of(table, wanted)
+
+
+def _calibration(table: LatencyTable, space: SearchSpace) -> Calibration | None:
+    return table.spaces.get(space.key, SpaceFit()).calibration
 
 
 def build_table(
@@ -116,22 +122,19 @@ def build_table(
         space = spec.build(table.device.quantum)
         wanted = plan(space)
         todo = _todo(table, wanted)
+        before = _calibration(table, space)
+        if before is not None:  # its nets are known, and serve again where rows have changed
+            anchor_nets, seed = before.nets, before.seed
         nets = calibration_nets(space, anchor_nets, seed)
-        searched = any(op not in space.fixed for op in todo)
-        if _is_calibrated(table, space) and not searched:
-            nets = []  # the calibration stands: only other fixed ops are new
         todo_nets = [net for net in nets if not is_enough(table.nets.get(net_key(net)))]
         progress(f"{len(todo)} of {len(wanted.ops)} ops and {len(todo_nets)} whole nets to measure")
         seconds = max(0.0, max_minutes * 60 - (time.monotonic() - start))
         try:
-            known = [op for op in todo if op in table.rows]
             table = _measure(bench, table, path, todo, todo_nets, precision, seconds)
         except KeyboardInterrupt:
             progress(f"interrupted: what was measured is in {path}; the same command goes on")
             raise
-    if known:
-        table = _without_fits(table, space)
-    table = _finish(table, wanted, nets, space)
+    table = _finish(table, wanted, nets, space, seed)
     table.save(path)
     table = table.for_space(space)
     progress(f"{path}: {_summary(table, wanted)}, {time.monotonic() - start:.0f} s")
@@ -236,24 +239,15 @@ def open_all(bench: Bench, models: Sequence[Sequence[OpSpec]]) -> list[Workload]
     return workloads
 
 
-def _without_fits(table: LatencyTable, space: SearchSpace) -> LatencyTable:
-    """Rows have changed: other spaces' calibrations, which rest on them too, are to be fitted anew,
-    from nets that are measured already."""
-    spaces = {
-        key: fit if key == space.key else replace(fit, calibration=None)
-        for key, fit in table.spaces.items()
-    }
-    return replace(table, spaces=spaces)
-
-
 def _finish(
-    table: LatencyTable, wanted: Plan, nets: Sequence[Subnet], space: SearchSpace
+    table: LatencyTable, wanted: Plan, nets: Sequence[Subnet], space: SearchSpace, seed: int
 ) -> LatencyTable:
     table = table.with_fit(space, held_out=held_out_of(held_out_errors(table, wanted.held_out)))
-    calibration = calibration_of(table, nets)
-    if calibration is None or calibration == table.calibration:
-        return table
-    return table.with_fit(space, calibration=calibration, card=None)  # a card tells of the old one
+    found = calibration_of(table, nets)
+    if found is None or _is_calibrated(table, space, wanted):
+        return table  # only the classifier was new
+    found = replace(found, rows=digest_of(table, wanted), seed=seed)
+    return table.with_fit(space, calibration=found, card=None)  # a card tells of the one before
 
 
 def _summary(table: LatencyTable, wanted: Plan) -> str:

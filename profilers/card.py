@@ -247,7 +247,7 @@ def prepare(config: CardConfig) -> Work:
     path = Path(table.source)
     check_own(table.device, profiler.device, path)
     space = with_classes(config.space, config.data).build(table.device.quantum)
-    table.for_space(space)
+    table = table.for_space(space)
 
     def work() -> int:
         card = make_card(
@@ -261,8 +261,12 @@ def prepare(config: CardConfig) -> Work:
         )
         log.info("%s", card)
         # What another process may have measured into the file meanwhile stays.
-        LatencyTable.load(path).with_fit(space, card=card.to_json()).save(path)
-        log.info("written into %s", path)
+        now = LatencyTable.load(path).for_space(space)
+        if now.calibration == table.calibration:
+            now.with_fit(space, card=card.to_json()).save(path)
+            log.info("written into %s", path)
+        else:
+            log.warning("warning: %s was calibrated anew meanwhile: the card isn't kept", path)
         if config.plot:
             draw_plot(card, Path(config.plot))
             log.info("drawn in %s", config.plot)

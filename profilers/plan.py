@@ -78,6 +78,17 @@ def held_out_of(errors: Mapping[OpSpec, float]) -> HeldOut | None:
     )
 
 
+def digest_of(table: LatencyTable, wanted: Plan) -> str:
+    """Of the rows that a calibration rests on; all but the classifier, whose share is small, so
+    that spaces that differ in their number of classes have one calibration."""
+    rows = [
+        (str(op), row.median_ms)
+        for op in wanted.ops
+        if op.kind != "classifier" and (row := table.rows.get(op))
+    ]
+    return hashlib.sha256(repr(rows).encode()).hexdigest()[:12]
+
+
 def calibration_of(table: LatencyTable, nets: Sequence[Subnet]) -> Calibration | None:
     """From sums of ops to whole nets, by those of `nets` that were measured.
 

@@ -44,7 +44,7 @@ def test_damaged_ones_are_all_named(tmp_path: Path) -> None:
     path = tmp_path / "search.ckpt"
     for name in (path, previous(path)):
         name.write_bytes(b"damaged")
-    with pytest.raises(ValueError, match=r"delete \S+search.ckpt and \S+search.previous.ckpt and"):
+    with pytest.raises(ValueError, match=r"delete \S+search.ckpt and \S+search.previous.ckpt, and"):
         read_checkpoint(path, IDENTITY)
 
 

@@ -25,7 +25,7 @@ def test_a_run_goes_on_with_its_options_and_those_given_on_top(tmp_path: Path) -
     found = resumed("search", [f"resume='{run}'", "verify=standard", "seed=4"])
     where = f"hydra.run.dir='{run}'"
     again = f"resume='{run}'"
-    assert found == [where, "target_ms=8", "strategy=spos", "verify=standard", "seed=4", again]
+    assert found == [where, "target_ms=8", "strategy=spos", "seed=4", "verify=standard", again]
 
 
 @pytest.mark.parametrize("name", ["it's", 'a "b"', "a\\\\b", "{x} $HOME", "plain"])
@@ -41,16 +41,23 @@ def sweep_folder(folder: Path, *overrides: str) -> Path:
 
 
 def test_a_sweep_goes_on_as_a_sweep(tmp_path: Path) -> None:
-    sweep_folder(tmp_path, "target_ms=8,10", "seed=0,1", "hydra/launcher=joblib")
-    assert resumed("search", ["-m", f"resume={tmp_path}", "tolerance=0.1"]) == [
-        "--multirun", f"hydra.sweep.dir={tmp_path}", "target_ms=8,10", "seed=0,1",
+    """Its options keep their places, which number its members."""
+    sweep_folder(tmp_path, "target_ms=8,10", "cores=1", "seed=0,1", "hydra/launcher=joblib")
+    assert resumed("search", ["-m", f"resume={tmp_path}", "tolerance=0.1", "cores=2"]) == [
+        "--multirun", f"hydra.sweep.dir={tmp_path}", "target_ms=8,10", "cores=2", "seed=0,1",
         "hydra/launcher=joblib", "tolerance=0.1", f"resume={tmp_path}",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("option", ["seed=4", "+target_ms=0.07", "hydra.sweep.dir=x"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "seed=4", "+target_ms=0.07", "+tolerance=0.1", "hydra.sweep.dir=x", "tolerance=0.1,0.2",
+        "hydra.sweeper.params=x", "table=c.json",
+    ],
+)  # fmt: skip
 def test_a_sweep_takes_no_options_that_make_other_runs(option: str, tmp_path: Path) -> None:
-    sweep_folder(tmp_path, "target_ms=8,10")
+    sweep_folder(tmp_path, "target_ms=8,10", "table=a.json,b.json")
     with pytest.raises(ValueError, match="would make other runs"):
         resumed("search", [f"resume={tmp_path}", option])
 
@@ -66,6 +73,8 @@ def test_a_training_goes_on_in_its_folder(tmp_path: Path) -> None:
     assert resumed("train", [f"resume={tmp_path}"]) == [
         f"out={tmp_path}", "subnet=a.json", "resume=true"
     ]  # fmt: skip
+    with pytest.raises(ValueError, match="in its own folder"):
+        resumed("train", [f"resume={tmp_path}", "out=there"])
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,9 @@ def test_some_ops_weigh_1_together_and_learn() -> None:
     assert alpha.grad is not None
     assert alpha.grad[:2].tolist() == pytest.approx([0, 0], abs=1e-6)
     assert float(alpha.grad[2]) > 0 > float(alpha.grad[3])
+    # However cold: the most probable ones may have next to no weight.
+    cold = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([-9.0, 0.0, 0.0])
+    assert some_ops(*cold, 2, "top").weights.tolist() == pytest.approx([0.5, 0.5])
     # A single one has the gradient of its soft weight.
     mix = gumbel_softmax(alpha, 1.0, generator())
     _, weights = some_ops(mix, alpha, 1, "top")

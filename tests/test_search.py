@@ -238,6 +238,11 @@ def test_stopped_by_a_signal_and_gone_on_with(
     again = run_entry("tfnas.search", *command, f"hydra.run.dir={begun}", cwd=tmp_path)
     assert again.returncode == config.UNUSABLE_INPUT
     assert "unfinished search" in again.stdout
+    # Nothing was searched there yet, so its options may change; what it began with counts then.
+    done = run_entry("tfnas.search", f"resume={begun}", "budget.epochs=2", cwd=tmp_path)
+    assert done.returncode == config.DONE, done.stdout
+    again = run_entry("tfnas.search", f"resume={begun}", cwd=tmp_path)
+    assert again.returncode == config.DONE, again.stdout
     told, _ = read_run(out)
     assert told.status == "done"
 

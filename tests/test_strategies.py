@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from tests.spaces import load_space, macs_table
 from tfnas import data
@@ -29,7 +31,7 @@ from tfnas.strategies.contract import (
     Task,
 )
 from tfnas.strategies.depth import DEPTHS, DepthSearch
-from tfnas.strategies.training import new_supernet, weights_of
+from tfnas.strategies.training import momentum_sgd, new_supernet, weights_of
 
 SMALL = {
     "random": {"subnets": 5, "score_images": 64},
@@ -328,3 +330,25 @@ def test_separated_skip_counts_gates() -> None:
     alphas = [torch.zeros(8).log_softmax(0) for _ in space.blocks]
     arch, _ = depth.architecture(alphas, betas, [[c.op.c_mid for c in b] for b in space.blocks])
     assert argmax(space, arch)[0] == (1, 3, 4, 4, 4, 1)
+
+
+def test_one_pass_sgd_is_sgd() -> None:
+    """Where only some parameters have a gradient, and after a state was loaded."""
+    layers = [nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)]
+    ours = nn.ModuleList(layers).to(memory_format=torch.channels_last)
+    theirs = copy.deepcopy(ours)
+    sgd = momentum_sgd(ours, 0.1, 0.9, 1e-2)
+    plain = torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=1e-2, foreach=False)
+    x = torch.randn(2, 3, 5, 5)
+    for step in range(4):
+        for net, optimizer in ((ours, sgd), (theirs, plain)):
+            optimizer.zero_grad()
+            out = net[0](x)
+            (out if step % 2 else net[1](out)).square().sum().backward()
+            nn.utils.clip_grad_norm_([p for p in net.parameters() if p.grad is not None], 1.0)
+            optimizer.step()
+        state = sgd.state_dict()
+        sgd = momentum_sgd(ours, 0.1, 0.9, 1e-2)
+        sgd.load_state_dict(state)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)

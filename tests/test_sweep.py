@@ -102,14 +102,14 @@ def test_no_member_ends_the_sweep_and_each_leaves_its_status(
     assert "sweep of 4: 1 done, 1 missed, 1 refused, 1 failed" in done.stdout
 
 
-def test_a_sweep_is_not_put_over_another(tmp_path: Path) -> None:
+def test_a_repeated_sweep_of_what_has_no_resume_is_judged_by_its_own_members(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "sweep"
     assert sweep("3 1 3", folder).returncode == config.FAILED
-    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     done = sweep("0 1", folder)
-    assert done.returncode == config.UNUSABLE_INPUT, done.stdout + done.stderr
-    assert f"error: {folder} holds a sweep: go on with it by resume={folder}" in done.stderr
-    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    assert done.returncode == config.OUTSIDE_TOLERANCE, done.stdout + done.stderr
+    assert statuses(folder, 3) == [0, 1, 3]
 
 
 def test_a_resumed_sweep_is_judged_by_its_own_members_and_stays_what_it_was(
@@ -122,6 +122,11 @@ def test_a_resumed_sweep_is_judged_by_its_own_members_and_stays_what_it_was(
         "seed=0,1", config.override("table", file), config.override("hydra.sweep.dir", folder),
     )  # fmt: skip
     assert run_entry("tfnas.search", "-m", *command, cwd=tmp_path).returncode == config.DONE
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    done = run_entry("tfnas.search", "-m", *command, "target_ms=99", cwd=tmp_path)
+    assert done.returncode == config.UNUSABLE_INPUT, done.stdout + done.stderr
+    assert f"error: {folder} holds a sweep: go on with it by resume={folder}" in done.stderr
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
     (folder / "1" / RESULT).unlink()
     again = config.override("resume", folder)
     for options, status, told in (

@@ -155,7 +155,8 @@ def fit(**values: Any) -> dict[str, Any]:
 
 
 def calibrated(**values: Any) -> dict[str, Any]:
-    return {"scale": 1.0, "nets": 3, "mape_pct": 1.0, "factors": [], **values}
+    given = {"scale": 1.0, "nets": 3, "mape_pct": 1.0, "factors": [], "rows": "", "seed": 0}
+    return {**given, **values}
 
 
 @pytest.mark.parametrize(

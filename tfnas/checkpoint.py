@@ -83,7 +83,7 @@ def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> State:
         _check_identity(candidate, state, identity)
         return state
     which = " and ".join(map(str, found))
-    raise DamagedError(f"{'; '.join(reasons)}: delete {which} and start without resume=")
+    raise DamagedError(f"{'; '.join(reasons)}: delete {which}, and the same command starts anew")
 
 
 def _read(path: Path) -> State:

@@ -21,14 +21,14 @@ from tfnas.resume import HARMLESS, RUN
 CHECKPOINT, HISTORY, RESULT = "search.ckpt", "history.jsonl", "result.json"
 
 
-def check_unused(folder: Path) -> None:
-    """Raises ValueError if a new search would overwrite another one, finished or not."""
+def check_unused(folder: Path, resume: str | None) -> None:
+    """Raises ValueError if a search would overwrite another one, finished or not."""
     if (folder / RESULT).exists():
         raise ValueError(
             f"{folder} holds a finished search: give another folder with hydra.run.dir=FOLDER, or "
             f"see its result with `{command(folder)}`"
         )
-    if checkpoint.exists(folder / CHECKPOINT) or (folder / RUN).exists():
+    if resume is None and (checkpoint.exists(folder / CHECKPOINT) or (folder / RUN).exists()):
         raise ValueError(
             f"{folder} holds an unfinished search: go on with `{command(folder)}`, or give another "
             "folder with hydra.run.dir=FOLDER"
@@ -45,7 +45,9 @@ def finished(folder: Path, cfg: SearchConfig) -> Result | None:
         return None
     config.check_positive(tolerance=cfg.tolerance)
     result = Result.load(folder / RESULT)
-    if changed := checkpoint.changes(result.options, options_of(cfg)):
+    # `accelerator` may say auto; what it came to isn't known here.
+    then, now = ({**o, "accelerator": None} for o in (result.options, options_of(cfg)))
+    if changed := checkpoint.changes(then, now):
         raise ValueError(
             f"{folder} is finished, and with other options ({changed}): start another search "
             "without resume="

@@ -86,7 +86,8 @@ def normed_pointwise(x: Tensor, weight: Tensor, known: Moments | None) -> Tensor
     if known is None:
         return batch_norm(F.conv2d(x, weight))
     matrix = weight.flatten(1)
-    variance = ((matrix @ known.covariance) * matrix).sum(1, keepdim=True)
+    # Rounding may make it negative where inputs are large and all alike.
+    variance = ((matrix @ known.covariance) * matrix).sum(1, keepdim=True).clamp_min(0)
     return _image(F.linear(known.centered, matrix * torch.rsqrt(variance + EPS)), x)
 
 
@@ -129,6 +130,8 @@ def norm_act_squeeze_pointwise(x: Tensor, squeeze: Squeeze, weight: Tensor, act:
 
 def leading(weight: Tensor, count: int, dim: int) -> Tensor:
     """The first `count` of a weight's channels; their gradient is not filled with zeros first."""
+    if count == weight.shape[dim]:
+        return weight
     if not weight.requires_grad:
         return weight.narrow(dim, 0, count)
     part: Tensor = _Leading.apply(weight, count, dim)  # type: ignore[no-untyped-call]

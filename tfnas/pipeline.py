@@ -79,9 +79,8 @@ def run(p: Prepared) -> int:
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(out))
-            if p.cfg.resume is None:
-                check_unused(out)  # again, now that nobody else can write there
-            save_overrides(out / OVERRIDES, p.cfg.resume is not None)
+            check_unused(out, p.cfg.resume)  # again, now that nobody else can write there
+            save_overrides(out / OVERRIDES, p.saved is not None)
         except (ValueError, OSError) as error:
             return config.refuse(error)
         try:

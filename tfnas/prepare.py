@@ -74,8 +74,7 @@ class Prepared:
 
 def prepared(cfg: SearchConfig, out: Path) -> Prepared:
     """Check all that can be checked before work starts."""
-    if cfg.resume is None:
-        folder.check_unused(out)
+    folder.check_unused(out, cfg.resume)
     check_values(cfg)
     check_budget(cfg)
     accelerator = pick_accelerator(cfg.accelerator)

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tfnas.config import override, overrides
 from tfnas.files import write_atomically
-from tfnas.sweep import LAUNCHING
+from tfnas.sweep import LAUNCHERS, LAUNCHING
 from tfnas.sweep import OVERRIDES as SWEEP
 
 # Of a run that began: Hydra's own file changes with every try to go on, refused ones included.
@@ -48,21 +50,26 @@ def resumed(name: str, arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     folder, again = Path(folders[-1]), override("resume", folders[-1])
     given = [a for a in arguments if not a.startswith("resume=")]
-    new = {_key(a) for a in given}
+    ours: set[str] = set()  # what this function says itself
     if (folder / SWEEP).is_file():
         saved = _load(folder / SWEEP)
+        if not isinstance(saved, list):
+            raise ValueError(f"{folder / SWEEP} holds no list of options")
         where = ["--multirun", override("hydra.sweep.dir", folder)]
         given = [a for a in given if a not in ("-m", "--multirun")]
         harmless = HARMLESS.get(name, ())
-        known = ("-", *harmless, *LAUNCHING)
-        if other := [a for a in given if not a.lstrip("+~").startswith(known)]:
+        known = ("-", *harmless, *LAUNCHERS)
+        swept = {_key(o) for o in saved if isinstance(o, str) and _sweeps(o)}
+        if other := [a for a in given if not a.startswith(known) or _sweeps(a) or _key(a) in swept]:
             raise ValueError(
                 f"{', '.join(other)}: would make other runs of the sweep in {folder}; beside "
                 f"resume= it takes only {', '.join(harmless)}, and how to launch"
             )
     elif name == "train" and (folder / TRAIN).is_file():
         saved, where = _load(folder / TRAIN), [override("out", folder)]
-        new.add("out")
+        ours.add("out")
+        if any(_key(a) == "out" for a in given):
+            raise ValueError(f"out= beside resume={folder}: a training goes on in its own folder")
     elif name != "train" and (folder / RUN).is_file():
         saved, where = _load(folder / RUN), [override("hydra.run.dir", folder)]
     else:
@@ -74,8 +81,22 @@ def resumed(name: str, arguments: Sequence[str]) -> list[str]:
     launching = LAUNCHING if "--multirun" in where else ()
     if not isinstance(saved, list) or not all(_is_override(o, launching) for o in saved):
         raise ValueError(f"{folder} holds no list of options: expected lines such as key=value")
-    kept = [o for o in saved if _key(o) not in new and _key(o) != "resume"]
-    return [*where, *kept, *given, "resume=true" if name == "train" else again]
+    # In the place of what it replaces: the order of options numbers the members of a sweep.
+    changed = {_key(a): a for a in given}
+    kept = [changed.pop(_key(o), o) for o in saved if _key(o) != "resume" and _key(o) not in ours]
+    rest = [a for a in given if _key(a) in changed]
+    return [*where, *kept, *rest, "resume=true" if name == "train" else again]
+
+
+def _sweeps(argument: str) -> bool:
+    """Whether an option has several values, each for a run of its own."""
+    if argument.startswith("-"):
+        return False
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides([argument])
+    except HydraException:
+        return False  # which Hydra will say itself
+    return bool(parsed.is_sweep_override())
 
 
 def _unquoted(text: str) -> str:
@@ -85,9 +106,9 @@ def _unquoted(text: str) -> str:
     return text
 
 
-def save_overrides(path: Path, resumed: bool) -> None:
-    """Leave this run's options; those of its first start stay. Raises OSError."""
-    if not (resumed and path.exists()):
+def save_overrides(path: Path, begun: bool) -> None:
+    """Leave this run's options; those of one that has begun stay. Raises OSError."""
+    if not (begun and path.exists()):
         write_atomically(path, OmegaConf.to_yaml(overrides()))
 
 

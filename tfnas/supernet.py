@@ -79,7 +79,7 @@ class SuperMBConv(nn.Module):
         self.project = nn.Conv2d(mid, c_out, 1, bias=False)
 
     def forward(self, x: Tensor, width: int) -> Tensor:  # (N, c_in, H, W) -> (N, c_out, H', W')
-        y = self.branch(x, width, moments(x))
+        y = self.branch(x, width, moments(x) if self.expand is not None else None)
         return y.add_(x) if self.op.residual else y
 
     def branch(
@@ -227,7 +227,8 @@ class Supernet(nn.Module):
             return ops[path](x, self._scaled(widths[path]))
         mix = path if isinstance(path, Mix) else Mix(range(len(path)), path)
         # The op weights go into the last batch norms; x, which most ops pass on, is added once.
-        known, total, passed_on = moments(x), None, []
+        expands = any(choice.op.expands for choice in self.space.blocks[index])
+        known, total, passed_on = moments(x) if expands else None, None, []
         for pick, weight in zip(mix.picks, mix.weights, strict=True):
             if pick == len(ops):  # skip as an op
                 passed_on.append(weight)

@@ -29,7 +29,8 @@ RESULT = "result.json"
 MULTIRUN = "multirun.yaml"  # Hydra writes it into the folder of a sweep
 OVERRIDES = "sweep_overrides.yaml"  # and we this, which stays as it was at the first start
 # Of Hydra's own options those that say how a sweep runs; where it runs is the folder that is given.
-LAUNCHING = ("hydra/launcher=", "hydra.launcher.", "hydra/sweeper=", "hydra.sweeper.")
+LAUNCHERS = ("hydra/launcher=", "hydra.launcher.")
+LAUNCHING = (*LAUNCHERS, "hydra/sweeper=", "hydra.sweeper.")
 UNUSABLE_INPUT = 2
 HYDRA_DIR = ".hydra"  # and this into that of a run
 BY_NUMBER = "${hydra.job.num}"  # of conf/: the same overrides give the same folders again
@@ -50,20 +51,28 @@ class Watch(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         folder = Path(str(config.hydra.sweep.dir)).absolute()
-        given = config.hydra.overrides
-        if not any(str(o).startswith("resume=") for o in given.task):
-            if (folder / MULTIRUN).exists():
+        given = [str(o) for o in config.hydra.overrides.task]
+        if "resume" in config and not any(o.startswith("resume=") for o in given):
+            launching = [o for o in config.hydra.overrides.hydra if str(o).startswith(LAUNCHING)]
+            try:
+                _save_overrides(folder, [*given, *launching])
+            except (OSError, ValueError) as error:
                 # Hydra turns what a callback raises into a warning, but this.
-                print(
-                    f"error: {folder} holds a sweep: go on with it by resume={folder}, or give "
-                    "another folder with hydra.sweep.dir=FOLDER",
-                    file=sys.stderr,
-                )
-                raise SystemExit(UNUSABLE_INPUT)
-            launching = [o for o in given.hydra if str(o).startswith(LAUNCHING)]
-            text = OmegaConf.to_yaml(OmegaConf.create([*given.task, *launching]))
-            write_atomically(folder / OVERRIDES, text)
+                print(f"error: {error}", file=sys.stderr)
+                raise SystemExit(UNUSABLE_INPUT) from None
         Watch.folder = folder
+
+
+def _save_overrides(folder: Path, overrides: list[str]) -> None:
+    """Raises ValueError if another sweep's stand there, or OSError."""
+    from tfnas.config import override  # which needs this module
+
+    if (folder / OVERRIDES).exists() or (folder / MULTIRUN).exists():
+        raise ValueError(
+            f"{folder} holds a sweep: go on with it by {override('resume', folder)}, or give "
+            "another folder with hydra.sweep.dir=FOLDER"
+        )
+    write_atomically(folder / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(overrides)))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from tfnas.files import write_atomically
 from tfnas.space import OP_FIELDS, Choice, OpSpec, SearchSpace, Subnet
 from tfnas.untrusted import check_text, parse_json, read_bytes, shown
 
-TABLE_FORMAT = "tfnas.table/1"
+TABLE_FORMAT = "tfnas.table/2"
 ROW_FIELDS = (*OP_FIELDS, "median_ms", "spread_ms", "runs")
 MAX_ROWS = 250_000  # the published table has 36,480, of which ours need some hundred
 MAX_TABLE_BYTES = 160 * MAX_ROWS
@@ -85,12 +85,16 @@ class Calibration:
         factors: (group of ops, factor on top of `scale`), see `group_of`. An op costs more or less
             inside a net than alone, and by how much depends on where it stands: early ones are
             spared a change of memory layout at their ends, late ones find their weights less warm.
+        rows: digest of the rows that the sums are of, see `profilers.plan.digest_of`.
+        seed: of the nets, see `profilers.plan.calibration_nets`.
     """
 
     scale: float
     nets: int
     mape_pct: float
     factors: tuple[tuple[str, float], ...] = ()
+    rows: str = ""
+    seed: int = 0
 
 
 def group_of(op: OpSpec) -> str:
@@ -281,10 +285,10 @@ class LatencyTable:
                 other spaces only, whose factors would tell these nets wrong.
         """
         self.check(space)
-        fit = self.spaces.get(space.key)
-        if self.spaces and (fit is None or fit.calibration is None):
+        calibrated = [key for key, fit in self.spaces.items() if fit.calibration]
+        if calibrated and space.key not in calibrated:
             raise LookupError(
-                f"{self.source} is calibrated for {', '.join(self.spaces)}, not for {space.key}: "
+                f"{self.source} is calibrated for {', '.join(calibrated)}, not for {space.key}: "
                 f"measure some of its nets with `python -m profilers device={self.device.kind} "
                 f"table={self.source}` and the space options given here, on that device"
             )
@@ -367,7 +371,8 @@ class LatencyTable:
         if not isinstance(data, dict) or data.get("format") != TABLE_FORMAT:
             found = data.get("format") if isinstance(data, dict) else type(data).__name__
             raise ValueError(
-                f"table {path}: found format {shown(found)}, expected {TABLE_FORMAT!r}"
+                f"table {path}: found format {shown(found)}, expected {TABLE_FORMAT!r}; move it "
+                "away and measure anew with `python -m profilers`"
             )
         try:
             if unknown := set(data) - set(KEYS):
@@ -498,6 +503,8 @@ def _calibration_of(data: object) -> Calibration | None:
         nets=_count(values["nets"], "Calibration.nets"),
         mape_pct=_number(values["mape_pct"], "Calibration.mape_pct"),
         factors=factors,
+        rows=check_text(values["rows"]),
+        seed=_count(values["seed"], "Calibration.seed"),
     )
 
 

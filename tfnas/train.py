@@ -155,7 +155,8 @@ def prepare(config: cfg.TrainConfig) -> cfg.Work:
         out = cfg.output_dir() if cfg.is_sweep() else path.parent
     resume = config.resume
     if resume and (out / RESULT).is_file() and not checkpoint.exists(out / CHECKPOINT):
-        _check_finished(out, identity(subnet, dataset, config.recipe, config.seed))
+        now = identity(subnet, dataset, config.recipe, config.seed)
+        _check_finished(out, now if config.weights is None else {**now, "weights": config.weights})
         return lambda: _finished(out)
     if resume and cfg.is_sweep():  # members that didn't get so far start
         resume = checkpoint.exists(out / CHECKPOINT)
@@ -182,6 +183,8 @@ def _check_finished(out: Path, now: dict[str, Any]) -> None:
         there = {"subnet": record["subnet"], "seed": record["seed"]}
         for group in ("data", "recipe"):
             there |= {f"{group}.{name}": value for name, value in record[group].items()}
+        if "weights" in now:
+            there["weights"] = record["weights"]
         changed = checkpoint.changes(there, now)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{out / RESULT} is no result of a training: {error}") from None

@@ -17,6 +17,7 @@ from tfnas.table import LatencyTable
 FIRST_PATHS = ("gumbel", "uniform")
 SECOND_PATHS = ("random", "none", "gumbel", "max", "min")
 SOME_OPS = ("sample", "top")
+LEAST = 1e-20
 
 
 def log_uniform(n: int) -> Tensor:
@@ -94,7 +95,8 @@ def some_ops(mix: Tensor, alpha: Tensor, count: int, kind: str) -> Mix:
     picks = (mix if kind == "sample" else alpha).detach().topk(min(count, len(mix))).indices.sort()
     chosen = mix[picks.values]
     alone = len(chosen) == 1
-    weights = 1 + (chosen - chosen.detach()) if alone else chosen / chosen.sum()
+    # The least that is added keeps a share where all of them are too small for float32.
+    weights = 1 + (chosen - chosen.detach()) if alone else (chosen + LEAST) / (chosen + LEAST).sum()
     return Mix(picks.values.tolist(), weights)
 
 
