@@ -176,14 +176,14 @@ def peak_mib(case: Case, side: str, step: str, threads: int) -> float:
     return int(printed) / steps.MIB
 
 
-def measure(case: Case, threads: int, step: str, repeats: int, memory: bool) -> Line:
-    # First: at 224 px one process with both sides and a fresh one don't fit into 24 GB.
-    ours, plain = (peak_mib(case, s, step, threads) if memory else None for s in SIDES)
+def measure(
+    case: Case, threads: int, step: str, repeats: int, peaks: tuple[float | None, float | None]
+) -> Line:
     torch.set_num_threads(threads)
     seconds = steps.rounds(arms(case, step, repeats), repeats)
     ours_ms, plain_ms = (steps.quartiles(1e3 * seconds[:, i]) for i in (0, 1))
     ratio = steps.Ratio.of(seconds[:, 1], seconds[:, 0])
-    return Line(case, threads, step, ours_ms, plain_ms, ratio, ours, plain)
+    return Line(case, threads, step, ours_ms, plain_ms, ratio, *peaks)
 
 
 HEADER = (
@@ -236,17 +236,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"torch {torch.__version__}, space {args.space}, batch {args.batch}, rounds: {args.repeats}"
     )
+    wanted = [(c, t, s) for c in cases for t in args.threads for s in args.steps]
+    # Before this process grows: at 224 px both sides and a fresh process don't fit into 24 GB.
+    peaks = {
+        (case, threads, step): tuple(
+            None if args.no_memory else peak_mib(case, side, step, threads) for side in SIDES
+        )
+        for case, threads, step in wanted
+    }
     print("gradients: largest relative difference, float32 and float64")
     for case in cases:
         told = [f"{check_gradients(case, dtype):.1e}" for dtype in dtypes_of(case)]
         print(f"{case.resolution:4} px, {case.widths} widths: {', '.join(told)}", flush=True)
     print(HEADER, flush=True)
     lines = []
-    for case in cases:
-        for threads in args.threads:
-            for step in args.steps:
-                lines.append(measure(case, threads, step, args.repeats, not args.no_memory))
-                print(text(lines[-1]), flush=True)
+    for case, threads, step in wanted:
+        lines.append(measure(case, threads, step, args.repeats, peaks[case, threads, step]))
+        print(text(lines[-1]), flush=True)
     if args.json:
         args.json.write_text(json.dumps([asdict(line) for line in lines], indent=1) + "\n")
     return 0
