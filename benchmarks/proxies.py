@@ -69,9 +69,14 @@ VARIANTS = (
 
 @dataclass(frozen=True)
 class Run:
-    """A finished search: log-probability-ordered ops of every block."""
+    """A finished search: the probabilities of the ops of every block.
+
+    Attributes:
+        settings: of the command, which must be the same for what is compared.
+    """
 
     variant: str
+    settings: str
     probabilities: list[list[float]]
 
 
@@ -115,13 +120,13 @@ def knobs_of(variant: Variant) -> dict[str, object]:
     }
 
 
-def searched(variant: Variant, task: Task) -> Run:
+def searched(variant: Variant, task: Task, settings: str) -> Run:
     last: EpochRecord | None = None
     for event in steps.paper_knobs(**knobs_of(variant)).run(task):
         if isinstance(event, Progress) and event.record is not None:
             last = event.record
     assert last is not None
-    return Run(variant.name, [list(row) for row in last.op_probs])
+    return Run(variant.name, settings, [list(row) for row in last.op_probs])
 
 
 def agreement(run: Run, exact: Run) -> tuple[float, float]:
@@ -162,10 +167,15 @@ def a_plain_round(task: Task) -> Callable[[int], None]:
 def gains(
     variants: Sequence[Variant], tasks: Sequence[Task], repeats: int
 ) -> list[tuple[steps.Ratio, steps.Ratio]]:
-    """For each variant the time of the whole search, plain and ours exact over its own."""
+    """For each variant the time of the whole search, plain and ours exact over its own.
+
+    Args:
+        variants: the exact one first.
+    """
     arms = [a_plain_round(tasks[0]), *(map(a_round, variants, tasks))]
     seconds = steps.rounds(arms, repeats)
-    share = [v.samples * v.epochs for v in variants]
+    lengths = [task.budget.epochs * len(task.train) for task in tasks]
+    share = [length / lengths[0] for length in lengths]
     return [
         tuple(steps.Ratio.of(seconds[:, b], seconds[:, 1 + i] * share[i]) for b in (0, 1))  # type: ignore[misc]
         for i in range(len(variants))
@@ -186,36 +196,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     chosen = [VARIANTS[i] for i in args.only or range(len(VARIANTS))]
+    settings = f"{args.space} {args.resolution} px, {args.epochs} epochs of {args.batches}"
     args.out.parent.mkdir(parents=True, exist_ok=True)
 
     def task(variant: Variant) -> Task:
         return task_of(variant, args.space, args.resolution, args.batches, args.epochs)
 
-    done = {run.variant for run in finished(args.out)}
+    done = finished(args.out, settings)
     for variant in chosen:
         if variant.name not in done and not args.times_only:
-            run = searched(variant, task(variant))
+            run = searched(variant, task(variant), settings)
             with args.out.open("a") as lines:
                 lines.write(json.dumps(asdict(run)) + "\n")
             print(f"searched: {variant.name}", flush=True)
     if args.searches_only:
         return 0
-    runs = {run.variant: run for run in finished(args.out)}
-    shown = [v for v in chosen if v.name in runs and v.seed == 0]
+    runs = finished(args.out, settings)
+    exact = VARIANTS[0]
+    if exact.name not in runs:
+        sys.exit(f"{args.out} has no exact search to compare with; run it with --only 0")
+    shown = [exact, *(v for v in chosen if v.name in runs and v.seed == 0 and v != exact)]
     times = gains(shown, list(map(task, shown)), args.repeats)
     print(f"{'variant':<34} {'Spearman':>8} {'same op':>8}   plain / this, ours exact / this")
     for variant in chosen:
         if variant.name in runs:
-            rank, same = agreement(runs[variant.name], runs[VARIANTS[0].name])
+            rank, same = agreement(runs[variant.name], runs[exact.name])
             told = " ".join(map(str, times[shown.index(variant)])) if variant in shown else "-"
             print(f"{variant.name:<34} {rank:8.3f} {same:8.0%}   {told}")
     return 0
 
 
-def finished(file: Path) -> list[Run]:
-    if not file.exists():
-        return []
-    return [Run(**json.loads(line)) for line in file.read_text().splitlines()]
+def finished(file: Path, settings: str) -> dict[str, Run]:
+    """By the name of the variant."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    runs = [Run(**json.loads(line)) for line in lines]
+    return {run.variant: run for run in runs if run.settings == settings}
 
 
 if __name__ == "__main__":

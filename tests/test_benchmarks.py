@@ -110,6 +110,8 @@ def test_proxies_are_searched_once_and_compared(
     out = capsys.readouterr().out
     assert "searched:" not in out
     exact, some = (line.split() for line in out.splitlines()[1:])
+    with pytest.raises(SystemExit, match="no exact search"):
+        proxies.main([*command, "--epochs", "2", "--times-only"])
     assert exact[:3] == ["exact", "1.000", "100%"]
     assert some[0] == "arch_ops=2"
     assert -1 <= float(some[1]) <= 1
