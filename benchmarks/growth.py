@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -123,6 +121,8 @@ def text(growth: Growth) -> str:
     x = units(growth.size, growth.values)
 
     def told(cost: Sequence[float], figures: str) -> str:
+        if len(x) < 2:
+            return figures
         bent = f", bend {bend(x, cost):.2f}" if len(x) > 2 else ""
         return f"{figures} (exponent {exponent(x, cost):.2f}{bent})"
 
@@ -135,8 +135,12 @@ def text(growth: Growth) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--space", default="tfnas", help="a file of conf/space/")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--space", default="tfnas", type=steps.space_name, help="a file of conf/space/"
+    )
     sizes = {
         "depth": [2, 4, 8],
         "candidates": [2, 4, 8],
@@ -145,11 +149,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     parser.add_argument("--over", nargs="+", choices=list(sizes), default=list(sizes))
     for size, values in sizes.items():
-        parser.add_argument(f"--{size}", type=int, nargs="+", default=values)
-    parser.add_argument("--repeats", type=int, default=6, help="rounds")
-    parser.add_argument("--threads", type=int, default=1)
+        parser.add_argument(f"--{size}", type=steps.positive, nargs="+", default=values)
+    parser.add_argument("--repeats", type=steps.positive, default=6, help="rounds")
+    parser.add_argument("--threads", type=steps.positive, default=1)
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--json", type=steps.new_file, help="file to write the figures to")
     parser.add_argument("--peak-of", choices=STEPS, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
@@ -169,4 +173,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    steps.run(main)

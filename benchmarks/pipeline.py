@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -85,15 +84,25 @@ def in_memory_seconds(resolution: int, batch: int, repeats: int) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--space", default="tfnas", help="a file of conf/space/")
-    parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--resolution", type=int, default=224, help="of images from files")
-    parser.add_argument("--in-memory", type=int, nargs="+", default=[32, 64], help="pixels")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=2, help="of the step")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--space", default="tfnas", type=steps.space_name, help="a file of conf/space/"
+    )
+    parser.add_argument("--images", type=steps.positive, default=256)
+    parser.add_argument(
+        "--workers", type=int, nargs="+", choices=range(17), default=[0, 1, 2], metavar="N"
+    )
+    parser.add_argument(
+        "--resolution", type=steps.positive, default=224, help="of images from files"
+    )
+    parser.add_argument(
+        "--in-memory", type=steps.positive, nargs="+", default=[32, 64], help="pixels"
+    )
+    parser.add_argument("--batch", type=steps.positive, default=32)
+    parser.add_argument("--threads", type=steps.positive, default=2, help="of the step")
+    parser.add_argument("--repeats", type=steps.positive, default=5)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     step = weight_step_seconds(args.space, args.resolution, args.batch, args.repeats)
@@ -116,4 +125,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    steps.run(main)

@@ -9,7 +9,6 @@ and statistics come on top.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -77,12 +76,24 @@ class CountedProfiler:
         return self.profiler.model_workload(onnx_path)
 
 
+def above_0(text: str) -> float:
+    """An argument of the command line."""
+    value = float(text)
+    if not 0 < value < 1e4:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+    return value
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--space", default="tfnas", help="a file of conf/space/")
-    parser.add_argument("--minutes", type=float, default=2.6)
-    parser.add_argument("--precision", type=float, default=0.006)
-    parser.add_argument("--nets", type=int, default=24)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--space", default="tfnas", type=steps.space_name, help="a file of conf/space/"
+    )
+    parser.add_argument("--minutes", type=above_0, default=2.6)
+    parser.add_argument("--precision", type=above_0, default=0.006)
+    parser.add_argument("--nets", type=steps.positive, default=24)
     args = parser.parse_args(arguments)
     clock = Clock()
     profiler = CountedProfiler(open_profiler("cpu"), clock)
@@ -105,4 +116,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    steps.run(main)

@@ -9,11 +9,17 @@ moves them: no approximation can be told from it beyond that.
 The gain is the time of a round of steps, ours and the variant's and that of the plain supernet,
 taken in turns. Searches are written down as they finish; the same command goes on.
 `--searches-only` and `--times-only` do one half: searches may run beside each other, times alone.
+
+Short searches are so noisy that they don't agree with themselves. `--gradients N` compares with
+less noise: for one supernet, trained by weight steps alone, the mean gradient of the held-out loss
+by the op probabilities over N batches, of every variant that changes it on the same supernet, with
+that of the exact form over N other batches; and the exact form with itself, the most to be had.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from benchmarks import steps
 from benchmarks.plain_supernet import PlainSearch
@@ -30,6 +37,7 @@ from tfnas import config, data
 from tfnas.data import Batches
 from tfnas.derive import Constraint, feasible_ms
 from tfnas.strategies.contract import EpochRecord, Progress, Task
+from tfnas.strategies.sampling import gumbel_softmax
 from tfnas.strategies.tfnas import Search
 
 WEIGHT_STEPS = 4  # in a round that is timed: as many as `arch_every` has to divide
@@ -88,6 +96,8 @@ def task_of(variant: Variant, space_name: str, resolution: int, batches: int, ep
     low, high = feasible_ms(space, table)
     weights, arch = data.stratified_split(dataset.train.labels, 0.8, variant.seed)
     size, count = round(resolution * variant.resolution), round(batches * variant.samples)
+    if 32 * count > len(weights):
+        raise ValueError(f"--batches {batches}: there are {len(weights) // 32} batches of images")
 
     def of(indices: np.ndarray, augment: bool) -> Batches:
         return Batches(
@@ -164,6 +174,39 @@ def a_plain_round(task: Task) -> Callable[[int], None]:
     return run
 
 
+def mean_gradient(search: Search, task: Task, batches: range) -> list[float]:
+    """Of the held-out loss by all alphas, over one draw of Gumbel noise a batch."""
+    endless = itertools.chain.from_iterable(map(task.held_out.epoch, itertools.count()))
+    chosen = itertools.islice(endless, batches.start, batches.stop)
+    for alpha in search.alphas:
+        alpha.grad = None
+    with torch.no_grad():
+        depths = [beta.softmax(0) for beta in search.betas]
+    with search.net.frozen():
+        for x, y in chosen:
+            mix = [gumbel_softmax(a, search.temperature, search.generator) for a in search.alphas]
+            run = [search.run_ops(m, a) for m, a in zip(mix, search.alphas, strict=True)]
+            F.cross_entropy(search.net(x, run, depths, search.widths), y).backward()
+    return [float(g) for a in search.alphas if a.grad is not None for g in a.grad]
+
+
+def compare_gradients(variants: Sequence[Variant], tasks: Sequence[Task], count: int) -> None:
+    """Print a line for each variant that can run the exact one's supernet."""
+    first = Search(steps.paper_knobs(), tasks[0])
+    for x, y in tasks[0].train.epoch(0):
+        first.weight_step(x, y, first.paths(single=False))
+    state, exact = first.state(), mean_gradient(first, tasks[0], range(count))
+    print(f"{'variant':<34} Spearman of the mean gradient, {count} batches each")
+    for variant, task in zip(variants, tasks, strict=True):
+        changed = variant.arch_ops or variant.resolution != 1 or variant == VARIANTS[0]
+        if not changed or variant.channel_factor != 1:
+            continue
+        search = Search(steps.paper_knobs(**knobs_of(variant)), task)
+        search.load(state)
+        found = mean_gradient(search, task, range(count, 2 * count))
+        print(f"{variant.name:<34} {spearman(found, exact):8.3f}", flush=True)
+
+
 def gains(
     variants: Sequence[Variant], tasks: Sequence[Task], repeats: int
 ) -> list[tuple[steps.Ratio, steps.Ratio]]:
@@ -183,16 +226,27 @@ def gains(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--space", default="tfnas", help="a file of conf/space/")
-    parser.add_argument("--resolution", type=int, default=64)
-    parser.add_argument("--batches", type=int, default=120, help="of 32 images, in an epoch")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--only", type=int, nargs="+", help="variants by number, from 0")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--space", default="tfnas", type=steps.space_name, help="a file of conf/space/"
+    )
+    parser.add_argument("--resolution", type=steps.positive, default=64)
+    parser.add_argument(
+        "--batches", type=steps.positive, default=120, help="of 32 images, in an epoch"
+    )
+    parser.add_argument("--epochs", type=steps.positive, default=3)
+    parser.add_argument(
+        "--only", type=int, nargs="+", choices=range(len(VARIANTS)), metavar="N",
+        help="; ".join(f"{i}: {variant.name}" for i, variant in enumerate(VARIANTS)),
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("runs/proxies.jsonl"))
-    parser.add_argument("--repeats", type=int, default=6, help="rounds that are timed")
-    parser.add_argument("--searches-only", action="store_true")
-    parser.add_argument("--times-only", action="store_true")
+    parser.add_argument("--repeats", type=steps.positive, default=6, help="rounds that are timed")
+    half = parser.add_mutually_exclusive_group()
+    half.add_argument("--searches-only", action="store_true")
+    half.add_argument("--times-only", action="store_true")
+    half.add_argument("--gradients", type=steps.positive, metavar="N", help="see above")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     chosen = [VARIANTS[i] for i in args.only or range(len(VARIANTS))]
@@ -202,6 +256,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def task(variant: Variant) -> Task:
         return task_of(variant, args.space, args.resolution, args.batches, args.epochs)
 
+    if args.gradients:
+        compare_gradients(chosen, list(map(task, chosen)), args.gradients)
+        return 0
     done = finished(args.out, settings)
     for variant in chosen:
         if variant.name not in done and not args.times_only:
@@ -234,4 +291,4 @@ def finished(file: Path, settings: str) -> dict[str, Run]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    steps.run(main)

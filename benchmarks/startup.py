@@ -112,14 +112,24 @@ def latency_alone(search: Search) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=10, help="fresh processes for each figure")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--repeats", type=steps.positive, default=10, help="fresh processes for each figure"
+    )
     parser.add_argument("--table", type=Path, help="of space=tfnas; default: the shipped one")
-    parser.add_argument("--space", default="tfnas", help="of the architecture step")
-    parser.add_argument("--resolution", type=int, default=64, help="of the architecture step")
+    parser.add_argument(
+        "--space", default="tfnas", type=steps.space_name, help="of the architecture step"
+    )
+    parser.add_argument(
+        "--resolution", type=steps.positive, default=64, help="of the architecture step"
+    )
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     table = args.table or min(shipped_tables_path().glob("*.json"))
+    if not table.is_file():
+        parser.error(f"--table {table}: there is no such file")
     for wait in waits(table.resolve()):
         low, middle, high = steps.quartiles(milliseconds(wait, args.repeats))
         told = f"{middle:7.1f} ms ({low:.1f} to {high:.1f})"
@@ -132,4 +142,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    steps.run(main)

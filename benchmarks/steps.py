@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -30,6 +32,40 @@ CLASSES = 100  # as ImageNet-100 of the paper
 QUANTUM = 16  # of widths, as in the shipped table
 WIDTHS = ("initial", "scaled")
 MIB = 2**20
+
+
+def positive(text: str) -> int:
+    """An argument of the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
+    return int(text)
+
+
+def space_name(text: str) -> str:
+    """An argument of the command line: a file of conf/space/."""
+    try:
+        load_space(text)
+    except LookupError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def new_file(text: str) -> Path:
+    """An argument of the command line: a file in a folder that is there."""
+    path = Path(text)
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: there is no folder {path.parent}")
+    return path
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """A benchmark's command: what it can't do with its arguments is one line, and exit 2."""
+    try:
+        status = main()
+    except (ValueError, LookupError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    sys.exit(status)
 
 
 def load_space(name: str) -> SearchSpace:

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -207,16 +205,20 @@ def text(line: Line) -> str:
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--space", default="tfnas", help="a file of conf/space/")
-    parser.add_argument("--resolution", type=int, nargs="+", default=[32, 64, 224])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--space", default="tfnas", type=steps.space_name, help="a file of conf/space/"
+    )
+    parser.add_argument("--resolution", type=steps.positive, nargs="+", default=[32, 64, 224])
+    parser.add_argument("--threads", type=steps.positive, nargs="+", default=[1, 2])
     parser.add_argument("--widths", nargs="+", choices=steps.WIDTHS, default=list(steps.WIDTHS))
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=10, help="rounds")
+    parser.add_argument("--batch", type=steps.positive, default=32)
+    parser.add_argument("--repeats", type=steps.positive, default=10, help="rounds")
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
-    parser.add_argument("--json", type=Path, help="file to write the lines to")
+    parser.add_argument("--json", type=steps.new_file, help="file to write the lines to")
     parser.add_argument("--peak-of", choices=SIDES, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
@@ -264,4 +266,4 @@ def dtypes_of(case: Case) -> Iterable[torch.dtype]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    steps.run(main)

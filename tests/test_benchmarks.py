@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -110,6 +111,8 @@ def test_proxies_are_searched_once_and_compared(
     out = capsys.readouterr().out
     assert "searched:" not in out
     exact, some = (line.split() for line in out.splitlines()[1:])
+    assert proxies.main([*command, "--gradients", "2"]) == 0
+    assert capsys.readouterr().out.count("\n") == 3
     with pytest.raises(SystemExit, match="no exact search"):
         proxies.main([*command, "--epochs", "2", "--times-only"])
     assert exact[:3] == ["exact", "1.000", "100%"]
@@ -123,3 +126,38 @@ def test_profile_cost(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     ratio = float(told.partition("wall / pure measuring: ")[2].split()[0])
     assert ratio > 1
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "arguments", "told"),
+    [
+        (supernet, "--space nope", "space='nope'"),
+        (supernet, "--repeats 0", "'0': expected a whole number above 0"),
+        (supernet, "--json /nowhere/x.json", "there is no folder /nowhere"),
+        (growth, "--over depth --depth -1", "'-1': expected a whole number above 0"),
+        (pipeline, "--workers -1", "invalid choice"),
+        (startup, "--repeats x", "'x': expected a whole number above 0"),
+        (proxies, "--only 99", "invalid choice"),
+        (proxies, "--searches-only --times-only", "not allowed with"),
+        (startup, "--table /nowhere.json", "there is no such file"),
+        (profile_cost, "--minutes -1", "expected a number above 0"),
+    ],
+)
+def test_arguments_that_make_no_sense(
+    benchmark: ModuleType, arguments: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        benchmark.main(arguments.replace(" -1", "=-1").split())
+    assert end.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_what_a_benchmark_cannot_do_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as a batch of more images than there are."""
+    arguments = "--space tiny --resolution 16 --batches 9999 --epochs 1 --out /dev/null"
+    with pytest.raises(SystemExit) as end:
+        steps.run(lambda: proxies.main(arguments.split()))
+    assert end.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
