@@ -19,7 +19,7 @@ from benchmarks import steps
 from profilers import Profiler, open_profiler
 from profilers.bench import REFERENCE
 from profilers.build import build_table
-from profilers.timing import Burst, Workload
+from profilers.rounds import Burst, Workload
 from tfnas import config
 from tfnas.space import OpSpec
 
@@ -59,7 +59,7 @@ class Counted:
         self.workload.close()
 
 
-class CountedProfiler:
+class CountedProfiler(Profiler):
     """A profiler whose workloads are counted."""
 
     def __init__(self, profiler: Profiler, clock: Clock):

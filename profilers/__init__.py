@@ -1,31 +1,47 @@
 """Everything that reads a clock or talks to a device.
 
-A `Profiler` is one backend on one device. To add one: a file here with `open_device`, a YAML in
-conf/device/, a line in `BACKENDS`. It owns its clock and synchronizes by itself, so that no caller
-can forget to; how samples become a latency is `profilers.timing`'s, one for all devices.
+A `Profiler` is one backend on one device. To add one: a file here with `Options` and `open_device`,
+a YAML in conf/device/, a line in `BACKENDS`. It owns its clock and synchronizes by itself, so that
+no caller can forget to; how samples become a latency is `profilers.timing`'s, one for all devices.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import logging
+import random
 import re
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
-from profilers.timing import Workload
-from tfnas.config import check_choice, shipped_tables_path, user_tables_path
+from omegaconf import OmegaConf
+
+from profilers.conditions import Conditions, Watch
+from profilers.lock import machine_lock
+from profilers.rounds import Rounds, Sampler, Workload
+from tfnas.config import (
+    DeviceContext,
+    check_choice,
+    conf_path,
+    shipped_tables_path,
+    user_tables_path,
+)
 from tfnas.space import OpSpec
 from tfnas.table import Device, LatencyTable
 
 log = logging.getLogger(__name__)
 
-# device kind -> module with `open_device(backend, threads, batch, precision) -> Profiler`
-BACKENDS = {"cpu": "profilers.cpu"}
+# device kind -> module with `Options`, a dataclass of what conf/device/KIND.yaml holds, and
+# `open_device(options, threads, batch, precision) -> Profiler`
+BACKENDS = {"cpu": "profilers.cpu", "ssh": "profilers.ssh"}
 
 
-class Profiler(Protocol):
+class Profiler(ABC):
     """One backend on one device.
 
     Attributes:
@@ -34,37 +50,73 @@ class Profiler(Protocol):
 
     device: Device
 
+    @abstractmethod
     def workload(self, ops: Sequence[OpSpec]) -> Workload:
         """A model made of these ops, with weights that don't matter, ready to run."""
-        ...
 
+    @abstractmethod
     def model_workload(self, onnx_path: Path) -> Workload:
         """The model of an ONNX file. Raises ValueError if it can't be read or run here."""
-        ...
+
+    def conditions(self) -> Conditions:
+        """What the device is doing now, where that can be read. Nothing on it is changed."""
+        return Conditions()
+
+    def exclusive(self, progress: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Holds what must be alone while it is measured: this machine, unless overridden."""
+        return machine_lock(progress)
+
+    def rounds(self, reference: Workload, rng: random.Random, now: Callable[[], float]) -> Sampler:
+        """What takes samples beside this reference, which it then owns."""
+        return Rounds(reference, rng, now, Watch(self.conditions))
 
 
 def open_profiler(
-    kind: str,
-    *,
-    backend: str = "auto",
-    threads: int = 1,
-    batch: int = 1,
-    precision: str = "fp32",
+    kind: str, *, threads: int = 1, batch: int = 1, precision: str = "fp32", **options: Any
 ) -> Profiler:
     """The profiler of a device, cheaply: nothing is measured yet.
 
+    Args:
+        options: on top of those of conf/device/`kind`.yaml.
+
     Raises:
-        ValueError, LookupError: for a device, backend or precision that this host doesn't have.
+        ValueError, LookupError: for a device, option or precision that can't be had from here.
+        OSError: for one that can't be reached.
     """
     check_choice("device", kind, BACKENDS)
     for name, value in (("threads", threads), ("batch", batch)):
         if not 1 <= value <= 4096:
             raise ValueError(f"{name}={value}: expected a number from 1 to 4096")
     module = importlib.import_module(BACKENDS[kind])
+    values = {**usual_options(kind), "kind": kind, **options}
+    given = OmegaConf.merge(OmegaConf.structured(module.Options), values)
     profiler: Profiler = module.open_device(
-        backend=backend, threads=threads, batch=batch, precision=precision
+        OmegaConf.to_object(given), threads=threads, batch=batch, precision=precision
     )
     return profiler
+
+
+def open_configured(config: DeviceContext) -> Profiler:
+    """The profiler that an entry point's configuration tells of; see `open_profiler`."""
+    return open_profiler(
+        **config.device, threads=config.threads, batch=config.batch, precision=config.precision
+    )
+
+
+def usual_options(kind: str) -> Mapping[str, Any]:
+    """Those of conf/device/`kind`.yaml."""
+    values = OmegaConf.to_container(OmegaConf.load(conf_path() / "device" / f"{kind}.yaml"))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def fingerprint(hardware: Mapping[str, object], context: Mapping[str, object]) -> str:
+    """`hardware-context`, six digits each; the second tells contexts of one machine apart."""
+    return f"{_digest(hardware)}-{_digest({'hardware': hardware, **context})}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:6]
 
 
 def table_path(device: Device) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from profilers import open_profiler, table_path
+from profilers import open_configured, table_path
 from profilers.build import build_table, open_table
 from tfnas.config import (
     DONE,
@@ -25,15 +25,9 @@ from tfnas.space import SpaceSpec
 
 def prepare(config: ProfilersConfig) -> Work:
     """Check the input; raises ValueError or LookupError if it is unusable."""
-    profile, device = config.profile, config.device
+    profile = config.profile
     check_positive(max_minutes=profile.max_minutes, precision=profile.precision)
-    profiler = open_profiler(
-        device.kind,
-        backend=device.backend,
-        threads=config.threads,
-        batch=config.batch,
-        precision=config.precision,
-    )
+    profiler = open_configured(config)
     spec = with_classes(config.space, config.data)
     spec.build()
     path = Path(config.table) if config.table else table_path(profiler.device)

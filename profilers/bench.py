@@ -6,18 +6,17 @@ all mean the same: the latency of a net on a quiet machine, warm.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import random
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from profilers import Profiler
-from profilers.timing import Checkpoint, Measured, Progress, Rounds, Samples, Workload, measure
+from profilers.conditions import Watch
+from profilers.rounds import Workload
+from profilers.timing import Checkpoint, Measured, Progress, Samples, measure
 from profilers.usual import History
 from tfnas.space import OpSpec
 
@@ -76,7 +75,7 @@ ANCHORS = (
 
 
 class Bench:
-    """One device set up for measuring. Use as a context; it waits for the machine's lock.
+    """One device set up for measuring. Use as a context; it waits for its turn.
 
     Args:
         anchors: the nets that fix the absolute scale; `ANCHORS` if not given.
@@ -102,12 +101,15 @@ class Bench:
 
     def __enter__(self) -> Bench:
         with ExitStack() as stack:
-            stack.enter_context(machine_lock(self.progress))
-            reference = self._open(stack, self.profiler.workload(REFERENCE))
+            stack.enter_context(self.profiler.exclusive(self.progress))
+            rounds = self.profiler.rounds(
+                self.profiler.workload(REFERENCE), random.Random(self._seed), self._now
+            )
+            self._rounds = stack.enter_context(closing(rounds))
             self._anchors = [
                 self._open(stack, self.profiler.workload(ops)) for ops in self._anchor_ops
             ]
-            self._rounds = Rounds(reference, random.Random(self._seed), self._now)
+            self._rounds.watch.look(self._now(), at_once=True)
             self._history = History.of(self.profiler.device, self._anchor_ops)
             self._stack = stack.pop_all()
         return self
@@ -116,6 +118,11 @@ class Bench:
         with self._stack:  # which holds the lock until the session is noted
             if self._anchor_pool and all(len(a) >= SESSION for a in self._anchor_pool):
                 self._history.note([a.quiet_ms for a in self._anchor_pool])
+
+    @property
+    def watch(self) -> Watch:
+        """What the device was doing meanwhile."""
+        return self._rounds.watch
 
     @staticmethod
     def _open(stack: ExitStack, workload: Workload) -> Workload:
@@ -144,7 +151,7 @@ class Bench:
         checkpoint_every_s: float = 5.0,
     ) -> list[Measured]:
         """As `timing.measure`, with this bench's reference and, if `anchored`, its anchors."""
-        return measure(
+        found = measure(
             workloads,
             self._rounds,
             precision=precision,
@@ -161,37 +168,5 @@ class Bench:
             checkpoint=checkpoint,
             checkpoint_every_s=checkpoint_every_s,
         )
-
-
-@contextmanager
-def machine_lock(progress: Progress = log.info) -> Iterator[None]:
-    """One measuring process at a time on a machine; the others wait and say so.
-
-    The lock is the kernel's, on an open file: it ends with its owner, however that dies.
-    """
-    path = Path(tempfile.gettempdir()) / f"tfnas-measuring-{os.getuid()}.lock"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        waited = 0.0
-        while not _try_lock(handle):
-            if waited % 4 < 0.2:
-                owner = os.pread(handle, 32, 0).decode(errors="replace").strip()
-                progress(
-                    f"waiting for another measuring process (pid {owner or 'unknown'}) to end, "
-                    f"{waited:.0f} s so far"
-                )
-            time.sleep(0.2)
-            waited += 0.2
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        self.watch.look(self._now(), at_once=True)
+        return found

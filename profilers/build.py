@@ -29,7 +29,8 @@ from profilers.plan import (
     pooled,
 )
 from profilers.quantum import Point, Quantum, probe_quantum
-from profilers.timing import SAY_EVERY_S, Measured, Progress, Workload
+from profilers.rounds import Workload
+from profilers.timing import SAY_EVERY_S, Measured, Progress
 from tfnas.space import OpSpec, SearchSpace, SpaceSpec, Subnet
 from tfnas.table import Calibration, LatencyTable, Measurement, SpaceFit
 

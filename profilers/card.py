@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from profilers import Profiler, check_own, find_table, open_profiler, table_path
+from profilers import Profiler, check_own, find_table, open_configured, table_path
 from profilers.__main__ import with_classes
 from profilers.bench import Bench
 from profilers.build import open_all
@@ -235,13 +235,7 @@ def prepare(config: CardConfig) -> Work:
     )
     if config.nets < 2:
         raise ValueError(f"nets={config.nets}: expected 2 or more")
-    profiler = open_profiler(
-        config.device.kind,
-        backend=config.device.backend,
-        threads=config.threads,
-        batch=config.batch,
-        precision=config.precision,
-    )
+    profiler = open_configured(config)
     path = Path(config.table) if config.table else find_table(profiler.device)
     table = LatencyTable.load(path or table_path(profiler.device))
     path = Path(table.source)

@@ -24,7 +24,8 @@ import numpy as np
 
 from profilers import Profiler
 from profilers.bench import Bench
-from profilers.timing import Measured, Progress, Samples, Workload
+from profilers.rounds import Workload
+from profilers.timing import Measured, Progress, Samples
 from tfnas.derive import nearby
 from tfnas.result import within_tolerance
 from tfnas.space import SearchSpace, Subnet

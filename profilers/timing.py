@@ -21,54 +21,22 @@ from __future__ import annotations
 
 import logging
 import math
-import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 
+from profilers.rounds import BURST_MS, NET_BURST_MS, Sample, Sampler, Target, Workload
+
 log = logging.getLogger(__name__)
 
-BURST_MS = 0.8  # a sample repeats a small op this long, so that the clock's own cost vanishes
-NET_BURST_MS = 10.0  # of whole nets that fix the scale: bursts of one length are alike in luck
-MAX_RUNS = 10_000  # of an op in one sample
 MIN_ROUNDS = 6  # fewer give no interval; taken even when the time is over
 STRETCHES = (4, 16)  # of time that an interval is computed across; the wider one counts
 QUIET_QUANTILE = 0.1  # of an anchor's samples: its time in quiet moments
 UNUSUAL = 0.03  # a session whose speed differs so much from the usual one stands for itself
 FEWEST_SESSIONS = 4  # before a machine's usual speed is known
-QUIET = 1.03  # a reference burst within this of the smallest counts as undisturbed
 QUIET_SHARE = 0.02  # of the reference's bursts, below which the absolute scale is doubtful
 SAY_EVERY_S = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class Burst:
-    """Some runs of a workload in a row.
-
-    Attributes:
-        ms: on the clock that the device's estimate rests on (CPU time, device events).
-        wall_ms: on the wall clock.
-    """
-
-    ms: float
-    wall_ms: float
-
-
-class Workload(Protocol):
-    """Something that a device can run, again and again."""
-
-    name: str
-
-    def burst(self, runs: int) -> Burst:
-        """Run once to warm up, then time `runs` runs; returns when the device has finished."""
-        ...
-
-    def close(self) -> None:
-        """Free what it holds on the device."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,60 +212,9 @@ def _quiet_unit(ms: np.ndarray, ratio: np.ndarray) -> float:
     return float(np.quantile(ms, QUIET_QUANTILE) / np.median(ratio))
 
 
-class Rounds:
-    """Shuffled rounds over workloads, each sample between two bursts of the reference.
-
-    Args:
-        reference: a fixed block; the same for everything that is to be compared.
-        now: seconds; replaced where a device is simulated.
-    """
-
-    def __init__(
-        self, reference: Workload, rng: random.Random, now: Callable[[], float] = time.monotonic
-    ):
-        self.reference = reference
-        self.rng = rng
-        self.now = now
-        self.floor_ms = math.inf
-        self._reference_ms: list[float] = []
-        self._reference_runs = runs_for(reference)
-        self._last: float | None = None
-
-    def _refer(self) -> float:
-        ms = self.reference.burst(self._reference_runs).ms / self._reference_runs
-        self._reference_ms.append(ms)
-        self.floor_ms = min(self.floor_ms, ms)
-        return ms
-
-    @property
-    def quiet_share(self) -> float:
-        """Share of the reference's bursts that nothing disturbed."""
-        return float(np.mean(np.array(self._reference_ms) <= QUIET * self.floor_ms))
-
-    def round(
-        self, targets: Sequence[tuple[Workload, int, list[tuple[float, float, float]]]]
-    ) -> None:
-        """One sample of each (workload, runs a sample, where to append (ratio, ms, wall_ms))."""
-        order = list(targets)
-        self.rng.shuffle(order)
-        before = self._refer()
-        for workload, runs, out in order:
-            burst = workload.burst(runs)
-            after = self._refer()
-            ms = burst.ms / runs
-            out.append((2 * ms / (before + after), ms, burst.wall_ms / runs))
-            before = after
-
-
-def runs_for(workload: Workload, fill_ms: float = BURST_MS) -> int:
-    """How many runs fill one sample."""
-    once = min(workload.burst(1).ms for _ in range(3))
-    return max(1, min(MAX_RUNS, math.ceil(fill_ms / max(once, 1e-6))))
-
-
 def measure(
     workloads: Sequence[Workload],
-    rounds: Rounds,
+    rounds: Sampler,
     *,
     precision: float,
     max_seconds: float,
@@ -361,8 +278,10 @@ def measure(
 
     try:
         while True:
-            rounds.round([s.target for s in (*active, *anchor_series)])
-            done += 1
+            left = max(0.0, max_seconds - (rounds.now() - start))
+            done += rounds.take(
+                [s.target for s in (*active, *anchor_series)], max(1, MIN_ROUNDS - done), left
+            )
             elapsed = rounds.now() - start
             over = elapsed >= max_seconds and done >= MIN_ROUNDS
             if over or done >= next_check:
@@ -399,14 +318,9 @@ class _Series:
     """A workload with its samples, those of this call and those from before."""
 
     def __init__(self, workload: Workload, before: Samples, fill_ms: float):
-        self.workload = workload
         self.before = before
-        self.runs = runs_for(workload, fill_ms)
-        self.fresh: list[tuple[float, float, float]] = []
-
-    @property
-    def target(self) -> tuple[Workload, int, list[tuple[float, float, float]]]:
-        return self.workload, self.runs, self.fresh
+        self.fresh: list[Sample] = []
+        self.target = Target(workload, fill_ms, self.fresh)
 
     def take(self) -> Samples:
         """All samples so far."""
@@ -417,7 +331,7 @@ class _Series:
 
 
 def _measured(
-    samples: Samples, unit: Unit, rounds: Rounds, precision: float, absolute: bool
+    samples: Samples, unit: Unit, rounds: Sampler, precision: float, absolute: bool
 ) -> Measured:
     if not len(samples):
         return Measured(
@@ -439,7 +353,7 @@ def _measured(
 
 
 def _doubt(
-    samples: Samples, half: float, unit: Unit, rounds: Rounds, precision: float
+    samples: Samples, half: float, unit: Unit, rounds: Sampler, precision: float
 ) -> str | None:
     """What makes an interval doubtful: too wide, drifting, or never a quiet moment."""
     busy = float(np.median(samples.wall_ms) / samples.ms.min())
@@ -453,6 +367,7 @@ def _doubt(
         reasons.append(f"everything takes {unit.unusual:+.1%} against this machine's usual time")
     if rounds.quiet_share < QUIET_SHARE:
         reasons.append("hardly a quiet moment, so the absolute scale may read high")
+    reasons += rounds.watch.doubts
     if not reasons:
         return None
     return "; ".join(reasons) + f" (other work on the machine: wall median {busy:.2f}× the minimum)"

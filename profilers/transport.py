@@ -41,9 +41,7 @@ class Transport(Protocol):
     name: str
     scratch: str
 
-    def run(
-        self, command: Sequence[str], *, timeout_s: float, max_bytes: int = 10_000_000
-    ) -> Ran:
+    def run(self, command: Sequence[str], *, timeout_s: float, max_bytes: int = 10_000_000) -> Ran:
         """Run a program with its arguments; every one is quoted for the device's shell.
 
         Raises:

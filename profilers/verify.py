@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from profilers import Profiler, open_profiler
+from profilers import Profiler, open_configured
 from profilers.bench import Bench
 from profilers.timing import Measured, Progress
 from tfnas.config import (
@@ -155,13 +155,7 @@ def prepare(config: VerifierConfig) -> Work:
     """Check the input; raises ValueError or LookupError if it is unusable."""
     check_positive(target_ms=config.target_ms, tolerance=config.tolerance)
     check_positive(max_minutes=config.verify.max_minutes, precision=config.verify.precision)
-    profiler = open_profiler(
-        config.device.kind,
-        backend=config.device.backend,
-        threads=config.threads,
-        batch=config.batch,
-        precision=config.precision,
-    )
+    profiler = open_configured(config)
     path = Path(config.onnx)
     profiler.model_workload(path).close()  # an unusable model is found before any waiting
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from profilers.timing import Burst
+from profilers import Profiler
+from profilers.rounds import Burst
 from tfnas.space import OpSpec
 from tfnas.table import Device
 
@@ -83,7 +84,7 @@ def plain_ms(op: OpSpec) -> float:
 
 
 @dataclass
-class SimulatedProfiler:
+class SimulatedProfiler(Profiler):
     """A profiler of a `Machine`; whole nets cost `whole` times the sum of their ops."""
 
     machine: Machine

@@ -20,7 +20,6 @@ import profilers.bench
 import profilers.build
 import profilers.timing
 from profilers import check_own, find_table, open_profiler, table_name, table_path
-from profilers.bench import machine_lock
 from profilers.build import (
     ENOUGH_RUNS,
     _is_calibrated,
@@ -29,6 +28,7 @@ from profilers.build import (
     is_complete,
     is_enough,
 )
+from profilers.lock import machine_lock
 from profilers.plan import (
     calibration_nets,
     calibration_of,
@@ -252,7 +252,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
 
 
 def test_second_profiler_waits_and_says_so(tmp_path: Path) -> None:
-    hold = "import time, profilers.bench as b\nwith b.machine_lock(): print('held', flush=True); time.sleep(60)"  # noqa: E501
+    hold = "import time, profilers.lock as k\nwith k.machine_lock(print): print('held', flush=True); time.sleep(60)"  # noqa: E501
     owner = subprocess.Popen(
         [sys.executable, "-c", hold], env=environment(), stdout=subprocess.PIPE, text=True
     )

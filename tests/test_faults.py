@@ -12,7 +12,8 @@ import pytest
 
 import profilers
 import tfnas
-from profilers.timing import MIN_ROUNDS, Rounds, measure
+from profilers.rounds import Rounds
+from profilers.timing import MIN_ROUNDS, measure
 from tests.entry import run_entry
 from tests.simulated_device import Machine, Model
 from tests.spaces import load_space, macs_table

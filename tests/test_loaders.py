@@ -32,7 +32,8 @@ from omegaconf.errors import OmegaConfBaseException
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
 
-from profilers.cpu import open_device, read_model
+from profilers import open_profiler
+from profilers.cpu import read_model
 from tests.nets import tiny_subnet
 from tests.simulated_device import DEVICE
 from tests.spaces import load_spec
@@ -844,7 +845,7 @@ def test_models_of_any_bytes(folder: Path, data: st.DataObject) -> None:
 
 def test_models_that_reach_outside_or_never_end(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
-    profiler = open_device(backend="auto", threads=1, batch=1, precision="fp32")
+    profiler = open_profiler("cpu")
     add = helper.make_node("Add", ["x", "w"], ["y"])
     outside = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3, 8, 8])
     outside.data_location = TensorProto.EXTERNAL
@@ -864,7 +865,7 @@ def test_models_that_reach_outside_or_never_end(tmp_path: Path) -> None:
 
 def test_models_that_no_memory_holds(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
-    profiler = open_device(backend="auto", threads=1, batch=1, precision="fp32")
+    profiler = open_profiler("cpu")
     relu = helper.make_node("Relu", ["x"], ["y"])
     with at_most_mb(10), pytest.raises(ValueError, match=r"takes \[1, 3, 100000, 100000\]"):
         profiler.model_workload(save_model(path, relu, size=100_000))

@@ -8,7 +8,8 @@ import random
 import pytest
 
 from profilers.quantum import PROBED, WIDTHS, find_quantum, probe_quantum
-from profilers.timing import Rounds, measure
+from profilers.rounds import Rounds
+from profilers.timing import measure
 from tests.simulated_device import Machine, Model
 from tfnas.space import OpSpec
 

@@ -8,16 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from profilers.timing import (
-    BURST_MS,
-    MIN_ROUNDS,
-    Measured,
-    Rounds,
-    Samples,
-    measure,
-    runs_for,
-    unit_of,
-)
+from profilers.rounds import BURST_MS, Rounds, Target, runs_for
+from profilers.timing import MIN_ROUNDS, Measured, Samples, measure, unit_of
 from tests.simulated_device import Machine, Model
 
 REFERENCE_MS = 0.3
@@ -131,9 +123,11 @@ def test_order_is_shuffled() -> None:
     machine = Machine()
     rounds = Rounds(Model("reference", 1.0, machine), random.Random(1), machine.now)
     names = "abcdef"
-    targets = [(Noted(n, 1.0, machine), 1, []) for n in names]
+    targets = [Target(Noted(n, 1.0, machine), 1.0, []) for n in names]
+    rounds.take(targets)  # the first time, how many runs fill a sample is measured besides
+    order.clear()
     for _ in range(3):
-        rounds.round(targets)
+        rounds.take(targets)
     passes = ["".join(order[i : i + 6]) for i in (0, 6, 12)]
     assert all(sorted(p) == list(names) for p in passes)
     assert len(set(passes)) > 1

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -55,12 +55,13 @@ STATUS_NAMES = {
 }
 
 
-@dataclass
-class DeviceConfig:
-    """The device whose latency counts (conf/device/)."""
+class DeviceContext(Protocol):
+    """What tells of a device in every entry point that measures."""
 
-    kind: str  # cpu | gpu | adb | ssh
-    backend: str  # auto, or a runtime that the device's profiler knows
+    device: dict[str, Any]
+    threads: int
+    batch: int
+    precision: str
 
 
 @dataclass
@@ -97,7 +98,7 @@ class VerifyConfig:
 class ProfilersConfig:
     """python -m profilers"""
 
-    device: DeviceConfig
+    device: dict[str, Any]  # conf/device/; checked against its module's own `Options`
     threads: int
     batch: int
     precision: str  # fp32 | tf32 | fp16
@@ -116,7 +117,7 @@ class VerifierConfig:
     target_ms: float
     tolerance: float  # fraction of the target
     at_most: bool  # any lower latency is as good
-    device: DeviceConfig
+    device: dict[str, Any]  # conf/device/; checked against its module's own `Options`
     threads: int
     batch: int
     precision: str
@@ -129,7 +130,7 @@ class VerifierConfig:
 class CardConfig:
     """python -m profilers.card"""
 
-    device: DeviceConfig
+    device: dict[str, Any]  # conf/device/; checked against its module's own `Options`
     threads: int
     batch: int
     precision: str
@@ -158,7 +159,7 @@ class SearchConfig:
 
     target_ms: float
     tolerance: float  # fraction of the target, on the device
-    device: DeviceConfig
+    device: dict[str, Any]  # conf/device/; checked against its module's own `Options`
     threads: int
     batch: int
     precision: str  # fp32 | tf32 | fp16

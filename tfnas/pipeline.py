@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from profilers import usual_options
 from profilers.build import build_table
 from profilers.closed_loop import LoopResult, close_loop
 from profilers.verify import Verification
@@ -407,6 +408,13 @@ def verify_arguments(p: Prepared, table: LatencyTable, out: Path) -> list[str]:
         "at_most": (cfg.derive.at_most, False),
     }
     arguments = [f"device={device.kind}"] if device.kind != "cpu" else []
+    if cfg.device["kind"] == device.kind:
+        usual = usual_options(device.kind)
+        arguments += [
+            config.override(f"device.{key}", value)
+            for key, value in cfg.device.items()
+            if value != usual.get(key)
+        ]
     arguments += [config.override("onnx", out / "model.onnx"), f"target_ms={cfg.target_ms}"]
     return arguments + [
         config.override(key, value) for key, (value, default) in given.items() if value != default

@@ -22,6 +22,7 @@ from profilers import (
     Profiler,
     check_own,
     find_table,
+    open_configured,
     open_profiler,
     same_machine,
     table_path,
@@ -238,14 +239,8 @@ def find_device(
         file = Path(cfg.table)
         table = LatencyTable.load(file)
         table = table.for_space(spec.build(table.device.quantum))
-        return reach(table), table, file
-    profiler = open_profiler(
-        cfg.device.kind,
-        backend=cfg.device.backend,
-        threads=cfg.threads,
-        batch=cfg.batch,
-        precision=cfg.precision,
-    )
+        return reach(table, cfg.device), table, file
+    profiler = open_configured(cfg)
     found = find_table(profiler.device)
     if found is None:
         return profiler, None, table_path(profiler.device)
@@ -255,8 +250,11 @@ def find_device(
     return profiler, table.for_space(spec.build(table.device.quantum)), found
 
 
-def reach(table: LatencyTable) -> Profiler | None:
+def reach(table: LatencyTable, options: Mapping[str, Any]) -> Profiler | None:
     """The profiler of a table's device, if that device is the one at hand.
+
+    Args:
+        options: how to reach it, where they are of the table's kind of device.
 
     Raises:
         ValueError: if the table is of this very machine, but of another runtime.
@@ -264,13 +262,15 @@ def reach(table: LatencyTable) -> Profiler | None:
     device = table.device
     try:
         profiler = open_profiler(
-            device.kind,
-            backend=device.backend,
+            **{
+                **(options if options["kind"] == device.kind else {"kind": device.kind}),
+                "backend": device.backend,
+            },
             threads=device.threads,
             batch=device.batch,
             precision=device.precision,
         )
-    except (LookupError, ValueError) as error:
+    except (LookupError, ValueError, OSError) as error:
         log.info("the table's device can't be reached from here: %s", error)
         return None
     if same_machine(profiler.device, device):

@@ -1,0 +1,51 @@
+"""One measuring process at a time on a machine. Only the standard library: boards run it too."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def machine_lock(progress: Callable[[str], None], wait_s: float = math.inf) -> Iterator[None]:
+    """The others wait and say so.
+
+    The lock is the kernel's, on an open file: it ends with its owner, however that dies.
+
+    Raises:
+        TimeoutError: if another process has it for longer than `wait_s`.
+    """
+    path = Path(tempfile.gettempdir()) / f"tfnas-measuring-{os.getuid()}.lock"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        waited = 0.0
+        while not _try_lock(handle):
+            owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+            if waited >= wait_s:
+                raise TimeoutError(f"another measuring process (pid {owner}) is at it")
+            if waited % 4 < 0.2:
+                progress(
+                    f"waiting for another measuring process (pid {owner}) to end, "
+                    f"{waited:.0f} s so far"
+                )
+            time.sleep(0.2)
+            waited += 0.2
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
