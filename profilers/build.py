@@ -31,6 +31,7 @@ from profilers.plan import (
 from profilers.quantum import Point, Quantum, probe_quantum
 from profilers.rounds import Workload
 from profilers.timing import SAY_EVERY_S, Measured, Progress
+from profilers.transport import LinkError
 from tfnas.space import OpSpec, SearchSpace, SpaceSpec, Subnet
 from tfnas.table import Calibration, LatencyTable, Measurement, SpaceFit
 
@@ -135,6 +136,10 @@ def build_table(
         except KeyboardInterrupt:
             progress(f"interrupted: what was measured is in {path}; the same command goes on")
             raise
+        except LinkError as error:
+            raise LinkError(
+                f"{error}; what was measured is in {path}; the same command goes on"
+            ) from None
     table = _finish(table, wanted, nets, space, seed)
     table.save(path)
     table = table.for_space(space)

@@ -13,15 +13,20 @@ from pathlib import Path
 
 
 @contextmanager
-def machine_lock(progress: Callable[[str], None], wait_s: float = math.inf) -> Iterator[None]:
+def machine_lock(
+    progress: Callable[[str], None], name: str = "measuring", wait_s: float = math.inf
+) -> Iterator[None]:
     """The others wait and say so.
 
     The lock is the kernel's, on an open file: it ends with its owner, however that dies.
 
+    Args:
+        name: letters, digits and hyphens: what is locked, this machine's clock or a device.
+
     Raises:
         TimeoutError: if another process has it for longer than `wait_s`.
     """
-    path = Path(tempfile.gettempdir()) / f"tfnas-measuring-{os.getuid()}.lock"
+    path = Path(tempfile.gettempdir()) / f"tfnas-{name}-{os.getuid()}.lock"
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         waited = 0.0

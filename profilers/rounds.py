@@ -119,6 +119,10 @@ class References:
         self._ms.append(ms)
         self.floor_ms = min(self.floor_ms, ms)
 
+    def since(self, count: int) -> list[float]:
+        """All but the first `count`, in ms."""
+        return self._ms[count:]
+
     @property
     def quiet_share(self) -> float:
         return sum(ms <= QUIET * self.floor_ms for ms in self._ms) / max(len(self._ms), 1)

@@ -303,7 +303,7 @@ def measure(
             if checkpoint and rounds.now() - saved >= checkpoint_every_s:
                 saved = rounds.now()
                 checkpoint(results())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OSError):  # such as a link that broke
         if checkpoint:
             checkpoint(results())
         raise
