@@ -13,8 +13,11 @@ import logging
 import math
 import random
 import re
+import secrets
+import shutil
 import tempfile
 import time
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -235,13 +238,13 @@ class RemoteProfiler(Profiler):
         if not 0 <= options.rest_s < math.inf:
             raise ValueError(f"device.rest_s={options.rest_s}: expected 0 or more")
         self.transport, self.runner, self.options = transport, runner, options
-        self._local = tempfile.TemporaryDirectory(prefix="tfnas-")
+        self._local = Path(tempfile.mkdtemp(prefix="tfnas-"))
+        weakref.finalize(self, shutil.rmtree, self._local, ignore_errors=True)
         key = hashlib.sha256(f"{transport.name} {runner.runtime} {threads} {batch}".encode())
         self.folder = f"{transport.scratch}/tfnas-{key.hexdigest()[:12]}"
         if not re.fullmatch(r"/[^\n\0]*/tfnas-[0-9a-f]{12}", self.folder):
             raise ValueError(f"{transport.name}: {shown(self.folder)} can't be a folder there")
-        self.prepare()
-        told = runner.describe(transport, self.folder)
+        told = self._describe()
         self.cores = _cores(options.cores, told, threads)
         hardware = dict(told.hardware)
         context = {
@@ -259,6 +262,17 @@ class RemoteProfiler(Profiler):
             versions=told.versions,
         )
 
+    def _describe(self) -> Described:
+        """What the runner tells, in a folder that is gone again: what an earlier run may have left
+        on the device stays where it is."""
+        folder = f"{self.transport.scratch}/tfnas-{secrets.token_hex(6)}"
+        self.check(["mkdir", "-p", "-m", "700", folder])
+        try:
+            self.put(self.runner.files(), folder)
+            return self.runner.describe(self.transport, folder)
+        finally:
+            self._remove(folder)
+
     def prepare(self) -> None:
         """Make the folder on the device, with the runner in it."""
         self.check(["mkdir", "-p", "-m", "700", self.folder])
@@ -268,13 +282,13 @@ class RemoteProfiler(Profiler):
     def workload(self, ops: Sequence[OpSpec]) -> RemoteWorkload:
         model = op_model(ops, self.device.batch)
         name = " | ".join(map(str, ops))
-        return RemoteWorkload(name, self.runner.models(model), Path(self._local.name))
+        return RemoteWorkload(name, self.runner.models(model), self._local)
 
     def model_workload(self, onnx_path: Path) -> RemoteWorkload:
         model = read_model(onnx_path)
         # What can't run here can't run there, and here that is known at once.
         OrtWorkload(str(onnx_path), model, threads=1, batch=self.device.batch).close()
-        return RemoteWorkload(str(onnx_path), self.runner.models(model), Path(self._local.name))
+        return RemoteWorkload(str(onnx_path), self.runner.models(model), self._local)
 
     @contextmanager
     def exclusive(self, progress: Callable[[str], None]) -> Iterator[None]:
@@ -294,8 +308,11 @@ class RemoteProfiler(Profiler):
 
     def clear(self) -> None:
         """Remove everything from the device, if it can be reached."""
+        self._remove(self.folder)
+
+    def _remove(self, folder: str) -> None:
         with suppress(OSError):
-            self.transport.run(["rm", "-rf", self.folder], timeout_s=SHORT_S)
+            self.transport.run(["rm", "-rf", folder], timeout_s=SHORT_S)
 
     def rounds(
         self, reference: Workload, rng: random.Random, now: Callable[[], float]
@@ -311,7 +328,7 @@ class RemoteProfiler(Profiler):
 
     def put(self, contents: Mapping[str, bytes], folder: str) -> None:
         """Write small files on the device."""
-        with tempfile.TemporaryDirectory(dir=self._local.name) as local:
+        with tempfile.TemporaryDirectory(dir=self._local) as local:
             files = {name: Path(local) / name for name in contents}
             for name, path in files.items():
                 path.write_bytes(contents[name])
