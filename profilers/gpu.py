@@ -11,13 +11,16 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from profilers import trt
 from profilers.nvml import Gpu, Watch, open_nvml
 from profilers.stream import Session
 from tfnas.config import check_choice
 from tfnas.table import Device
+
+if TYPE_CHECKING:
+    from profilers.cuda import CudaProfiler
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ class Choice:
 
 def open_device(
     options: Options, *, threads: int, batch: int, precision: str
-) -> trt.TrtProfiler | Any:
+) -> trt.TrtProfiler | CudaProfiler:
     """The profiler of a GPU: nothing is built or measured yet.
 
     Raises:
@@ -80,7 +83,7 @@ def open_device(
             f"precision=tf32: {watch.gpu.name} has compute capability {_dotted(capability)}, TF32 "
             f"comes with {_dotted(TF32_FROM)}; give precision=fp32 or fp16"
         )
-    choice = choose(options.backend, capability, watch.gpu.name)
+    choice = choose(options.backend, capability, precision, watch.gpu.name)
     check_compile(options, choice.backend)
     version = str(torch.__version__ if choice.module is None else choice.module.__version__)
     device = describe(
@@ -92,9 +95,9 @@ def open_device(
         return trt.TrtProfiler(
             choice.module, device, session, watch, capability=capability, graph=options.graph
         )
-    from profilers.cuda import CudaProfiler
+    from profilers import cuda
 
-    return CudaProfiler(device, session, watch, graph=options.graph, compile=options.compile)
+    return cuda.CudaProfiler(device, session, watch, graph=options.graph, compile=options.compile)
 
 
 def check_options(options: Options, threads: int, precision: str) -> None:
@@ -122,10 +125,11 @@ def check_compile(options: Options, backend: str) -> None:
 def choose(
     backend: str,
     capability: tuple[int, int],
+    precision: str,
     gpu: str,
     load: Callable[[str], Any] = trt.load,
 ) -> Choice:
-    """The backend that was asked for, or with `auto` the first that is installed and knows the GPU.
+    """The backend that was asked for, or with `auto` the first that is installed and fits the GPU.
 
     Args:
         gpu: its name, for messages.
@@ -133,7 +137,7 @@ def choose(
 
     Raises:
         LookupError: if the one that was asked for isn't installed.
-        ValueError: if it doesn't know the GPU.
+        ValueError: if it isn't made for the GPU.
     """
     if backend == "cuda":
         return Choice("cuda", None)
@@ -144,15 +148,16 @@ def choose(
                 f"device.backend={backend}: it isn't installed here, or can't be loaded; "
                 f"{INSTALL[backend]}, or give device.backend=cuda"
             )
-        if not trt.knows(module, capability):
+        if not trt.supports(module, capability, precision):
             raise ValueError(
-                f"device.backend={backend}: version {module.__version__} doesn't know {gpu} "
-                f"(compute capability {_dotted(capability)}); give device.backend=auto or cuda"
+                f"device.backend={backend}: version {module.__version__} isn't made for {gpu} "
+                f"(compute capability {_dotted(capability)}) and precision={precision}; give "
+                "device.backend=auto or cuda"
             )
         return Choice(backend, module)
     for name in trt.MODULES:
         module = load(name)
-        if module is not None and trt.knows(module, capability):
+        if module is not None and trt.supports(module, capability, precision):
             return Choice(name, module)
         log.debug("%s is %s", name, "not installed" if module is None else f"not for {gpu}")
     return Choice("cuda", None)

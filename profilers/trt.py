@@ -38,8 +38,9 @@ SAVE_SECONDS = 30.0  # at most so much of what builds learned is lost by a kill
 CACHE_MARK = b"tfnas.cache/1 "
 MAX_CACHE_BYTES = 1 << 30
 ERRORS_KEPT = 3
+TURING = (7, 5)
 # What TensorRT was compiled for: (from version, lowest, highest compute capability or None for all
-# later ones). TensorRT-RTX tells by itself.
+# later ones).
 COMPILED_FOR: tuple[tuple[tuple[int, int], tuple[int, int], tuple[int, int] | None], ...] = (
     ((8, 0), (5, 0), (9, 0)),
     ((10, 0), (7, 0), (9, 0)),
@@ -57,10 +58,12 @@ def load(backend: str) -> Any:
         return None
 
 
-def knows(trt: Any, capability: tuple[int, int]) -> bool:
+def supports(trt: Any, capability: tuple[int, int], precision: str) -> bool:
     """Whether this version of the runtime was made for GPUs of a compute capability."""
-    if hasattr(trt, "ComputeCapability"):
-        return hasattr(trt.ComputeCapability, _sm(capability))
+    if hasattr(trt, "ComputeCapability"):  # TensorRT-RTX, which tells by itself
+        # On Turing it has no float32 matrix product, so no classifier could be built.
+        fits = capability != TURING or precision == "fp16"
+        return fits and hasattr(trt.ComputeCapability, _sm(capability))
     version = _version(trt)
     fitting = [row for row in COMPILED_FOR if row[0] <= version]
     if not fitting:
@@ -121,7 +124,7 @@ class EngineBuilder:
         network = self._builder.create_network(_creation_flags(trt))
         parser = trt.OnnxParser(network, self.logger)
         if not parser.parse(model):
-            told = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
+            told = "; ".join(_told(parser.get_error(i)) for i in range(parser.num_errors))
             raise ValueError(f"{trt.__name__} can't read {name}: {told[:500] or self.why()}")
         config = self._config()
         cache = self._timing_cache(config)
@@ -134,7 +137,7 @@ class EngineBuilder:
 
     def why(self) -> str:
         """The last errors that the runtime told."""
-        return "; ".join(self._errors)[:500] or "it gave no reason"
+        return " ".join("; ".join(self._errors).split())[:500] or "it gave no reason"
 
     def _config(self) -> Any:
         trt = self.trt
@@ -167,6 +170,12 @@ class EngineBuilder:
             cache = config.create_timing_cache(b"")
             config.set_timing_cache(cache, False)
         return cache
+
+
+def _told(error: Any) -> str:
+    """A parser's error in a line; from 10 on it knows where it stands."""
+    where = f"{error.node_operator()} {error.node_name()}: " if hasattr(error, "node_name") else ""
+    return " ".join((where + error.desc()).split())
 
 
 def has_runtime_cache(trt: Any) -> bool:
