@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ import onnxruntime
 import pytest
 import torch
 
+import profilers.bench
+import profilers.build
+import profilers.timing
+from profilers.build import build_table, is_complete
 from profilers.cuda import CudaProfiler, compiled, folded_module, numerics
 from profilers.plan import extremes
 from tests.host_session import HostSession, Quiet
 from tests.simulated_device import DEVICE
-from tests.spaces import load_space
+from tests.spaces import load_space, load_spec
 from tfnas.export import export
 from tfnas.onnx_graph import build_model, ops_of, random_weights
 from tfnas.space import ACTIVATIONS, OpSpec
@@ -121,3 +126,18 @@ def test_workloads_share_their_memory() -> None:
     assert session.memory("output", 60) is not first
     assert session.memory("input", 101).numel() == 200
     assert first.numel() == 100  # is kept by who got it
+
+
+def test_the_tiny_space_is_profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bench, probe, rows and nets through a profiler of a stream."""
+    small, large = extremes(load_space())
+    monkeypatch.setattr(profilers.bench, "ANCHORS", (small.ops, large.ops))
+    monkeypatch.setattr(profilers.timing, "NET_BURST_MS", 0.5)
+    monkeypatch.setattr(profilers.build, "PROBE_SECONDS", 0.5)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    table = build_table(
+        profiler(), load_spec("tiny"), tmp_path / "table.json",
+        max_minutes=0.2, precision=0.5, anchor_nets=2, seed=0, progress=lambda _: None,
+    )  # fmt: skip
+    assert is_complete(table, load_spec("tiny"))

@@ -215,7 +215,7 @@ def _read_ops(model: onnx.ModelProto) -> tuple[OpSpec, ...]:
         return next((act for act in acts if f"{layer}.{act}" in nodes), "none")
 
     def stride(layer: str) -> int:
-        return next(a.ints[0] for a in nodes[f"{layer}.conv"].attribute if a.name == "strides")
+        return {a.name: a for a in nodes[f"{layer}.conv"].attribute}["strides"].ints[0]
 
     ops: list[OpSpec] = []
     for index in range(len({name.partition(".")[0] for name in nodes})):
@@ -269,11 +269,12 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """The same model with the batch size set where it was left open."""
+    """The same model with the batch size set where it was left open, in input and outputs."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
+    opened = {d.dim_param for i in result.graph.input for d in i.type.tensor_type.shape.dim[:1]}
     for value in (*result.graph.input, *result.graph.output):
-        first = value.type.tensor_type.shape.dim[0]
-        if not first.HasField("dim_value"):
-            first.dim_value = batch
+        for first in value.type.tensor_type.shape.dim[:1]:
+            if not first.HasField("dim_value") and first.dim_param in opened:
+                first.dim_value = batch
     return result
