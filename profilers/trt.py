@@ -8,7 +8,6 @@ kernels are compiled when an engine is loaded and a timing cache does nothing bu
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import logging
 import time
@@ -19,24 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from platformdirs import user_cache_path
 
+from profilers.cache import CacheFile
 from profilers.conditions import Conditions
 from profilers.cpu import MAX_INPUT, read_model
 from profilers.nvml import Watch
 from profilers.stream import Session, StreamWorkload
-from tfnas.files import replacing
 from tfnas.space import OpSpec
 from tfnas.table import Device
-from tfnas.untrusted import read_bytes
 
 log = logging.getLogger(__name__)
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt_rtx"}  # backend -> module
 WORKSPACE_BYTES = 1 << 30  # that a kernel may take beyond activations, on GPUs of any size
 SAVE_SECONDS = 30.0  # at most so much of what builds learned is lost by a kill
-CACHE_MARK = b"tfnas.cache/1 "
-MAX_CACHE_BYTES = 1 << 30
 ERRORS_KEPT = 3
 TURING = (7, 5)
 # What TensorRT was compiled for: (from version, lowest, highest compute capability or None for all
@@ -242,42 +237,6 @@ def fitted(model: Any, name: str, batch: int, precision: str) -> Any:
         return half(fixed) if precision == "fp16" else fixed
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-
-
-class CacheFile:
-    """Bytes that a runtime wants back in its next process. Losing them costs time only, so what is
-    damaged is left out with a warning, and what can't be written is not."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    @classmethod
-    def of(cls, device: Device) -> CacheFile:
-        """That of a device and context, in the user's cache folder."""
-        return cls(user_cache_path("tfnas") / f"{device.backend}-{device.fingerprint}.cache")
-
-    def load(self) -> bytes:
-        try:
-            text = read_bytes(self.path, MAX_CACHE_BYTES + 100)
-        except FileNotFoundError:
-            return b""
-        except (OSError, ValueError) as error:
-            log.warning("warning: %s: %s; it is left out", self.path, error)
-            return b""
-        head, _, content = text.partition(b"\n")
-        if head != CACHE_MARK + hashlib.sha256(content).hexdigest().encode():
-            log.warning("warning: %s is damaged; it is left out", self.path)
-            return b""
-        return content
-
-    def save(self, content: bytes) -> None:
-        head = CACHE_MARK + hashlib.sha256(content).hexdigest().encode()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as new:
-                new.write_bytes(head + b"\n" + content)
-        except OSError as error:
-            log.debug("can't write %s: %s", self.path, error)
 
 
 class TrtProfiler:

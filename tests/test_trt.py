@@ -15,8 +15,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from profilers.cache import CacheFile
 from profilers.plan import extremes, plan
-from profilers.trt import CacheFile, EngineBuilder, TrtProfiler, fitted, supports
+from profilers.trt import EngineBuilder, TrtProfiler, fitted, supports
 from tests.fake_trt import Fake
 from tests.host_session import HostSession, Quiet
 from tests.simulated_device import DEVICE
