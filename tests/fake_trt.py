@@ -1,7 +1,8 @@
 """The parts of TensorRT's API that differ between versions, as they are in 8.6, 10, 11 and in RTX.
 
-Signatures were taken from the vendor's documentation and bindings. Nothing is computed: what is
-asked of a module is noted, and what a version doesn't have is an AttributeError.
+RTX's calls were compared with the real module, names in 11 with its bindings; 8.6 and 10 are as
+documented. Nothing is computed: what is asked of a module is noted, and what a version doesn't have
+is an AttributeError.
 """
 
 from __future__ import annotations
