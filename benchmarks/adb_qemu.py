@@ -154,8 +154,8 @@ def device(folder: Path) -> Iterator[None]:
         "TMPDIR": str(home),
         "DEVICE_PYTHON": str(interpreter(folder)),
     }
-    os.environ["ADB_LOCAL_TRANSPORT_MAX_PORT"] = "5553"  # it would find adbd as an emulator too
-    for name in ("ADB_SERVER_SOCKET", "ANDROID_ADB_SERVER_PORT", "ANDROID_SERIAL"):
+    os.environ["ANDROID_SERIAL"] = SERIAL  # the client finds it as an emulator too
+    for name in ("ADB_SERVER_SOCKET", "ANDROID_ADB_SERVER_PORT"):
         os.environ.pop(name, None)
     with ExitStack() as stack:
         take_vsock(stack)
@@ -210,6 +210,7 @@ def check(folder: Path) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         transport = AdbTransport(SERIAL, scratch=temporary)
         check_commands(transport)
+        check_job(transport, folder)
         return 0 if all(equal(transport, name, folder) for name in SPACES) else 1
 
 
@@ -244,6 +245,27 @@ def running(pid: str) -> bool:
         return False
 
 
+def check_job(transport: AdbTransport, folder: Path) -> None:
+    """The runner of boards takes rounds there; what it measured means nothing and isn't told."""
+    from profilers.bench import REFERENCE
+    from profilers.remote import PythonRunner, RemoteOptions, RemoteProfiler
+    from profilers.rounds import Target
+
+    profiler = RemoteProfiler(
+        "adb", transport, PythonRunner("onnxruntime", str(interpreter(folder))),
+        RemoteOptions(cores=None, rest_s=0, job_s=1, memory_mb=400),
+        threads=1, batch=1, precision="fp32",
+    )  # fmt: skip
+    target = Target(profiler.workload(REFERENCE), 1.0, [])
+    with profiler.exclusive(print):
+        rounds = profiler.rounds(profiler.workload(REFERENCE), random.Random(0), time.monotonic)
+        taken = rounds.take([target], at_least=3, seconds=0.1)
+    assert taken >= 3
+    assert len(target.out) >= taken
+    told = ", ".join(" ".join(pair) for pair in profiler.device.versions)
+    print(f"runner: {told}, cores {profiler.cores}, {taken} rounds and their samples came back")
+
+
 def equal(transport: AdbTransport, name: str, folder: Path) -> bool:
     """Whether a net of a space has the same output there as here."""
     import numpy as np
@@ -276,7 +298,7 @@ def equal(transport: AdbTransport, name: str, folder: Path) -> bool:
     difference, scale = np.abs(output - expected).max(), np.abs(expected).max()
     print(
         f"{name}, {x.shape[-1]} px, {size:.1f} MB, on {ran.out.decode().strip()}: max difference "
-        f"{difference:.3g}, largest output {scale:.3g}"
+        f"{difference:.3g}, {difference / scale:.1g} of the largest output {scale:.3g}"
     )
     return bool(difference <= TOLERANCE * scale)
 

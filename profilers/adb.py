@@ -281,6 +281,7 @@ def _adb(arguments: Sequence[str], timeout_s: float, max_bytes: int) -> Ran:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C in the terminal is ours to handle
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
