@@ -8,7 +8,7 @@ processor has no latency worth telling, so no clock is read.
 `adbd` listens without asking for a key. So it runs in a network namespace of its own, whose only
 interface is its loopback, and the address of virtual machines' sockets is kept from it.
 
-Needs Linux x86-64 with Debian's apt and keys, `adb`, `unshare`, `ip`, root, and 0.5 GB for what it
+Needs Linux x86-64 with Debian's apt and keys, `adb`, `unshare`, `ip`, root, and 0.8 GB for what it
 fetches from the mirror of this system and from the index of its pip. A COMMAND runs there instead
 of the comparison, with the device connected and DEVICE_PYTHON the path of its interpreter.
 """

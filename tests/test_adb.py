@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -91,8 +91,27 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def starts_and_waits(transport: AdbTransport) -> tuple[Path, list[str]]:
     """A command of two processes that doesn't end, and the file that tells their ids."""
     pids = Path(transport.scratch, "pids")
-    inner = f"echo $$ >> '{pids}'; exec sleep 60"
-    return pids, ["sh", "-c", f"echo began; sh -c \"{inner}\"; echo $$ >> '{pids}'; {inner}"]
+    inner = f'echo $$ >> "{pids}"; sleep 60; :'
+    return pids, ["sh", "-c", f"echo $$ >> '{pids}'; sh -c '{inner}'; :"]
+
+
+@contextmanager
+def dropped_when(device: AdbDevice, condition: Callable[[], bool]) -> Iterator[None]:
+    """Loses the link once a condition, which may lack its file at first, holds."""
+
+    def safe() -> bool:
+        with suppress(FileNotFoundError):
+            return condition()
+        return False
+
+    def watch() -> None:
+        wait_for(safe)
+        device.drop()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    yield
+    thread.join()
 
 
 def gone(pids: Path) -> bool:
@@ -203,8 +222,8 @@ def test_output_is_limited(link: tuple[AdbTransport, AdbDevice]) -> None:
 def test_what_takes_too_long_is_ended(link: tuple[AdbTransport, AdbDevice]) -> None:
     transport, device = link
     pids, command = starts_and_waits(transport)
-    with pytest.raises(LinkError, match=r"no end within 0\.5 s"):
-        transport.run(command, timeout_s=0.5)
+    with pytest.raises(LinkError, match=r"no end within 2 s"):
+        transport.run(command, timeout_s=2)
     if device.features:
         wait_for(lambda: gone(pids))
     assert transport.run(("echo", "again"), timeout_s=10).out == b"again\n"
@@ -214,11 +233,11 @@ def test_what_takes_too_long_is_ended(link: tuple[AdbTransport, AdbDevice]) -> N
 def test_a_lost_link_is_no_success(link: tuple[AdbTransport, AdbDevice], tmp_path: Path) -> None:
     transport, device = link
     pids, command = starts_and_waits(transport)
-    timer = threading.Timer(0.5, device.drop)
-    timer.start()
-    with pytest.raises(LinkError, match=f"the link broke.* `adb connect {device.serial}`"):
+    with (
+        dropped_when(device, lambda: len(pids.read_text().split()) == 2),
+        pytest.raises(LinkError, match=f"the link broke.* `adb connect {device.serial}`"),
+    ):
         transport.run(command, timeout_s=20)
-    timer.join()
     if device.features:
         wait_for(lambda: gone(pids))
     connect(device)
@@ -227,12 +246,10 @@ def test_a_lost_link_is_no_success(link: tuple[AdbTransport, AdbDevice], tmp_pat
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(100_000_000)
-    timer = threading.Timer(0.3, device.drop)
-    timer.start()
-    with pytest.raises(LinkError):
+    there = device.scratch / "large"
+    with dropped_when(device, lambda: there.stat().st_size > 0), pytest.raises(LinkError):
         transport.push({"large": large}, transport.scratch)
-    timer.join()
-    assert (device.scratch / "large").stat().st_size < 100_000_000
+    assert there.stat().st_size < 100_000_000
 
 
 @needs_client
@@ -240,11 +257,9 @@ def test_reboot_and_a_new_server(device_of: Callable[..., AdbDevice]) -> None:
     device = device_of()
     transport = AdbTransport(device.serial, str(device.scratch))
     device.reboot(1.0)
-    with pytest.raises(LinkError, match=r"offline|not found"):
+    with pytest.raises(LinkError):
         transport.run(("true",), timeout_s=10)
-    refused_then = time.monotonic() + 1.0
-    while time.monotonic() < refused_then:
-        time.sleep(0.1)
+    time.sleep(1.0)
     connect(device)
     assert transport.run(("echo", "up"), timeout_s=10).out == b"up\n"
     client("kill-server")
@@ -276,7 +291,8 @@ def test_choosing(device_of: Callable[..., AdbDevice], monkeypatch: pytest.Monke
     for serial in ("-d", "a b", "a;b", "a\n", "ü", "x" * 300):
         with pytest.raises(ValueError, match="expected one of `adb devices`"):
             pick_serial(serial)
-    two.drop()
+    two.reboot(60.0)
+    wait_for(lambda: adb.Listed(two.serial, "offline") in devices())
     with pytest.raises(LinkError, match=f"device '{two.serial}': offline: wait"):
         pick_serial(None)
 
