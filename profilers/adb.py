@@ -87,7 +87,7 @@ def pick_serial(serial: str | None) -> str:
     """
     wanted = serial or os.environ.get("ANDROID_SERIAL")
     if wanted and not SERIAL.fullmatch(wanted):
-        raise ValueError(f"serial={shown(wanted)}: expected one of `adb devices`")
+        raise ValueError(f"device.serial={shown(wanted)}: expected one of `adb devices`")
     listed = devices()
     found = [d for d in listed if d.serial == wanted] if wanted else listed
     if not found:
