@@ -51,7 +51,7 @@ def accuracy(
                 count += len(labels)
     finally:
         model.train(was_training)
-    hits, hits_of_5, losses, images = ranks.sum(first, top, loss, count)
-    if images == 0:
+    right, right_of_5, losses, total = ranks.sum(first, top, loss, count)
+    if total == 0:
         raise ValueError("no image to measure an accuracy on")
-    return Accuracy(hits / images, hits_of_5 / images, losses / images)
+    return Accuracy(right / total, right_of_5 / total, losses / total)
