@@ -14,6 +14,7 @@ import secrets
 import shlex
 import sys
 import textwrap
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ TRAILERS = (
     "full_key:", "object_type=", "reference_type=", "Set the environment", "To append",
     "Config search path", "provider=",
 )  # fmt: skip
+
+SAID_S = 10.0  # that rank 0 gets to say what is wrong with a command line
 
 DONE, OUTSIDE_TOLERANCE, UNUSABLE_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 # From the best to the worst. An interrupted run has no fault and goes on by itself when it is
@@ -333,7 +336,8 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_path()), config_name=name)(job)()
     except KeyboardInterrupt:
-        _say("interrupted", ranks)
+        if ranks.rank == 0:
+            print("interrupted", file=sys.stderr)
         _end_sweep(name, launch, INTERRUPTED)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
@@ -379,9 +383,13 @@ def _of_rank(ranks: Ranks, arguments: list[str]) -> list[str]:
 
 
 def _say(text: str, ranks: Ranks) -> None:
-    """What all processes would say, once."""
-    if ranks.rank == 0:
-        print(text, file=sys.stderr)
+    """What all processes would say, once: rank 0's end ends the others, unless it has no reason."""
+    if ranks.rank:
+        try:
+            time.sleep(SAID_S)
+        except KeyboardInterrupt:
+            return
+    print(text, file=sys.stderr)
 
 
 def worst(statuses: Iterable[int]) -> int:

@@ -18,7 +18,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -95,6 +95,15 @@ class Ranks:
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """Of each flag whether any rank has it: what one decides, all do."""
         return tuple(total > 0 for total in self.sum(*flags))
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        self.sum(0.0)
+
+    def wait_for_end(self) -> None:
+        """Let rank 0 say what all ranks came to, and end: the first one to end ends the others."""
+        with suppress(LostError):
+            self.wait()
 
     def told(self, value: Any) -> Any:
         """What rank 0 calls this with, on every rank; its tensors in main memory on the others."""

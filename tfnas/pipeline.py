@@ -301,6 +301,7 @@ def search(
                 written = time.monotonic()
                 save(event)
             if stopped:
+                ranks.wait()  # who ended first would have this one killed while it saves
                 raise StoppedError
     raise AssertionError("a strategy must end with what it found")
 
@@ -337,11 +338,15 @@ def follow(cfg: SearchConfig, ranks: Ranks) -> int:
                 if stopped or due or is_milestone(event):
                     event.state()  # as rank 0 does: it may raise for a step that diverged
                 if stopped:
+                    ranks.wait()
                     return config.INTERRUPTED
     except LostError as error:  # which rank 0 says, or has reason to end for
         log.debug("", exc_info=error)
         return config.FAILED
-    except (DivergedError, ValueError, DisagreementError) as error:
+    except (DivergedError, DisagreementError):  # as on rank 0
+        ranks.wait_for_end()
+        return config.FAILED
+    except ValueError as error:  # an unreadable image
         log.error("error: %s", error)
         return config.FAILED
     return config.DONE

@@ -214,7 +214,10 @@ def _follow(config: cfg.TrainConfig, ranks: Ranks) -> int:
     except LostError as error:  # which rank 0 says, or has reason to end for
         log.debug("", exc_info=error)
         return cfg.FAILED
-    except (DivergedError, DisagreementError, OSError, ValueError) as error:
+    except (DivergedError, DisagreementError):  # as on rank 0
+        ranks.wait_for_end()
+        return cfg.FAILED
+    except (OSError, ValueError) as error:  # ValueError: an unreadable image
         log.error("error: %s", error)
         return cfg.FAILED
     ranks.leave()

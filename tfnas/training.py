@@ -232,6 +232,7 @@ class Training:
                         self._finish_epoch(stop)
             except StoppedError:
                 self._save()
+                ranks.wait()  # who ended first would have rank 0 killed while it saves
                 raise
 
     def _train_epoch(self, stop: Callable[[], bool]) -> None:

@@ -318,16 +318,18 @@ class Search:
         mix = [gumbel_softmax(a, self.temperature, self.generator) for a in self.alphas]
         depths, gates = self.depth.depths(self.betas), self.depth.gates(self.betas)
         fixed_ms = self.table.fixed_ms(self.space)
-        with self.net.frozen(), autocast(self.task):
+        with self.net.frozen():
             on = [self.run_ops(m, a) for m, a in zip(mix, self.alphas, strict=True)]
             if device.type == "cpu":
                 logits = self.net(x, on, depths, self.widths, gates)
+                ce = F.cross_entropy(logits, y)
                 ms = expected_ms(self.space, fixed_ms, mix, depths, self.op_ms, gates)
-            else:  # all that gradients come back to by one copy, the latency among it
+            else:  # by one copy, the latency too, so that one brings all gradients back
                 ms = expected_ms(self.space, fixed_ms, mix, depths, self.op_ms, gates)
-                on, sinks, gates, ms = self.sent(on, depths, gates, ms)
-                logits = self.net(x, on, sinks, self.widths, gates)
-            ce = F.cross_entropy(logits, y)
+                on, depths, gates, ms = self.sent(on, depths, gates, ms)
+                with autocast(self.task):
+                    logits = self.net(x, on, depths, self.widths, gates)
+                    ce = F.cross_entropy(logits, y)
             loss = LATENCY_LOSSES[self.knobs.latency_loss](
                 ce, ms, self.target_ms, self.knobs.latency_weight
             )
