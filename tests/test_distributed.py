@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tests.entry import environment
 from tests.nets import few_images, image_folder
 from tests.spaces import load_space, macs_table
 from tfnas import config, data
+from tfnas.accelerator import cpu_threads
 from tfnas.augment import normalized
 from tfnas.derive import feasible_ms
 from tfnas.distributed import ALONE, Ranks, check_batch, from_environment
@@ -386,6 +388,19 @@ def test_a_batch_must_be_shared_evenly() -> None:
     for batch in (31, 2):
         with pytest.raises(ValueError, match="expected a multiple of 2"):
             check_batch("b", batch, TWO[0])
+
+
+def test_cores_are_shared_by_the_processes_of_a_machine() -> None:
+    assert cpu_threads(None, 8) == 8
+    assert cpu_threads(None, 8, Ranks(2, 4, 0, 2)) == 4
+    assert cpu_threads(None, 1, TWO[1]) == 1
+    assert cpu_threads(3, 8, TWO[1]) == 3
+
+
+def test_a_table_can_be_sent() -> None:
+    table = macs_table(load_space("tiny"))
+    sent = pickle.loads(pickle.dumps(table))
+    assert repr(sent) == repr(table)  # spreads that are nan differ from themselves
 
 
 @pytest.mark.parametrize("augment", [True, False])
