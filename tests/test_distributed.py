@@ -351,6 +351,25 @@ def test_a_process_that_dies_ends_the_others(command: list[str], tmp_path: Path)
     assert json.loads((out / "status.json").read_text())["status"] == config.FAILED
 
 
+def test_an_image_that_one_of_them_cannot_read_is_named(tmp_path: Path) -> None:
+    root, file = image_folder(tmp_path / "images"), tmp_path / "table.json"
+    space = load_space("tiny", classes=4)
+    macs_table(space).save(file)
+    low, high = feasible_ms(space, macs_table(space))
+    # Not the first of its class, whose header is checked before the work begins.
+    broken = sorted((root / "train" / "class_1").iterdir())[5]
+    broken.write_bytes(broken.read_bytes()[:100])
+    process = launch(
+        "tfnas.search", "space=tiny", "budget=test", "budget.batch_size=8", "data=folder",
+        config.override("data.root", root), f"target_ms={(low + high) / 2:.4f}", "cores=1",
+        config.override("table", file), f"hydra.run.dir={tmp_path / 'out'}", cwd=tmp_path,
+    )  # fmt: skip
+    told = ended(process)
+    assert process.returncode != 0
+    assert f"{broken}: not readable as an image" in told
+    assert "failed\nTraceback" not in told
+
+
 def test_alone_nothing_happens() -> None:
     values = [torch.ones(2)]
     ALONE.average(values)

@@ -30,7 +30,7 @@ TIMEOUT = timedelta(days=1)  # the others wait while rank 0 measures a device
 BUCKET = 32 * 2**20  # bytes that are sent at once: what the copy of the gradients may take
 
 
-class LostError(RuntimeError):
+class LostError(ConnectionError):
     """Another rank ended, or can't be reached any more."""
 
 

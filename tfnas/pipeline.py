@@ -320,14 +320,14 @@ def follow(cfg: SearchConfig, ranks: Ranks) -> int:
         start: Start = ranks.told(None)
     except LostError:
         return config.DONE  # rank 0 had nothing to search, and has said why
-    torch.set_num_threads(cpu_threads(cfg.cores, os.cpu_count() or 1, ranks))
-    accelerator = pick_accelerator(cfg.accelerator, ranks)
-    strategy = make_strategy(cfg.strategy, cfg.derive.method)
-    spec, dataset = load_data(cfg)
-    batches = split(cfg, dataset, cfg.budget.resolution or spec.resolution, ranks)
-    space = spec.build(start.constraint.table.device.quantum)
-    task = new_task(cfg, space, start.constraint, batches, accelerator, ranks)
     try:
+        torch.set_num_threads(cpu_threads(cfg.cores, os.cpu_count() or 1, ranks))
+        accelerator = pick_accelerator(cfg.accelerator, ranks)
+        strategy = make_strategy(cfg.strategy, cfg.derive.method)
+        spec, dataset = load_data(cfg)
+        batches = split(cfg, dataset, cfg.budget.resolution or spec.resolution, ranks)
+        space = spec.build(start.constraint.table.device.quantum)
+        task = new_task(cfg, space, start.constraint, batches, accelerator, ranks)
         check_start(cfg, dataset, ranks)
         with stop_on_signals() as stop, reading():
             for event in strategy.run(task, start.state):
@@ -346,7 +346,7 @@ def follow(cfg: SearchConfig, ranks: Ranks) -> int:
     except (DivergedError, DisagreementError):  # as on rank 0
         ranks.wait_for_end()
         return config.FAILED
-    except ValueError as error:  # an unreadable image
+    except (ValueError, LookupError, OSError) as error:  # data that aren't here, or unreadable
         log.error("error: %s", error)
         return config.FAILED
     return config.DONE

@@ -204,8 +204,8 @@ def _follow(config: cfg.TrainConfig, ranks: Ranks) -> int:
         subnet: Subnet = ranks.told(None)
     except LostError:
         return cfg.DONE  # rank 0 had nothing to train, and has said why
-    training = _training(config, subnet, _dataset(config), Path(), False, ranks)
     try:
+        training = _training(config, subnet, _dataset(config), Path(), False, ranks)
         with stop_on_signals() as stop:
             training.meet()
             training.run(stop)
@@ -217,7 +217,7 @@ def _follow(config: cfg.TrainConfig, ranks: Ranks) -> int:
     except (DivergedError, DisagreementError):  # as on rank 0
         ranks.wait_for_end()
         return cfg.FAILED
-    except (OSError, ValueError) as error:  # ValueError: an unreadable image
+    except (OSError, LookupError, ValueError) as error:  # data that aren't here, or unreadable
         log.error("error: %s", error)
         return cfg.FAILED
     ranks.leave()
