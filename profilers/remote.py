@@ -13,8 +13,10 @@ import logging
 import math
 import random
 import re
+import shutil
 import tempfile
 import time
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +27,7 @@ from typing import NoReturn, Protocol
 import profilers
 from profilers import Profiler, fingerprint
 from profilers.conditions import Watch
+from profilers.convert import ncnn_files
 from profilers.cpu import op_model, read_model
 from profilers.job import BUSY, JOB, SAMPLES, UNUSABLE, Job, Round, read_rounds
 from profilers.linux import parse_cores, readable
@@ -32,7 +35,7 @@ from profilers.lock import machine_lock
 from profilers.ort import OrtWorkload
 from profilers.rounds import References, Target, Workload
 from profilers.transport import LinkError, Ran, Transport
-from tfnas.config import check_choice, check_positive
+from tfnas.config import check_positive
 from tfnas.space import OpSpec
 from tfnas.table import Device
 from tfnas.untrusted import check_text, parse_json, shown
@@ -47,7 +50,8 @@ TRIES = 3  # of one job
 MAX_ANSWER = 200_000_000  # bytes
 # Of the runner on the device; what they import, and no more, goes with them.
 RUNNER_FILES = (
-    "conditions.py", "job.py", "linux.py", "lock.py", "ort.py", "rounds.py", "runner.py",
+    "conditions.py", "job.py", "linux.py", "lock.py", "ncnn_net.py", "ort.py", "rounds.py",
+    "runner.py",
 )  # fmt: skip
 
 
@@ -158,7 +162,7 @@ class PythonRunner:
         return found
 
     def models(self, onnx: bytes) -> Mapping[str, bytes]:
-        return {".onnx": onnx}
+        return ncnn_files(onnx) if self.runtime == "ncnn" else {".onnx": onnx}
 
     def job_files(self, job: Job, folder: str) -> Mapping[str, bytes]:
         return {JOB: job.to_json().encode()}
@@ -230,12 +234,12 @@ class RemoteProfiler(Profiler):
         batch: int,
         precision: str,
     ):
-        check_choice(f"precision of device={kind}", precision, ("fp32",))
         check_positive(**{"device.job_s": options.job_s, "device.memory_mb": options.memory_mb})
         if not 0 <= options.rest_s < math.inf:
             raise ValueError(f"device.rest_s={options.rest_s}: expected 0 or more")
         self.transport, self.runner, self.options = transport, runner, options
-        self._local = tempfile.TemporaryDirectory(prefix="tfnas-")
+        self._local = Path(tempfile.mkdtemp(prefix="tfnas-"))
+        weakref.finalize(self, shutil.rmtree, self._local, ignore_errors=True)
         key = hashlib.sha256(f"{transport.name} {runner.runtime} {threads} {batch}".encode())
         self.folder = f"{transport.scratch}/tfnas-{key.hexdigest()[:12]}"
         if not re.fullmatch(r"/[^\n\0]*/tfnas-[0-9a-f]{12}", self.folder):
@@ -268,13 +272,13 @@ class RemoteProfiler(Profiler):
     def workload(self, ops: Sequence[OpSpec]) -> RemoteWorkload:
         model = op_model(ops, self.device.batch)
         name = " | ".join(map(str, ops))
-        return RemoteWorkload(name, self.runner.models(model), Path(self._local.name))
+        return RemoteWorkload(name, self.runner.models(model), self._local)
 
     def model_workload(self, onnx_path: Path) -> RemoteWorkload:
         model = read_model(onnx_path)
         # What can't run here can't run there, and here that is known at once.
         OrtWorkload(str(onnx_path), model, threads=1, batch=self.device.batch).close()
-        return RemoteWorkload(str(onnx_path), self.runner.models(model), Path(self._local.name))
+        return RemoteWorkload(str(onnx_path), self.runner.models(model), self._local)
 
     @contextmanager
     def exclusive(self, progress: Callable[[str], None]) -> Iterator[None]:
@@ -311,7 +315,7 @@ class RemoteProfiler(Profiler):
 
     def put(self, contents: Mapping[str, bytes], folder: str) -> None:
         """Write small files on the device."""
-        with tempfile.TemporaryDirectory(dir=self._local.name) as local:
+        with tempfile.TemporaryDirectory(dir=self._local) as local:
             files = {name: Path(local) / name for name in contents}
             for name, path in files.items():
                 path.write_bytes(contents[name])
