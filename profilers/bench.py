@@ -115,6 +115,10 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if told := str(self.watch):
+            self.progress(f"{self.profiler.device.name} meanwhile: {told}")
+        for doubt in self.watch.doubts:
+            self.progress(f"warning: {self.profiler.device.name}: {doubt}")
         with self._stack:  # which holds the lock until the session is noted
             if self._anchor_pool and all(len(a) >= SESSION for a in self._anchor_pool):
                 self._history.note([a.quiet_ms for a in self._anchor_pool])

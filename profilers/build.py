@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 ENOUGH_RUNS = 16  # a row with so many samples is measured, whatever precision it reached,
 USELESS = 0.25  # unless its interval's half-width is such a fraction: then it is gone on with
+MAX_NOTES = 20
 FEWEST_RUNS = 3  # below it a row isn't saved: its median would mean nothing
 PROBE_PRECISION, PROBE_SECONDS = 0.004, 8.0
 EXTREMES_PRECISION, EXTREMES_SECONDS = 0.02, 5.0
@@ -140,6 +141,9 @@ def build_table(
             raise LinkError(
                 f"{error}; what was measured is in {path}; the same command goes on"
             ) from None
+    today = time.strftime("%Y-%m-%d")
+    doubts = [f"{today}, while measuring: {doubt}" for doubt in bench.watch.doubts]
+    table = replace(table, notes=(*table.notes, *doubts)[-MAX_NOTES:])
     table = _finish(table, wanted, nets, space, seed)
     table.save(path)
     table = table.for_space(space)

@@ -9,18 +9,20 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata, util
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from profilers.cache import CacheFile
 from profilers.ncnn_net import INPUT, OUTPUT, input_shape
-from tfnas.files import replacing
 
 PNNX_S = 600.0  # for one file
 KEPT_BYTES = 1_000_000_000  # beyond, those that were used longest ago go
 PARAM, WEIGHTS = ".param", ".bin"
+END = b"\0"  # of a .param file where it is kept with its weights
 COPIED_LAYERS = 64  # of all copies of a net together: more would outgrow the caches
 
 
@@ -36,26 +38,22 @@ def ncnn_files(onnx: bytes) -> Mapping[str, bytes]:
     channels, height, width = _image(onnx)
     folder = user_cache_path("tfnas") / "ncnn"
     key = hashlib.sha256(f"{version}\n".encode() + onnx).hexdigest()[:32]
-    paths = {suffix: folder / (key + suffix) for suffix in (PARAM, WEIGHTS)}
-    try:
-        found: Mapping[str, bytes] = {s: path.read_bytes() for s, path in paths.items()}
-    except FileNotFoundError:
-        found = _convert(onnx, program)
-        folder.mkdir(parents=True, exist_ok=True)
-        # Weights first: a .param file tells that both are there.
-        for suffix in (WEIGHTS, PARAM):
-            with replacing(paths[suffix]) as new:
-                new.write_bytes(found[suffix])
-        _prune(folder)
+    file = CacheFile(folder / f"{key}.cache")
+    kept = file.load()
+    if kept:
+        with suppress(OSError):
+            file.path.touch()  # used now: others go first
     else:
-        for path in paths.values():
-            path.touch()
+        kept = _convert(onnx, program)
+        file.save(kept)
+        _prune(folder)
+    text, _, weights = kept.partition(END)
     plain = rf"^(Input +{INPUT} +0 1 {INPUT})\s*$"
     shape = rf"\1 0={width} 1={height} 2={channels}"
-    param, count = re.subn(plain, shape, found[PARAM].decode(), flags=re.MULTILINE)
+    param, count = re.subn(plain, shape, text.decode(), flags=re.MULTILINE)
     if count != 1 or not re.search(rf" {OUTPUT}( |$)", param, re.MULTILINE):
         raise ValueError(f"pnnx made a net without the blobs {INPUT} and {OUTPUT}")
-    return {PARAM: param.encode(), WEIGHTS: found[WEIGHTS]}
+    return {PARAM: param.encode(), WEIGHTS: weights}
 
 
 def benchncnn_files(onnx: bytes) -> Mapping[str, bytes]:
@@ -132,7 +130,8 @@ def _image(onnx: bytes) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _convert(onnx: bytes, program: str) -> Mapping[str, bytes]:
+def _convert(onnx: bytes, program: str) -> bytes:
+    """The .param file, END and the weights."""
     with tempfile.TemporaryDirectory(prefix="tfnas-") as name:
         folder = Path(name)
         (folder / "net.onnx").write_bytes(onnx)
@@ -146,18 +145,19 @@ def _convert(onnx: bytes, program: str) -> Mapping[str, bytes]:
         said = (folder / "log").read_text(errors="replace")
         # Layers that it doesn't know are written down as they are, with status 0.
         unknown = re.findall(r"^layer \S+ not exists or registered.*$", said, re.MULTILINE)
-        paths = {PARAM: folder / "net.ncnn.param", WEIGHTS: folder / "net.ncnn.bin"}
-        if status or unknown or not all(path.is_file() for path in paths.values()):
+        paths = folder / "net.ncnn.param", folder / "net.ncnn.bin"
+        if status or unknown or not all(path.is_file() for path in paths):
             last = (said.strip().splitlines() or ["nothing"])[-1]
             raise ValueError(f"pnnx can't convert a model (status {status}): {last[:300]}")
-        return {suffix: path.read_bytes() for suffix, path in paths.items()}
+        return END.join(path.read_bytes() for path in paths)
 
 
 def _prune(folder: Path) -> None:
     """Drop what was used longest ago."""
-    files = sorted(folder.glob("*.*"), key=lambda path: -path.stat().st_mtime)
     total = 0
-    for path in files:
-        total += path.stat().st_size
-        if total > KEPT_BYTES:
-            path.unlink(missing_ok=True)
+    with suppress(OSError):  # another process may drop the same
+        files = [(path, path.stat()) for path in folder.glob("*.cache")]
+        for path, stat in sorted(files, key=lambda file: -file[1].st_mtime):
+            total += stat.st_size
+            if total > KEPT_BYTES:
+                path.unlink()

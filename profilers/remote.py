@@ -13,6 +13,7 @@ import logging
 import math
 import random
 import re
+import secrets
 import shutil
 import tempfile
 import time
@@ -244,8 +245,7 @@ class RemoteProfiler(Profiler):
         self.folder = f"{transport.scratch}/tfnas-{key.hexdigest()[:12]}"
         if not re.fullmatch(r"/[^\n\0]*/tfnas-[0-9a-f]{12}", self.folder):
             raise ValueError(f"{transport.name}: {shown(self.folder)} can't be a folder there")
-        self.prepare()
-        told = runner.describe(transport, self.folder)
+        told = self._describe()
         self.cores = _cores(options.cores, told, threads)
         hardware = dict(told.hardware)
         context = {
@@ -262,6 +262,17 @@ class RemoteProfiler(Profiler):
             fingerprint=fingerprint(hardware, context),
             versions=told.versions,
         )
+
+    def _describe(self) -> Described:
+        """What the runner tells, in a folder that is gone again: what an earlier run may have left
+        on the device stays where it is."""
+        folder = f"{self.transport.scratch}/tfnas-{secrets.token_hex(6)}"
+        self.check(["mkdir", "-p", "-m", "700", folder])
+        try:
+            self.put(self.runner.files(), folder)
+            return self.runner.describe(self.transport, folder)
+        finally:
+            self._remove(folder)
 
     def prepare(self) -> None:
         """Make the folder on the device, with the runner in it."""
@@ -298,8 +309,11 @@ class RemoteProfiler(Profiler):
 
     def clear(self) -> None:
         """Remove everything from the device, if it can be reached."""
+        self._remove(self.folder)
+
+    def _remove(self, folder: str) -> None:
         with suppress(OSError):
-            self.transport.run(["rm", "-rf", self.folder], timeout_s=SHORT_S)
+            self.transport.run(["rm", "-rf", folder], timeout_s=SHORT_S)
 
     def rounds(
         self, reference: Workload, rng: random.Random, now: Callable[[], float]

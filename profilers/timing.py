@@ -182,6 +182,8 @@ def _across(values: Sequence[float]) -> float:
 def unit_of(anchors: Sequence[Samples]) -> Unit:
     """The absolute scale from whole nets; see the module's docstring."""
     known = [a for a in anchors if len(a)]
+    if not known:
+        return Unit(math.nan, math.inf)
     each = [_quiet_unit(a.ms, a.ratio) for a in known]
     mean = float(np.mean(each))
     if len(each) < 2:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Verification:
         raw_min_ms, raw_median_ms: smallest sample and wall median, as they were.
         within: whether `measured_ms` is inside the tolerance; the interval doesn't decide.
         noisy: why the interval deserves doubt, or None.
+        conditions: what the device was doing meanwhile, see `profilers.conditions.Watch.to_json`.
     """
 
     target_ms: float
@@ -55,6 +56,7 @@ class Verification:
     samples: int
     within: bool
     noisy: str | None
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def gap(self) -> float:
@@ -72,6 +74,7 @@ class Verification:
             "samples": self.samples,
             "within": self.within,
             "noisy": self.noisy,
+            "conditions": dict(self.conditions),
         }
 
     @classmethod
@@ -88,6 +91,7 @@ class Verification:
             samples=data["samples"],
             within=data["within"],
             noisy=data["noisy"],
+            conditions=data["conditions"],
         )
 
     def __str__(self) -> str:
@@ -132,7 +136,8 @@ def verify(
             min_rounds=100,
             label=f"measuring {onnx_path.name}",
         )[0]
-    return judge(measured, target_ms, tolerance, at_most)
+    judged = judge(measured, target_ms, tolerance, at_most)
+    return replace(judged, conditions=bench.watch.to_json())
 
 
 def judge(

@@ -207,6 +207,28 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_compare(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    table = full()
+    slower = {
+        op: Measurement(1.02 * row.median_ms * (1.1 if op.kernel == 5 else 1), 0.001, 30)
+        for op, row in table.rows.items()
+    }
+    table.save(first)
+    replace(table, rows=slower).save(second)
+    run = run_entry("tfnas.table", "compare", str(first), str(second), cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert f"{len(table.rows)} ops" in run.stdout
+    assert "median ratio 1.0200" in run.stdout or "median ratio 1.1220" in run.stdout
+    same = run_entry("tfnas.table", "compare", str(first), str(first), cwd=tmp_path)
+    assert "off the median ratio by 0.00 % on average" in same.stdout
+    assert "100 % of them within" in same.stdout
+    two_points().save(second)
+    run = run_entry("tfnas.table", "compare", str(first), str(second), cwd=tmp_path)
+    assert run.returncode == 2
+    assert "no op and no net in common" in run.stderr
+
+
 def test_show(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     full().save(path)

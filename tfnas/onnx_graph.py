@@ -167,3 +167,114 @@ def random_weights(ops: Sequence[OpSpec], rng: np.random.Generator) -> dict[str,
         values = rng.standard_normal(shape, dtype=np.float32)
         weights[name] = values * np.float32(0.1 if len(shape) == 1 else (2.0 / fan_in) ** 0.5)
     return weights
+
+
+def weights_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """The initializers of a model by name."""
+    return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+
+
+def ops_of(model: onnx.ModelProto) -> tuple[OpSpec, ...]:
+    """The ops that `build_model` made a model from.
+
+    They are read off names and shapes, then built again and compared: what comes back is the model.
+
+    Raises:
+        ValueError: for a model that `build_model` didn't make.
+    """
+    try:
+        ops = _read_ops(model)
+        weights = weights_of(model)
+        shapes = {name: weights[name].shape for name in weight_shapes(ops)}
+        again = build_model(ops, weights, _batch_of(model))
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise ValueError(f"its layers are none that tfnas.export writes ({error!r:.200})") from None
+    same = (
+        shapes == weight_shapes(ops)
+        and list(again.graph.node) == list(model.graph.node)
+        and list(again.graph.input) == list(model.graph.input)
+        and list(again.graph.output) == list(model.graph.output)
+    )
+    if not same:
+        raise ValueError("its layers are none that tfnas.export writes (they come out otherwise)")
+    return ops
+
+
+def _batch_of(model: onnx.ModelProto) -> int | None:
+    first = model.graph.input[0].type.tensor_type.shape.dim[0]
+    return first.dim_value if first.HasField("dim_value") else None
+
+
+def _read_ops(model: onnx.ModelProto) -> tuple[OpSpec, ...]:
+    nodes = {node.name: node for node in model.graph.node}
+    shapes = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    size = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+
+    def act(layer: str) -> str:
+        acts = ("relu", "relu6", "hard_swish", "swish")
+        return next((act for act in acts if f"{layer}.{act}" in nodes), "none")
+
+    def stride(layer: str) -> int:
+        return {a.name: a for a in nodes[f"{layer}.conv"].attribute}["strides"].ints[0]
+
+    ops: list[OpSpec] = []
+    for index in range(len({name.partition(".")[0] for name in nodes})):
+        if f"{index}.linear.weight" in shapes:
+            c_out, c_in = shapes[f"{index}.linear.weight"]
+            op = OpSpec("classifier", size, c_in, 0, 0, c_out, 1, 1, "none")
+        elif f"{index}.conv.weight" in shapes:
+            c_out, c_in, kernel, _ = shapes[f"{index}.conv.weight"]
+            layer = f"{index}.conv"
+            op = OpSpec("conv", size, c_in, 0, 0, c_out, kernel, stride(layer), act(layer))
+        else:
+            layer = f"{index}.depthwise"
+            c_mid, _, kernel, _ = shapes[f"{layer}.weight"]
+            c_in = shapes.get(f"{index}.expand.weight", (c_mid, c_mid))[1]
+            c_se = shapes.get(f"{index}.se_reduce.weight", (0,))[0]
+            c_out = shapes[f"{index}.project.weight"][0]
+            op = OpSpec("mbconv", size, c_in, c_mid, c_se, c_out, kernel, stride(layer), act(layer))
+        ops.append(op)
+        size = op.out_size
+    return tuple(ops)
+
+
+def half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model in float16, input and output too.
+
+    Strongly typed runtimes take a net's types from the model. Weights beyond float16's range become
+    its largest, so that none is infinite.
+
+    Raises:
+        ValueError: if the model doesn't fit together in float16, as one that casts to float32.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    tensors = list(graph.initializer)
+    for node in graph.node:
+        tensors += [a.t for a in node.attribute if a.HasField("t")]
+    for tensor in tensors:
+        if tensor.data_type == TensorProto.FLOAT:
+            most = np.finfo(np.float16).max
+            values = numpy_helper.to_array(tensor).clip(-most, most).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    try:
+        onnx.checker.check_model(result, full_check=True)
+    except Exception as error:  # the checker's and the inference's share no base class
+        raise ValueError(f"it can't be made float16: {str(error)[:300]}") from None
+    return result
+
+
+def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+    """The same model with the batch size set where it was left open, in input and outputs."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    opened = {d.dim_param for i in result.graph.input for d in i.type.tensor_type.shape.dim[:1]}
+    for value in (*result.graph.input, *result.graph.output):
+        for first in value.type.tensor_type.shape.dim[:1]:
+            if not first.HasField("dim_value") and first.dim_param in opened:
+                first.dim_value = batch
+    return result

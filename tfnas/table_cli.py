@@ -1,4 +1,4 @@
-"""python -m tfnas.table show FILE | lint FILE | import FILE --out FILE
+"""python -m tfnas.table show FILE | lint FILE | compare FILE FILE | import FILE --out FILE
 
 A plain command line: exit 0 done (warnings included), 1 lint errors, 2 unusable input.
 """
@@ -9,24 +9,28 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import numpy as np
 
 from tfnas.lint import lint
-from tfnas.table import CARD_FIELDS, LatencyTable
+from tfnas.table import CARD_FIELDS, LatencyTable, Measurement
 
 if TYPE_CHECKING:
     from tfnas.importers import Imported
 
 DONE, LINT_ERRORS, UNUSABLE_INPUT = 0, 1, 2
+Key = TypeVar("Key")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Parse, run, and exit with the status."""
     args = _parser().parse_args(arguments)
     try:
-        status = {"show": _show, "lint": _lint, "import": _import}[args.command](args)
+        run = {"show": _show, "lint": _lint, "compare": _compare, "import": _import}[args.command]
+        status = run(args)
     except BrokenPipeError:
         # Whoever read the output has seen enough; nothing more can be printed, not even at exit.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
@@ -45,9 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     lint_ = commands.add_parser(
         "lint", help="say what is wrong or odd in a table; exit 1 on errors"
     )
+    compare = commands.add_parser("compare", help="say how two tables differ in what both measured")
     import_ = commands.add_parser("import", help="read another project's table")
-    for command in (show, lint_, import_):
+    for command in (show, lint_, compare, import_):
         command.add_argument("file", type=Path)
+    compare.add_argument("other", type=Path)
     show.add_argument("--rows", type=int, default=20, help="how many rows to print (0: all)")
     import_.add_argument("--out", type=Path, required=True, help="table file to write")
     for command in (lint_, import_):
@@ -97,6 +103,50 @@ def _show(args: argparse.Namespace) -> int:
     if len(shown) > limit:
         print(f"    ... {len(shown) - limit} more (--rows 0 prints all)")
     return DONE
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """Ops and whole nets that both measured: the second against the first."""
+    tables = [LatencyTable.load(path) for path in (args.file, args.other)]
+    for path, table in zip((args.file, args.other), tables, strict=True):
+        d = table.device
+        print(f"{path}: {d.name} ({d.kind}, {d.backend}, {d.precision}, batch {d.batch}, "
+              f"threads {d.threads}), quantum {d.quantum}")  # fmt: skip
+    one, other = tables
+    compared = [
+        _comparison(what, pairs)
+        for what, pairs in (
+            ("ops", _common(one.rows, other.rows)),
+            ("nets", _common(one.nets, other.nets)),
+        )
+        if pairs
+    ]
+    if not compared:
+        raise ValueError("the tables have no op and no net in common")
+    print("\n".join(compared))
+    return DONE
+
+
+def _common(
+    rows: Mapping[Key, Measurement], others: Mapping[Key, Measurement]
+) -> list[tuple[Measurement, Measurement]]:
+    return [(row, others[key]) for key, row in rows.items() if key in others]
+
+
+def _comparison(what: str, pairs: Sequence[tuple[Measurement, Measurement]]) -> str:
+    """How the second measurements stand to the first."""
+    ratios = np.array([b.median_ms / a.median_ms for a, b in pairs])
+    middle = float(np.median(ratios))
+    off = 100 * abs(ratios / middle - 1)
+    # Both half-widths are of 95 % intervals, so their difference has one of the root of squares.
+    noise = [math.hypot(a.spread_ms / a.median_ms, b.spread_ms / b.median_ms) for a, b in pairs]
+    within = 100 * float(np.mean(off / 100 <= np.nan_to_num(noise, nan=0.0)))
+    total = sum(b.median_ms for _, b in pairs) / sum(a.median_ms for a, _ in pairs)
+    return (
+        f"  {len(pairs)} {what}: median ratio {middle:.4f}, ratio of sums {total:.4f}; off the "
+        f"median ratio by {off.mean():.2f} % on average, {np.percentile(off, 95):.2f} % (95th "
+        f"percentile); {within:.0f} % of them within both 95 % intervals"
+    )
 
 
 def _lint(args: argparse.Namespace) -> int:

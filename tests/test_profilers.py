@@ -1,0 +1,130 @@
+"""What every backend must do, whatever the device: the same tests for all of them."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from profilers import BACKENDS, Profiler, open_profiler, table_name, usual_options
+from profilers.conditions import Conditions
+from profilers.plan import extremes, plan
+from profilers.remote import PythonRunner, RemoteOptions, RemoteProfiler
+from profilers.rounds import Sample, Target
+from tests.local_transport import LocalTransport
+from tests.simulated_device import Machine, SimulatedProfiler
+from tests.spaces import load_space
+from tfnas.config import conf_path
+from tfnas.onnx_graph import build_model, random_weights
+
+NAMES = ("simulated", "cpu", "cpu two threads", "cpu batch 3", "remote", "remote batch 3")
+
+
+@pytest.fixture(autouse=True)
+def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield
+    tempfile.tempdir = None
+
+
+@pytest.fixture(params=NAMES)
+def profiler(request: pytest.FixtureRequest, tmp_path: Path) -> Profiler:
+    name = str(request.param)
+    batch = 3 if "batch 3" in name else 1
+    if name == "simulated":
+        return SimulatedProfiler(Machine(jitter=0.01))
+    if name.startswith("cpu"):
+        return open_profiler("cpu", threads=2 if "two" in name else 1, batch=batch)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    return RemoteProfiler(
+        "ssh", LocalTransport(str(scratch)), PythonRunner("onnxruntime", sys.executable),
+        RemoteOptions(cores=None, rest_s=0.0, job_s=1.0, memory_mb=400),
+        threads=1, batch=batch, precision="fp32",
+    )  # fmt: skip
+
+
+def sampled(profiler: Profiler, *models: list) -> list[list[Sample]]:
+    """Some rounds of rows of ops beside the first of them."""
+    with profiler.exclusive(lambda _: None):
+        rounds = profiler.rounds(profiler.workload(models[0]), random.Random(0), time.monotonic)
+        workloads = [profiler.workload(ops) for ops in models]
+        targets = [Target(w, 0.5, []) for w in workloads]
+        done = 0
+        while done < 8:
+            more = rounds.take(targets, 8 - done, 0.5)
+            assert more >= 1
+            done += more
+        assert 0 < rounds.floor_ms < math.inf
+        assert 0 < rounds.quiet_share <= 1
+        assert isinstance(rounds.watch.to_json(), dict)
+        for workload in workloads:
+            workload.close()
+        rounds.close()
+    assert all(len(t.out) == done for t in targets)
+    return [t.out for t in targets]
+
+
+def test_its_device_is_described(profiler: Profiler) -> None:
+    device = profiler.device
+    assert device.name.strip()
+    assert re.fullmatch(r"[0-9a-f]{6}-[0-9a-f]{6}", device.fingerprint)
+    assert re.fullmatch(r"[a-z0-9-]+\.json", table_name(device))
+    assert device.versions
+    assert device.quantum == 1
+
+
+def test_samples_tell_large_from_small(profiler: Profiler) -> None:
+    """A ratio of 1 for the reference itself; a net takes longer than one of its blocks."""
+    small, large = extremes(load_space())
+    same, more = sampled(profiler, list(small.blocks[:1]), list(large.ops))
+    assert np.median([s.ratio for s in same]) == pytest.approx(1, rel=0.35)
+    assert np.median([s.ms for s in more]) > np.median([s.ms for s in same])
+    for sample in (*same, *more):
+        assert all(0 < value < math.inf for value in sample)
+
+
+def test_every_kind_of_op_runs(profiler: Profiler) -> None:
+    ops = {(op.kind, op.act, op.c_se > 0, op.stride): op for op in plan(load_space()).ops}
+    for samples in sampled(profiler, *([op] for op in ops.values())):
+        assert len(samples) >= 8
+
+
+def test_models_are_loaded_or_refused(profiler: Profiler, tmp_path: Path) -> None:
+    ops = extremes(load_space())[0].ops
+    path = tmp_path / "m.onnx"
+    model = build_model(ops, random_weights(ops, np.random.default_rng(0)), None)
+    onnx.save(model, path)
+    if not isinstance(profiler, SimulatedProfiler):
+        profiler.model_workload(path).close()
+    path.write_bytes(b"junk")
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        profiler.model_workload(path)
+
+
+def test_conditions_are_told_and_change_nothing(profiler: Profiler) -> None:
+    assert isinstance(profiler.conditions(), Conditions)
+
+
+@pytest.mark.parametrize("kind", sorted(BACKENDS))
+def test_every_backend_has_its_options_file(kind: str) -> None:
+    assert usual_options(kind)["kind"] == kind
+    assert {path.stem for path in (conf_path() / "device").glob("*.yaml")} == set(BACKENDS)
+
+
+@pytest.mark.parametrize("kind", sorted(BACKENDS))
+def test_unknown_options_and_contexts_are_refused(kind: str) -> None:
+    for wrong in ({"precision": "int3"}, {"backend": "magic"}, {"colour": "red"}, {"threads": 0}):
+        with pytest.raises(Exception, match=f"{next(iter(wrong))}|needs|no ") as caught:
+            open_profiler(kind, **wrong)  # type: ignore[arg-type]
+        assert isinstance(caught.value, (ValueError, LookupError, OSError, AttributeError))

@@ -1,0 +1,291 @@
+"""Devices at the end of a link: what is asked of them, what comes back, and links that break."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import profilers.bench
+import profilers.build
+import profilers.remote
+from profilers.build import build_table
+from profilers.conditions import Conditions
+from profilers.job import Job, Round, read_rounds
+from profilers.lock import machine_lock
+from profilers.plan import extremes, plan
+from profilers.remote import PythonRunner, RemoteOptions, RemoteProfiler, runner_zip
+from profilers.rounds import Sample
+from profilers.transport import LinkError
+from tests.local_transport import LocalTransport
+from tests.spaces import load_space, load_spec
+from tfnas.table import LatencyTable
+
+OPTIONS = RemoteOptions(cores=None, rest_s=0.0, job_s=2.0, memory_mb=400)
+ONE = Round((0.3, 0.31), ((0, Sample(2.0, 0.6, 0.61)),), Conditions((("cpu_clock_mhz", 1e3),)))
+
+
+@pytest.fixture(autouse=True)
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in tests/test_build.py: nothing is measured that is kept."""
+    small, large = extremes(load_space())
+    monkeypatch.setattr(profilers.bench, "ANCHORS", (small.ops, large.ops))
+    monkeypatch.setattr(profilers.build, "PROBE_SECONDS", 0.0)  # one job
+    monkeypatch.setattr(profilers.remote, "LINK_S", 3.0)
+    own = tmp_path / "tmp"
+    own.mkdir()
+    monkeypatch.setenv("TMPDIR", str(own))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield
+    tempfile.tempdir = None
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[LocalTransport]:
+    folder = tmp_path / "device's folder"
+    folder.mkdir()
+    transport = LocalTransport(str(folder))
+    yield transport
+    transport.end()
+
+
+def opened(
+    board: LocalTransport, options: RemoteOptions = OPTIONS, **context: int
+) -> RemoteProfiler:
+    runner = PythonRunner("onnxruntime", sys.executable)
+    settings = {"threads": 1, "batch": 1, **context}
+    return RemoteProfiler("ssh", board, runner, options, precision="fp32", **settings)
+
+
+def build(
+    board: LocalTransport,
+    path: Path,
+    options: RemoteOptions = OPTIONS,
+    progress: Callable[[str], None] = lambda _: None,
+) -> LatencyTable:
+    return build_table(
+        opened(board, options), load_spec(), path,
+        max_minutes=0.1, precision=0.5, anchor_nets=2, seed=0, progress=progress,
+    )  # fmt: skip
+
+
+def is_covered(table: LatencyTable) -> bool:
+    wanted = plan(load_space(quantum=table.device.quantum)).ops
+    return set(wanted) <= set(table.rows) and table.calibration is not None
+
+
+def test_a_table_from_the_other_end(board: LocalTransport, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    said: list[str] = []
+    table = build(board, path, replace(OPTIONS, memory_mb=0.5), said.append)
+    assert is_covered(table)
+    assert table.device.kind == "ssh"
+    assert table.device.backend == "onnxruntime"
+    assert all(row.runs >= 6 and row.median_ms > 0 for row in table.rows.values())
+    assert not any(Path(board.scratch).iterdir())  # everything was removed
+    assert table.device.fingerprint == opened(board).device.fingerprint
+    assert table.device.fingerprint != opened(board, batch=2).device.fingerprint
+
+
+def test_models_are_pushed_once(board: LocalTransport, tmp_path: Path) -> None:
+    pushed: list[str] = []
+
+    def fault(what: str) -> None:
+        if what.startswith("push"):
+            pushed.extend(name for name in what.split() if name.endswith(".onnx"))
+
+    board.fault = fault
+    build(board, tmp_path / "t.json")
+    assert pushed
+    assert len(pushed) == len(set(pushed))
+
+
+def test_a_link_that_breaks_and_comes_back_loses_nothing(
+    board: LocalTransport, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    board.break_after = 2
+    assert is_covered(build(board, tmp_path / "t.json"))
+    assert "the link broke" in caplog.text
+
+
+def test_a_link_that_stays_broken_ends_the_run_and_the_next_goes_on(
+    board: LocalTransport, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "t.json"
+    jobs = 0
+
+    def fault(what: str) -> None:
+        nonlocal jobs
+        jobs += "measure" in what
+        if jobs == 2:  # the first one finds the quantum
+            board.break_after = 3
+        if board.left_running:
+            raise LinkError("a folder: gone")
+
+    board.fault = fault
+    with pytest.raises(LinkError, match="the same command goes on"):
+        build(board, path)
+    assert LatencyTable.load(path).quantum_evidence
+    board.end()
+    left = list(Path(board.scratch).glob("tfnas-*/jobs/*/samples.jsonl"))
+    rounds = sum(len(f.read_text().splitlines()) for f in left)
+    assert rounds >= 3
+    board.fault, board.break_after = lambda what: None, None
+    caplog.set_level("INFO")
+    table = build(board, path)
+    assert f"{rounds} rounds were left there" in caplog.text
+    assert is_covered(table)
+    assert all(row.runs >= rounds + 6 for row in table.rows.values())
+    assert not any(Path(board.scratch).iterdir())
+
+
+def test_a_device_that_was_rebooted_is_set_up_again(board: LocalTransport, tmp_path: Path) -> None:
+    rebooted = False
+
+    def fault(what: str) -> None:
+        nonlocal rebooted
+        if "measure" in what and not rebooted:
+            rebooted = True
+            for folder in Path(board.scratch).iterdir():
+                shutil.rmtree(folder)
+            raise LinkError("a folder: it reboots")
+
+    board.fault = fault
+    assert is_covered(build(board, tmp_path / "t.json"))
+    assert rebooted
+
+
+def test_ctrl_c_keeps_what_was_measured(board: LocalTransport, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    jobs = 0
+
+    def fault(what: str) -> None:
+        nonlocal jobs
+        jobs += "measure" in what
+        if jobs == 2:
+            board.break_after, board.error = 6, KeyboardInterrupt()
+
+    board.fault = fault
+    with pytest.raises(KeyboardInterrupt):
+        build(board, path)
+    assert LatencyTable.load(path).rows
+    assert not any(Path(board.scratch).iterdir())
+
+
+def test_a_busy_device_is_waited_for(
+    board: LocalTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(profilers.remote, "LOCK_S", 0.2)
+    caplog.set_level("INFO")
+    profiler = opened(board)
+    held = machine_lock(print)
+    held.__enter__()
+    asked = 0
+
+    def fault(what: str) -> None:
+        nonlocal asked
+        asked += "measure" in what
+        if asked == 2:
+            held.__exit__(None, None, None)
+
+    board.fault = fault
+    with profilers.bench.Bench(profiler, 0, lambda _: None) as bench:
+        workload = bench.workload(extremes(load_space())[0].ops)
+        bench.measure([workload], precision=0.5, max_seconds=1)
+    assert asked >= 2
+    assert "another measuring process" in caplog.text
+
+
+def test_what_a_device_cannot_do_is_said(board: LocalTransport, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="threads=64"):
+        opened(board, threads=64)
+    with pytest.raises(ValueError, match=r"cores=4000.*has the cores"):
+        opened(board, replace(OPTIONS, cores="4000"))
+    with pytest.raises(LookupError, match=r"lacks ncnn.*pip install ncnn"):
+        RemoteProfiler(
+            "ssh", board, PythonRunner("ncnn", sys.executable), OPTIONS,
+            threads=1, batch=1, precision="fp32",
+        )  # fmt: skip
+    with pytest.raises((LookupError, OSError), match=r"false can't run there"):
+        RemoteProfiler(
+            "ssh", board, PythonRunner("onnxruntime", "false"), OPTIONS,
+            threads=1, batch=1, precision="fp32",
+        )  # fmt: skip
+    junk = tmp_path / "junk.onnx"
+    junk.write_bytes(b"junk")
+    with pytest.raises(ValueError, match="junk"):
+        opened(board).model_workload(junk)
+
+
+def test_a_failing_job_says_what_the_device_said(board: LocalTransport, tmp_path: Path) -> None:
+    def fault(what: str) -> None:
+        if "measure" in what:
+            for model in Path(board.scratch).glob("*/models/*"):
+                model.write_bytes(b"damaged")
+
+    board.fault = fault
+    with pytest.raises(RuntimeError, match="ONNX Runtime can't run"):
+        build(board, tmp_path / "t.json")
+
+
+def test_rounds_are_read_as_written() -> None:
+    line = ONE.to_json() + "\n"
+    assert list(read_rounds((line + line).encode(), 1)) == [ONE, ONE]
+    assert list(read_rounds((line + line[:-9]).encode(), 1)) == [ONE]  # cut off
+    job = Job("onnxruntime", 1, 1, (4, 5), "s", "a", (("b", 0.8),), 6, 2.0, 0.0, 20.0)
+    assert Job.from_json(job.to_json()) == job
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff", b"{", b"[]", b"{}", b"7", b"null",
+        ONE.to_json().replace("[[0,", "[[1,").encode(),
+        ONE.to_json().replace("[[0,", "[[-1,").encode(),
+        ONE.to_json().replace("[[0,", "[[true,").encode(),
+        ONE.to_json().replace("0.61", "NaN").encode(),
+        ONE.to_json().replace("0.61", "-1").encode(),
+        ONE.to_json().replace("0.61", '"1"').encode(),
+        ONE.to_json().replace("0.3,", "0,").encode(),
+        ONE.to_json().replace("cpu_clock", "\\u001b[2J").encode(),
+        ONE.to_json().replace("1000.0", "Infinity").encode(),
+        b"[" * 100_000,
+    ],
+)  # fmt: skip
+def test_answers_that_make_no_sense_are_refused(line: bytes) -> None:
+    with pytest.raises(ValueError, match="makes no sense"):
+        list(read_rounds(line + b"\n", 1))
+
+
+@given(st.binary(max_size=200))
+def test_any_answer_is_read_or_refused(content: bytes) -> None:
+    try:
+        found = list(read_rounds(content + b"\n", 3))
+    except ValueError:
+        return
+    assert all(math.isfinite(ms) for r in found for ms in r.reference_ms)
+
+
+def test_jobs_of_another_version_are_refused() -> None:
+    with pytest.raises(ValueError, match="version"):
+        Job.from_json(json.dumps({"format": "tfnas.job/0"}))
+
+
+def test_the_runner_is_one_file_of_what_it_imports() -> None:
+    assert runner_zip() == runner_zip()
+    with zipfile.ZipFile(BytesIO(runner_zip())) as archive:
+        text = {name: archive.read(name).decode() for name in archive.namelist()}
+    for name, source in text.items():
+        assert "tfnas." not in source.replace('"tfnas.', "").replace("`tfnas.", ""), name

@@ -1,0 +1,130 @@
+"""Boards over ssh: a real client and a real server on loopback, end to end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from profilers.ssh import SshTransport
+from profilers.transport import LinkError
+from tests.entry import run_entry
+from tests.sshd import is_installed, sshd
+from tfnas.table import LatencyTable
+
+pytestmark = pytest.mark.skipif(not is_installed(), reason="needs ssh, ssh-keygen and sshd")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with sshd(tmp_path_factory.mktemp("sshd")) as path:
+        yield path
+
+
+@pytest.fixture
+def board(client: Path) -> SshTransport:
+    return SshTransport("board", config=str(client))
+
+
+def test_commands_keep_their_arguments_and_status(board: SshTransport) -> None:
+    odd = ["a b", "$(id)", "`id`", "'", '"', "\\", "*", "é", "a\nb", ";exit 3", "", "-n", "~"]
+    ran = board.run(["printf", "%s\\0", *odd], timeout_s=20)
+    assert ran.out.decode().split("\0")[:-1] == odd
+    ran = board.run(["sh", "-c", "echo out; echo err >&2; exit 7"], timeout_s=20)
+    assert (ran.status, ran.out, ran.err) == (7, b"out\n", "err\n")
+    binary = board.run(["printf", "\\000\\377\\r\\n"], timeout_s=20)
+    assert binary.out == b"\0\xff\r\n"
+
+
+def test_files_go_there_and_back(board: SshTransport, tmp_path: Path) -> None:
+    folder = tmp_path / "it's a folder; with $names"
+    folder.mkdir()
+    content = bytes(range(256)) * 20_000
+    local = tmp_path / "local"
+    local.write_bytes(content)
+    board.push({"a": local, "b c.onnx": local}, str(folder))
+    assert board.pull(f"{folder}/b c.onnx", 6_000_000) == content
+    with pytest.raises(FileNotFoundError, match="no file"):
+        board.pull(f"{folder}/nothing", 10)
+    with pytest.raises(OSError, match="more than 100 bytes"):
+        board.pull(f"{folder}/a", 100)
+    with pytest.raises(OSError, match="can't take files"):
+        board.push({"a": local}, f"{folder}/nowhere")
+
+
+def test_links_that_fail_say_why(client: Path, board: SshTransport) -> None:
+    with pytest.raises(LinkError, match=r"Host key verification failed.*connect once by hand"):
+        SshTransport("stranger", config=str(client))
+    with pytest.raises(LinkError, match=r"Permission denied.*ssh-copy-id"):
+        SshTransport("refused", config=str(client))
+    with pytest.raises(LinkError, match="no end after 1 s"):
+        board.run(["sleep", "5"], timeout_s=1)
+    with pytest.raises(LinkError):
+        SshTransport("127.0.0.1", port=1, config=str(client))
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=id", "a b", "a;id", "", "$(id)"])
+def test_hosts_that_are_none_are_refused(host: str) -> None:
+    with pytest.raises(ValueError, match=r"device\.host"):
+        SshTransport(host)
+
+
+def test_a_board_without_its_runtime_says_what_to_install(client: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    python = bare / "bin" / "python"
+    run = run_entry(
+        "profilers", "device=ssh", "device.host=board", f"device.config={client}",
+        f"device.python={python}", "space=tiny", cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert "lacks onnxruntime: run `" in run.stdout
+    assert "Traceback" not in run.stdout + run.stderr
+
+
+def test_from_profile_to_verify(client: Path, tmp_path: Path) -> None:
+    """The whole path on a device that is elsewhere, as a user goes it."""
+    device = (
+        "device=ssh", "device.host=board", f"device.config={client}",
+        f"device.python={sys.executable}", "device.job_s=3",
+    )  # fmt: skip
+    table = tmp_path / "board.json"
+    run = run_entry(
+        "profilers", *device, "space=tiny", "profile=test", f"table={table}", cwd=tmp_path
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    measured = LatencyTable.load(table)
+    assert measured.device.kind == "ssh"
+    net_ms = sorted(row.median_ms for row in measured.nets.values())
+    target_ms = (net_ms[0] + net_ms[-1]) / 2
+    out = tmp_path / "run"
+    run = run_entry(
+        "tfnas.search", *device, f"table={table}", "space=tiny", "budget=test",
+        "loop_minutes=0.05", "verify=test", "verify.max_minutes=0.05", f"target_ms={target_ms}",
+        "tolerance=0.5", f"hydra.run.dir={out}", cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    result = json.loads((out / "result.json").read_text())
+    assert result["verified"] is True
+    assert result["device"] == measured.device.name
+    assert result["measured_ms"] > 0
+    assert f"device.host=board device.config={client}" in run.stdout  # the command to verify again
+    run = run_entry(
+        "profilers.verify", *device, f"onnx={out / 'model.onnx'}", f"target_ms={target_ms}",
+        "tolerance=0.9", "verify=test", "verify.max_minutes=0.05", cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    # Without a way to the device the same table serves, and nothing is said to be verified.
+    alone = tmp_path / "alone"
+    run = run_entry(
+        "tfnas.search", f"table={table}", "space=tiny", "budget=test", f"target_ms={target_ms}",
+        f"hydra.run.dir={alone}", cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert json.loads((alone / "result.json").read_text())["verified"] is False
+    shutil.rmtree(out)
