@@ -18,6 +18,7 @@ from platformdirs import user_cache_path
 
 from profilers.cache import CacheFile
 from profilers.ncnn_net import INPUT, OUTPUT, input_shape
+from tfnas.untrusted import shown
 
 PNNX_S = 600.0  # for one file
 KEPT_BYTES = 1_000_000_000  # beyond, those that were used longest ago go
@@ -143,12 +144,14 @@ def _convert(onnx: bytes, program: str) -> bytes:
                 stderr=subprocess.STDOUT, timeout=PNNX_S, check=False,
             ).returncode  # fmt: skip
         said = (folder / "log").read_text(errors="replace")
-        # Layers that it doesn't know are written down as they are, with status 0.
-        unknown = re.findall(r"^layer \S+ not exists or registered.*$", said, re.MULTILINE)
+        # Such layers are written down as they are, with status 0, for ncnn to refuse.
+        unknown = sorted(set(re.findall(r"^todo (\S+)", said, re.MULTILINE)))
+        if unknown:
+            raise ValueError(f"ncnn has no layer for {', '.join(map(shown, unknown))}")
         paths = folder / "net.ncnn.param", folder / "net.ncnn.bin"
-        if status or unknown or not all(path.is_file() for path in paths):
+        if status or not all(path.is_file() for path in paths):
             last = (said.strip().splitlines() or ["nothing"])[-1]
-            raise ValueError(f"pnnx can't convert a model (status {status}): {last[:300]}")
+            raise ValueError(f"pnnx can't convert a model (status {status}): {shown(last)}")
         return END.join(path.read_bytes() for path in paths)
 
 

@@ -24,6 +24,7 @@ from profilers.job import JOB, MAX_MS, MAX_TEXT, Job, Round
 from profilers.linux import WATCHED, conditions, fastest_cores, hardware, parse_cores, readable
 from profilers.remote import SHORT_S, Described
 from profilers.rounds import Sample
+from profilers.tflite_file import tflite_file
 from profilers.transport import Transport
 from tfnas.untrusted import check_text, shown
 
@@ -61,7 +62,7 @@ class Program:
         name: as its project calls it.
         command: for a POSIX shell, with $program, $model (a path without suffix), $runs, $threads.
         pattern: what stands before the mean time of one run in its output; understood by awk
-            and Python alike. The last one counts.
+            and Python alike, without groups. The last one counts.
         unit_ms: of that time.
         precision: what it computes with, where it isn't asked.
         batches: whether it takes more than one image at a time.
@@ -79,9 +80,7 @@ class Program:
     def ms(self, output: str) -> float:
         """The time of one run that it tells. Raises ValueError if it tells none above 0."""
         found = re.findall(f"(?:{self.pattern}){NUMBER}", output)
-        # The pattern's own groups come first.
-        text = found[-1] if found and isinstance(found[-1], str) else (found or [[""]])[-1][-1]
-        ms = self.unit_ms * float(text) if text else math.nan
+        ms = self.unit_ms * float(found[-1]) if found else math.nan
         if not 0 < ms < MAX_MS:
             last = (output.strip().splitlines() or [""])[-1]
             raise ValueError(f"{self.name} told no time: {shown(last)}")
@@ -92,17 +91,32 @@ def _onnx(onnx: bytes) -> Mapping[str, bytes]:
     return {".onnx": onnx}
 
 
+def _tflite(onnx: bytes) -> Mapping[str, bytes]:
+    return {".tflite": tflite_file(onnx)}
+
+
 PROGRAMS = {
     program.name: program
     for program in (
         Program(
             name="onnxruntime_perf_test",
             command='"$program" -I -m times -r "$runs" -x "$threads" -y 1 -e cpu "$model.onnx"',
-            pattern="Average inference time cost( total)?: *",
+            pattern="Average inference time cost[ a-z]*: *",
             unit_ms=1.0,
             precision="fp32",
             batches=True,
             models=_onnx,
+        ),
+        Program(
+            name="benchmark_model",
+            command='"$program" "--graph=$model.tflite" "--num_threads=$threads" '
+            '"--num_runs=$runs" --min_secs=0 --warmup_runs=1 --warmup_min_secs=0 '
+            "--use_xnnpack=true",
+            pattern="Inference [(]avg[)]: *|no stats: *",
+            unit_ms=1e-3,
+            precision="fp32",
+            batches=True,
+            models=_tflite,
         ),
         # Told to use powersave -1, which it doesn't know, it leaves the cores as they are pinned.
         Program(

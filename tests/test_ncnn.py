@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -128,6 +129,21 @@ def test_what_ncnn_cannot_take_is_refused(tmp_path: Path) -> None:
         input_shape("7767517\n1 1\nInput in0 0 1 in0\n")
     with pytest.raises(ValueError, match="the most"):
         input_shape("7767517\n1 1\nInput in0 0 1 in0 0=99999 1=99999 2=3\n")
+    model = onnx.load_model_from_string(op_model([op], 1))
+    for node in model.graph.node:
+        if node.op_type == "Relu":
+            node.op_type = "Sinh2"
+    with pytest.raises(ValueError, match="can't convert a model"):
+        convert.ncnn_files(model.SerializeToString())
+    node = onnx.helper.make_node("Det", ["input"], ["output"])
+    graph = onnx.helper.make_graph(
+        [node], "net", [onnx.helper.make_tensor_value_info("input", 1, [1, 4, 8, 8])],
+        [onnx.helper.make_tensor_value_info("output", 1, [1, 4])],
+    )  # fmt: skip
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    with pytest.raises(ValueError, match="ncnn has no layer for 'Det'"):
+        convert.ncnn_files(model.SerializeToString())
     param, weights = written(op_model([op], 1), tmp_path)
     param.write_text(param.read_text().replace("Convolution ", "Convolutiom "))
     with pytest.raises(ValueError, match="can't load"):

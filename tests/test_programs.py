@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -272,6 +273,23 @@ gpu_device = -1
 cooling_down = 0
    /data/local/tmp/m.param  min =   20.34  max =   40.57  avg =   26.02
 """
+NEW_BENCHMARK_MODEL = """\
+INFO: STARTING!
+INFO: Running benchmark for at least 50 iterations and at least 1 seconds but terminate if \
+exceeding 150 seconds.
+INFO: count=50 first=1249964 curr=1240143 min=1238588 max=1252566 avg=1.24027e+06 std=2565 \
+p5=1238753 median=1239807 p95=1247415
+
+INFO: Inference timings in us: Init: 5579, First inference: 1357602, Warmup (avg): 1.3576e+06, \
+Inference (avg): 1.24027e+06
+INFO: Note: as the benchmark tool itself affects memory footprint, the following is only \
+APPROXIMATE to the actual memory footprint of the model at runtime. Take the information at your \
+discretion.
+"""
+OLD_BENCHMARK_MODEL = """\
+count=50 first=49042 curr=50889 min=47067 max=54474 avg=49684 std=1442
+Average inference timings in us: Warmup: 50123, Init: 4209, no stats: 49684
+"""
 
 
 @pytest.mark.parametrize(
@@ -280,6 +298,8 @@ cooling_down = 0
         ("onnxruntime_perf_test", NEW_PERF_TEST, 98.961997),
         ("onnxruntime_perf_test", OLD_PERF_TEST, 5.88),
         ("benchncnn", NEW_BENCHNCNN, 26.02),
+        ("benchmark_model", NEW_BENCHMARK_MODEL, 1240.27),
+        ("benchmark_model", OLD_BENCHMARK_MODEL, 49.684),
     ],
 )
 def test_what_programs_print_is_understood(name: str, output: str, ms: float) -> None:
@@ -353,6 +373,17 @@ def test_onnxruntime_in_a_process_for_every_sample(board: LocalTransport, tmp_pa
     own = runner(tmp_path, f'#!/bin/sh\nexec "{sys.executable}" "{stand_in}" "$@"\n')
     same, large = sampled(opened(board, own), [SMALL, LARGE], 3)
     assert 0.5 < same < 2
+    assert large > 1.5 * same
+
+
+def test_litert_in_a_process_for_every_sample(board: LocalTransport, tmp_path: Path) -> None:
+    if find_spec("ai_edge_litert") is None:
+        pytest.skip("needs LiteRT: pip install ai-edge-litert")
+    stand_in = REPOSITORY / "tests" / "benchmark_model.py"
+    path = program(tmp_path, f'#!/bin/sh\nexec "{sys.executable}" "{stand_in}" "$@"\n')
+    own = ProgramRunner(PROGRAMS["benchmark_model"], path, [], batch=1)
+    same, large = sampled(opened(board, own), [SMALL, LARGE], 2)
+    assert 0.3 < same < 3
     assert large > 1.5 * same
 
 
