@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 # device kind -> module with `Options`, a dataclass of what conf/device/KIND.yaml holds, and
 # `open_device(options, threads, batch, precision) -> Profiler`
-BACKENDS = {"cpu": "profilers.cpu", "ssh": "profilers.ssh"}
+BACKENDS = {"cpu": "profilers.cpu", "gpu": "profilers.gpu", "ssh": "profilers.ssh"}
 
 
 class Profiler(ABC):
@@ -46,9 +47,11 @@ class Profiler(ABC):
 
     Attributes:
         device: the context of every figure it gives; its `quantum` is 1 until a table tells it.
+        options: that `open_profiler` opened it with, `kind` among them.
     """
 
     device: Device
+    options: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
     def workload(self, ops: Sequence[OpSpec]) -> Workload:
@@ -93,6 +96,7 @@ def open_profiler(
     profiler: Profiler = module.open_device(
         OmegaConf.to_object(given), threads=threads, batch=batch, precision=precision
     )
+    profiler.options = values
     return profiler
 
 

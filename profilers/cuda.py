@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from profilers import Profiler
 from profilers.conditions import Conditions
 from profilers.cpu import read_model
-from profilers.nvml import Watch
+from profilers.nvml import GpuReader
 from profilers.stream import Session, StreamWorkload
 from tfnas.blocks import ConvBN, build
 from tfnas.onnx_graph import ops_of, random_weights, weight_shapes, weights_of
@@ -67,7 +68,7 @@ def numerics(precision: str) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-class CudaProfiler:
+class CudaProfiler(Profiler):
     """One GPU through torch.
 
     Args:
@@ -76,7 +77,7 @@ class CudaProfiler:
     """
 
     def __init__(
-        self, device: Device, session: Session, watch: Watch, *, graph: bool, compile: bool
+        self, device: Device, session: Session, watch: GpuReader, *, graph: bool, compile: bool
     ):
         self.device = device
         self._session = session

@@ -6,15 +6,13 @@ host are excluded. Nothing on the GPU is set: clocks, power limit and MIG are to
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from profilers import trt
-from profilers.nvml import Gpu, Watch, open_nvml
+from profilers import fingerprint, trt
+from profilers.nvml import Gpu, GpuReader, open_nvml
 from profilers.stream import Session
 from tfnas.config import check_choice
 from tfnas.table import Device
@@ -77,7 +75,7 @@ def open_device(
         )
     properties = torch.cuda.get_device_properties(options.index)
     capability = (properties.major, properties.minor)
-    watch = Watch(nvml, str(properties.uuid))
+    watch = GpuReader(nvml, str(properties.uuid))
     if precision == "tf32" and capability < TF32_FROM:
         raise ValueError(
             f"precision=tf32: {watch.gpu.name} has compute capability {_dotted(capability)}, TF32 "
@@ -187,7 +185,7 @@ def describe(
     runtime = "torch" if backend == "cuda" else backend
     versions = ((runtime, version), ("cuda", cuda), ("driver", gpu.driver))
     context = {
-        "hardware": hardware, "versions": versions, "batch": batch, "precision": precision,
+        "versions": versions, "batch": batch, "precision": precision,
         "graph": options.graph, "compile": options.compile,
     }  # fmt: skip
     ways = [name for name in ("compile", "graph") if asdict(options)[name]]
@@ -198,14 +196,10 @@ def describe(
         precision=precision,
         batch=batch,
         threads=1,
-        fingerprint=f"{_digest(hardware)}-{_digest(context)}",
+        fingerprint=fingerprint(hardware, context),
         versions=versions,
     )
 
 
 def _dotted(capability: tuple[int, int]) -> str:
     return f"{capability[0]}.{capability[1]}"
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:6]

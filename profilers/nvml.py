@@ -74,7 +74,7 @@ def open_nvml() -> Any:
     return pynvml
 
 
-class Watch:
+class GpuReader:
     """One GPU (or MIG instance), by its UUID as CUDA tells it.
 
     Args:

@@ -238,7 +238,7 @@ class RemoteProfiler(Profiler):
         check_positive(**{"device.job_s": options.job_s, "device.memory_mb": options.memory_mb})
         if not 0 <= options.rest_s < math.inf:
             raise ValueError(f"device.rest_s={options.rest_s}: expected 0 or more")
-        self.transport, self.runner, self.options = transport, runner, options
+        self.transport, self.runner, self.settings = transport, runner, options
         self._local = Path(tempfile.mkdtemp(prefix="tfnas-"))
         weakref.finalize(self, shutil.rmtree, self._local, ignore_errors=True)
         key = hashlib.sha256(f"{transport.name} {runner.runtime} {threads} {batch}".encode())
@@ -372,7 +372,7 @@ class RemoteRounds:
         """
         self._use_left(targets)
         groups = self._grouped(targets)
-        span_s = min(seconds, self._profiler.options.job_s)
+        span_s = min(seconds, self._profiler.settings.job_s)
         job_rounds = [self._run(group, at_least, span_s / len(groups)) for group in groups]
         return min(job_rounds)
 
@@ -381,7 +381,7 @@ class RemoteRounds:
 
     def _grouped(self, targets: Sequence[Target]) -> list[list[Target]]:
         """In parts that the device has memory for; each is measured beside the same reference."""
-        most = 1e6 * self._profiler.options.memory_mb
+        most = 1e6 * self._profiler.settings.memory_mb
         groups: list[list[Target]] = [[]]
         size = 0.0
         for target in targets:
@@ -407,7 +407,7 @@ class RemoteRounds:
             targets=tuple((_remote(t.workload).stem, t.fill_ms) for t in targets),
             at_least=at_least,
             seconds=seconds,
-            rest_s=profiler.options.rest_s,
+            rest_s=profiler.settings.rest_s,
             lock_s=LOCK_S,
         )
         name = hashlib.sha256(job.to_json().encode()).hexdigest()[:12]
@@ -454,7 +454,7 @@ class RemoteRounds:
             raise RuntimeError(
                 f"{self._transport.name}: measuring ended with status {ran.status}: "
                 f"{_last_line(ran)}; less may be loaded at once with device.memory_mb="
-                f"{self._profiler.options.memory_mb / 2:g}"
+                f"{self._profiler.settings.memory_mb / 2:g}"
             )
 
     def _push(self, workloads: Sequence[RemoteWorkload]) -> None:

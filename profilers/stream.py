@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from profilers.timing import Burst
+from profilers.rounds import Burst
 
 log = logging.getLogger(__name__)
 

@@ -45,8 +45,8 @@ class Transport(Protocol):
         """Run a program with its arguments; every one is quoted for the device's shell.
 
         Raises:
-            LinkError: if the link broke, the device is gone, `timeout_s` is over or there is more
-                than `max_bytes` of output.
+            LinkError: if the link broke, the device is gone or `timeout_s` is over.
+            OSError: if there is more than `max_bytes` of output.
         """
         ...
 

@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from profilers import Profiler
 from profilers.cache import CacheFile
 from profilers.conditions import Conditions
-from profilers.cpu import MAX_INPUT, read_model
-from profilers.nvml import Watch
+from profilers.cpu import read_model
+from profilers.nvml import GpuReader
+from profilers.ort import MAX_INPUT
 from profilers.stream import Session, StreamWorkload
 from tfnas.space import OpSpec
 from tfnas.table import Device
@@ -239,7 +241,7 @@ def fitted(model: Any, name: str, batch: int, precision: str) -> Any:
         raise ValueError(f"{name}: {error}") from None
 
 
-class TrtProfiler:
+class TrtProfiler(Profiler):
     """One GPU through TensorRT or TensorRT-RTX.
 
     Args:
@@ -251,7 +253,7 @@ class TrtProfiler:
         trt: Any,
         device: Device,
         session: Session,
-        watch: Watch,
+        watch: GpuReader,
         *,
         capability: tuple[int, int],
         graph: bool,

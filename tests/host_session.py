@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from profilers.conditions import Conditions
+from profilers.rounds import Burst
 from profilers.stream import Session
-from profilers.timing import Burst
 
 
 class HostSession(Session):
@@ -40,7 +40,7 @@ class HostSession(Session):
 
 
 class Quiet:
-    """Stands for `nvml.Watch`."""
+    """Stands for `nvml.GpuReader`."""
 
     def conditions(self, holds_context: bool) -> Conditions:
         return Conditions((("holds_context", float(holds_context)),))

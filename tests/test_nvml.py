@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from profilers import nvml
-from profilers.nvml import Watch, open_nvml
+from profilers.nvml import GpuReader, open_nvml
 
 pynvml = pytest.importorskip("pynvml")
 
@@ -84,7 +84,7 @@ def test_no_package_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_quiet_gpu_has_no_doubts() -> None:
-    watch = Watch(Card(), "1234")
+    watch = GpuReader(Card(), "1234")
     assert (watch.gpu.cuda, watch.gpu.mig, watch.gpu.memory_mib) == ("13.1", "off", 24 << 10)
     seen = watch.conditions(holds_context=False)
     assert seen.doubts == ()
@@ -106,7 +106,7 @@ def test_a_throttled_gpu_is_told_with_figures(word: str) -> None:
             f"nvmlDeviceGetCurrentClocks{word}Reasons": bits,
         }
     )
-    seen = Watch(card, "1234").conditions(holds_context=False)
+    seen = GpuReader(card, "1234").conditions(holds_context=False)
     assert seen.doubts == (
         "throttled: power cap, hardware slowdown (2100 MHz of 2520 MHz, 449 W of 450 W, 61 °C)",
     )
@@ -117,13 +117,13 @@ def test_a_throttled_gpu_is_told_with_figures(word: str) -> None:
 def test_reasons_are_those_of_the_library(name: str) -> None:
     bit = getattr(pynvml, f"nvmlClocksEventReason{name}")
     assert bit == getattr(pynvml, f"nvmlClocksThrottleReason{name}")
-    seen = Watch(Card(nvmlDeviceGetCurrentClocksEventReasons=bit), "1234").conditions(False)
+    seen = GpuReader(Card(nvmlDeviceGetCurrentClocksEventReasons=bit), "1234").conditions(False)
     assert len(seen.doubts) == 1
 
 
 def test_fixed_or_idle_clocks_are_told_and_no_fault() -> None:
     bits = pynvml.nvmlClocksEventReasonGpuIdle | pynvml.nvmlClocksEventReasonSyncBoost
-    seen = Watch(Card(nvmlDeviceGetCurrentClocksEventReasons=bits), "1234").conditions(False)
+    seen = GpuReader(Card(nvmlDeviceGetCurrentClocksEventReasons=bits), "1234").conditions(False)
     assert seen.doubts == ()
     assert dict(seen.readings)["clock_reasons"] == "idle, sync boost"
 
@@ -133,7 +133,7 @@ def test_other_processes_are_told_and_ours_is_none() -> None:
 
     def doubts(*processes: SimpleNamespace, holds_context: bool = True) -> tuple[str, ...]:
         card = Card(nvmlDeviceGetComputeRunningProcesses=list(processes))
-        return Watch(card, "1234").conditions(holds_context).doubts
+        return GpuReader(card, "1234").conditions(holds_context).doubts
 
     assert doubts(mine) == ()
     assert doubts(mine, process(2, 512)) == ("shared with 1 other process (pid 2 512 MiB)",)
@@ -149,12 +149,12 @@ def test_other_processes_are_told_and_ours_is_none() -> None:
 
 def test_a_mig_instance_is_found_and_told() -> None:
     name = "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
-    watch = Watch(Card(nvmlDeviceGetName=name), "5678")
+    watch = GpuReader(Card(nvmlDeviceGetName=name), "5678")
     assert watch.gpu.mig == "1g.5gb"
     assert watch.conditions(False).doubts == (
         "a MIG instance (1g.5gb): others share its clocks and power",
     )
-    assert Watch(Card(nvmlDeviceGetMigMode=[1, 1]), "1234").gpu.mig == "on"
+    assert GpuReader(Card(nvmlDeviceGetMigMode=[1, 1]), "1234").gpu.mig == "on"
 
 
 def test_what_a_gpu_does_not_tell_is_left_out() -> None:
@@ -166,7 +166,7 @@ def test_what_a_gpu_does_not_tell_is_left_out() -> None:
         nvmlDeviceGetCurrentClocksEventReasons=pynvml.nvmlClocksEventReasonSwPowerCap,
         nvmlDeviceGetName=b"Tegra",
     )  # fmt: skip
-    watch = Watch(card, "GPU-1234")
+    watch = GpuReader(card, "GPU-1234")
     assert (watch.gpu.name, watch.gpu.power_limit_w, watch.gpu.mig) == ("Tegra", None, "off")
     seen = watch.conditions(False)
     assert seen.doubts == ("throttled: power cap (2100 MHz of 2520 MHz)",)
@@ -175,18 +175,18 @@ def test_what_a_gpu_does_not_tell_is_left_out() -> None:
 
 def test_an_unknown_gpu_is_refused() -> None:
     with pytest.raises(LookupError, match=r"knows no GPU 9999.*nvidia-smi -L"):
-        Watch(Card(), "9999")
+        GpuReader(Card(), "9999")
 
 
 def test_nothing_is_ever_set(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    read = Watch._read
+    read = GpuReader._read
 
-    def noted(self: Watch, function: str, *arguments: Any) -> Any:
+    def noted(self: GpuReader, function: str, *arguments: Any) -> Any:
         asked.append(function)
         return read(self, function, *arguments)
 
-    monkeypatch.setattr(Watch, "_read", noted)
-    Watch(Card(nvmlDeviceGetCurrentClocksEventReasons=1), "1234").conditions(True)
+    monkeypatch.setattr(GpuReader, "_read", noted)
+    GpuReader(Card(nvmlDeviceGetCurrentClocksEventReasons=1), "1234").conditions(True)
     assert len(asked) > 10
     assert all(name.startswith(("nvmlDeviceGet", "nvmlSystemGet")) for name in asked)

@@ -407,14 +407,14 @@ def verify_arguments(p: Prepared, table: LatencyTable, out: Path) -> list[str]:
         "tolerance": (cfg.tolerance, 0.01),
         "at_most": (cfg.derive.at_most, False),
     }
+    assert p.profiler is not None
+    usual = usual_options(device.kind)
     arguments = [f"device={device.kind}"] if device.kind != "cpu" else []
-    if cfg.device["kind"] == device.kind:
-        usual = usual_options(device.kind)
-        arguments += [
-            config.override(f"device.{key}", value)
-            for key, value in cfg.device.items()
-            if value != usual.get(key)
-        ]
+    arguments += [
+        config.override(f"device.{key}", value)
+        for key, value in p.profiler.options.items()
+        if value != usual.get(key)
+    ]
     arguments += [config.override("onnx", out / "model.onnx"), f"target_ms={cfg.target_ms}"]
     return arguments + [
         config.override(key, value) for key, (value, default) in given.items() if value != default

@@ -260,12 +260,11 @@ def reach(table: LatencyTable, options: Mapping[str, Any]) -> Profiler | None:
         ValueError: if the table is of this very machine, but of another runtime.
     """
     device = table.device
+    backend, *ways = device.backend.split("+")
+    own = {**(options if options["kind"] == device.kind else {}), **dict.fromkeys(ways, True)}
     try:
         profiler = open_profiler(
-            **{
-                **(options if options["kind"] == device.kind else {"kind": device.kind}),
-                "backend": device.backend,
-            },
+            **{**own, "kind": device.kind, "backend": backend},
             threads=device.threads,
             batch=device.batch,
             precision=device.precision,

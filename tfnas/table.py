@@ -58,6 +58,7 @@ class Device:
 
     Attributes:
         kind: cpu | gpu | adb | ssh | imported.
+        backend: the runtime; options of the device that are on follow, as in `cuda+graph`.
         fingerprint: identifies hardware, runtime versions, threads, precision and batch.
         versions: (package, version) of everything that shapes the figures.
         quantum: mid widths off its multiples fall off the device's fast path.
