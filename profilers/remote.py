@@ -28,6 +28,7 @@ from typing import NoReturn, Protocol
 import profilers
 from profilers import Profiler, fingerprint
 from profilers.conditions import Watch
+from profilers.convert import ncnn_files
 from profilers.cpu import op_model, read_model
 from profilers.job import BUSY, JOB, SAMPLES, UNUSABLE, Job, Round, read_rounds
 from profilers.linux import parse_cores, readable
@@ -35,7 +36,7 @@ from profilers.lock import machine_lock
 from profilers.ort import OrtWorkload
 from profilers.rounds import References, Target, Workload
 from profilers.transport import LinkError, Ran, Transport
-from tfnas.config import check_choice, check_positive
+from tfnas.config import check_positive
 from tfnas.space import OpSpec
 from tfnas.table import Device
 from tfnas.untrusted import check_text, parse_json, shown
@@ -50,7 +51,8 @@ TRIES = 3  # of one job
 MAX_ANSWER = 200_000_000  # bytes
 # Of the runner on the device; what they import, and no more, goes with them.
 RUNNER_FILES = (
-    "conditions.py", "job.py", "linux.py", "lock.py", "ort.py", "rounds.py", "runner.py",
+    "conditions.py", "job.py", "linux.py", "lock.py", "ncnn_net.py", "ort.py", "rounds.py",
+    "runner.py",
 )  # fmt: skip
 
 
@@ -161,7 +163,7 @@ class PythonRunner:
         return found
 
     def models(self, onnx: bytes) -> Mapping[str, bytes]:
-        return {".onnx": onnx}
+        return ncnn_files(onnx) if self.runtime == "ncnn" else {".onnx": onnx}
 
     def job_files(self, job: Job, folder: str) -> Mapping[str, bytes]:
         return {JOB: job.to_json().encode()}
@@ -233,7 +235,6 @@ class RemoteProfiler(Profiler):
         batch: int,
         precision: str,
     ):
-        check_choice(f"precision of device={kind}", precision, ("fp32",))
         check_positive(**{"device.job_s": options.job_s, "device.memory_mb": options.memory_mb})
         if not 0 <= options.rest_s < math.inf:
             raise ValueError(f"device.rest_s={options.rest_s}: expected 0 or more")

@@ -106,6 +106,14 @@ def _loader(job: Job, models: Path) -> Callable[[str], Workload]:
             return OrtWorkload(stem, model, threads=job.threads, batch=job.batch)
 
         return load
+    if job.runtime == "ncnn":
+        from profilers.ncnn_net import NcnnWorkload
+
+        def load_ncnn(stem: str) -> Workload:
+            files = models / f"{stem}.param", models / f"{stem}.bin"
+            return NcnnWorkload(stem, *files, threads=job.threads)
+
+        return load_ncnn
     raise LookupError(f"runtime {job.runtime!r}: this runner knows {', '.join(RUNTIMES)}")
 
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from profilers.remote import PythonRunner, RemoteOptions, RemoteProfiler
+from profilers.remote import RemoteProfiler
+from profilers.runners import RunnerOptions, runner_for
 from profilers.transport import LinkError, Ran
-from tfnas.config import check_choice
 
 CONNECT_S = 15
 LINK_FAILED = 255  # ssh's own status: it never got to the command, or the link broke
@@ -25,24 +25,21 @@ NO_SUCH_FILE = 66
 
 
 @dataclass
-class Options(RemoteOptions):
+class Options(RunnerOptions):
     """conf/device/ssh.yaml"""
 
     kind: str
-    backend: str  # auto | onnxruntime
     host: str | None  # as ssh takes it: an alias, HOST or USER@HOST
     port: int | None
     config: str | None  # ssh's configuration file, if not the user's own
-    python: str  # the interpreter there
 
 
 def open_device(options: Options, *, threads: int, batch: int, precision: str) -> RemoteProfiler:
     """See `profilers.open_profiler`."""
-    check_choice("backend of device=ssh", options.backend, ("auto", "onnxruntime"))
+    runner = runner_for(options, batch=batch, precision=precision)
     if options.host is None:
         raise ValueError("device=ssh needs device.host=HOST, as ssh takes it")
     transport = SshTransport(options.host, options.port, options.config)
-    runner = PythonRunner("onnxruntime", options.python)
     return RemoteProfiler(
         "ssh", transport, runner, options, threads=threads, batch=batch, precision=precision
     )
