@@ -80,7 +80,12 @@ done 8< "$job/models"
 
 echo "@begin" >> "$samples"
 now; begin=$s looked=0 rounds=0
-more() { now; [ "$rounds" -lt "$at_least" ] || [ $((s - begin)) -lt "$seconds" ]; }
+more() {
+    now
+    [ "$rounds" -gt 0 ] || return 0
+    [ $((s - begin)) -lt "$most_s" ] || return 1
+    [ "$rounds" -lt "$at_least" ] || [ $((s - begin)) -lt "$seconds" ]
+}
 while more; do
     while more && read -r order <&8; do
         sample r

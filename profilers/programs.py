@@ -29,6 +29,7 @@ from profilers.transport import Transport
 from tfnas.untrusted import check_text, shown
 
 FILL_MS = 20.0  # a sample lasts at least: starting the process takes as long
+MOST_S = 300.0  # that a job lasts beyond its time for the rounds that it is to reach
 ORDERS = 64  # of rounds, then they come again
 MAX_COPIES = 64
 SCRIPT = "measure.sh"
@@ -146,7 +147,7 @@ class ProgramRunner:
     """
 
     def __init__(self, program: Program, path: Path, libraries: Sequence[Path], batch: int):
-        self.runtime = program.name
+        self.runtime, self.precision = program.name, program.precision
         self._program, self._batch = program, batch
         self._files = {"program": _read("device.program", path)}
         for library in libraries:
@@ -208,6 +209,7 @@ class ProgramRunner:
             "threads": job.threads,
             "at_least": job.at_least,
             "seconds": math.ceil(job.seconds),
+            "most_s": math.ceil(job.seconds + MOST_S),
             "lock_s": math.ceil(job.lock_s),
             "rest_s": f"{job.rest_s:.3f}".rstrip("0").rstrip("."),
             "watched": " ".join(WATCHED),

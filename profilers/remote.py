@@ -36,7 +36,7 @@ from profilers.lock import machine_lock
 from profilers.ort import OrtWorkload
 from profilers.rounds import References, Target, Workload
 from profilers.transport import LinkError, Ran, Transport
-from tfnas.config import check_positive
+from tfnas.config import check_choice, check_positive
 from tfnas.space import OpSpec
 from tfnas.table import Device
 from tfnas.untrusted import check_text, parse_json, shown
@@ -89,9 +89,11 @@ class Runner(Protocol):
 
     Attributes:
         runtime: as `Job.runtime` has it.
+        precision: what it computes in.
     """
 
     runtime: str
+    precision: str
 
     def files(self) -> Mapping[str, bytes]:
         """What it needs on the device beside the models, by name."""
@@ -127,6 +129,7 @@ class PythonRunner:
 
     def __init__(self, runtime: str, python: str):
         self.runtime = runtime
+        self.precision = "fp32"
         self._python = python
 
     def files(self) -> Mapping[str, bytes]:
@@ -235,6 +238,7 @@ class RemoteProfiler(Profiler):
         batch: int,
         precision: str,
     ):
+        check_choice(f"precision of device={kind}", precision, (runner.precision,))
         check_positive(**{"device.job_s": options.job_s, "device.memory_mb": options.memory_mb})
         if not 0 <= options.rest_s < math.inf:
             raise ValueError(f"device.rest_s={options.rest_s}: expected 0 or more")

@@ -23,11 +23,11 @@ class RunnerOptions(RemoteOptions):
     libraries: list[str]  # files here that it loads
 
 
-def runner_for(options: RunnerOptions, *, batch: int, precision: str) -> Runner:
+def runner_for(options: RunnerOptions, *, batch: int) -> Runner:
     """The runner that the options ask for; auto is onnxruntime, or the program that is given.
 
     Raises:
-        ValueError: for a backend that doesn't go with the other options, batch or precision.
+        ValueError: for a backend that doesn't go with the other options or the batch.
         LookupError: for one that needs a package here that isn't installed.
     """
     check_choice("device.backend", options.backend, BACKENDS)
@@ -45,12 +45,6 @@ def runner_for(options: RunnerOptions, *, batch: int, precision: str) -> Runner:
             f"device.backend={backend} runs with Python there, without device.program"
             if program is None
             else f"device.backend={backend} needs device.program=PATH, built for the device"
-        )
-    expected = "fp32" if program is None else program.precision
-    if precision != expected:
-        raise ValueError(
-            f"precision={precision}: device.backend={backend} computes in {expected}"
-            + (" where the CPU can" if expected == "fp16" else "")
         )
     if batch != 1 and (backend == "ncnn" or (program and not program.batches)):
         raise ValueError(f"batch={batch}: device.backend={backend} runs one image at a time")

@@ -36,7 +36,7 @@ class Options(RunnerOptions):
 
 def open_device(options: Options, *, threads: int, batch: int, precision: str) -> RemoteProfiler:
     """See `profilers.open_profiler`."""
-    runner = runner_for(options, batch=batch, precision=precision)
+    runner = runner_for(options, batch=batch)
     if options.host is None:
         raise ValueError("device=ssh needs device.host=HOST, as ssh takes it")
     transport = SshTransport(options.host, options.port, options.config)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
+import tempfile
+import time
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +15,9 @@ import onnxruntime
 import pytest
 
 from profilers.cpu import op_model
+from profilers.remote import PythonRunner, RemoteOptions, RemoteProfiler
 from profilers.rounds import Rounds, Target, runs_for
+from tests.local_transport import LocalTransport
 from tests.spaces import load_space
 from tfnas.space import ACTIVATIONS, OpSpec
 
@@ -103,6 +108,27 @@ def test_rounds_over_ncnn(tmp_path: Path) -> None:
     loaded[0].close()
     with pytest.raises(RuntimeError, match="closed"):
         loaded[0].burst(1)
+
+
+def test_ncnn_at_the_other_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    options = RemoteOptions(cores=None, rest_s=0.0, job_s=1.0, memory_mb=400)
+    profiler = RemoteProfiler(
+        "ssh", LocalTransport(str(tmp_path)), PythonRunner("ncnn", sys.executable), options,
+        threads=1, batch=1, precision="fp32",
+    )  # fmt: skip
+    assert profiler.device.versions[0][0] == profiler.device.backend == "ncnn"
+    workloads = [
+        profiler.workload([OpSpec("mbconv", 14, 16, mid, 0, 16, 3, 1, "relu")])
+        for mid in (32, 192)
+    ]  # fmt: skip
+    with profiler.exclusive(lambda _: None):
+        rounds = profiler.rounds(workloads[0], random.Random(0), time.monotonic)
+        targets = [Target(workload, 0.5, []) for workload in workloads]
+        assert rounds.take(targets, 10, 0.5) >= 10
+    medians = [float(np.median([sample.ratio for sample in t.out])) for t in targets]
+    assert medians[1] > 1.5 * medians[0]
 
 
 def test_a_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

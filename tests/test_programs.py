@@ -149,6 +149,38 @@ def test_the_script_runs_under_the_shells_of_devices(name: str, tmp_path: Path) 
     assert "another measuring process" in ran.stderr
 
 
+def test_a_job_that_is_killed_leaves_its_rounds_and_no_lock(tmp_path: Path) -> None:
+    own = runner(tmp_path)
+    job = replace(JOB, at_least=10_000)
+    here, there = device(tmp_path, own, job)
+    answer = there / SAMPLES
+    with subprocess.Popen(own.command(str(here), str(there))) as process:
+        while not answer.exists() or answer.read_bytes().count(b"@round") < 2:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert len(own.rounds(answer.read_bytes(), job)) >= 2
+    with machine_lock(lambda _: None, wait_s=2.0):
+        """It is free: the kernel took it from the dead."""
+    # The same job again: what it had is kept, what it had half is not.
+    text = (there / "job.sh").read_text()
+    (there / "job.sh").write_text(text.replace("at_least=10000", "at_least=2"))
+    before = len(own.rounds(answer.read_bytes(), job))
+    subprocess.run(own.command(str(here), str(there)), check=True)
+    assert len(own.rounds(answer.read_bytes(), job)) == before + 2
+
+
+def test_a_job_ends_though_its_rounds_are_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profilers.programs, "MOST_S", 0.0)
+    own = runner(tmp_path)
+    job = replace(JOB, at_least=10_000, seconds=1.0)
+    here, there = device(tmp_path, own, job)
+    subprocess.run(own.command(str(here), str(there)), check=True, timeout=30)
+    assert own.rounds((there / SAMPLES).read_bytes(), job)
+
+
 def test_orders_differ_and_come_from_the_seed(tmp_path: Path) -> None:
     own = runner(tmp_path)
     many = replace(JOB, targets=tuple((f"{i:x}", 0.8) for i in range(30)))
@@ -394,6 +426,8 @@ def test_benchncnn_itself(board: LocalTransport, tmp_path: Path) -> None:
     if path is None:
         pytest.skip("needs TFNAS_BENCHNCNN=PATH of a benchncnn that runs here")
     own = ProgramRunner(BENCHNCNN, Path(path), [], batch=1)
+    with pytest.raises(ValueError, match="expected one of fp16"):
+        opened(board, own, "fp32")
     profiler = opened(board, own, "fp16")
     assert profiler.device.precision == "fp16"
     same, large = sampled(profiler, [SMALL, LARGE], 5)
@@ -484,26 +518,24 @@ def test_the_backend_chooses_the_runner(tmp_path: Path) -> None:
     path = str(program(tmp_path))
     library = tmp_path / "libonnxruntime.so.1.31"
     library.write_bytes(b"x")
-    assert runner_for(options(), batch=2, precision="fp32").runtime == "onnxruntime"
-    assert runner_for(options(backend="ncnn"), batch=1, precision="fp32").runtime == "ncnn"
-    chosen = runner_for(options(program=path, libraries=[str(library)]), batch=2, precision="fp32")
+    assert runner_for(options(), batch=2).runtime == "onnxruntime"
+    assert runner_for(options(backend="ncnn"), batch=1).runtime == "ncnn"
+    chosen = runner_for(options(program=path, libraries=[str(library)]), batch=2)
     assert chosen.runtime == "onnxruntime_perf_test"
     assert {"program", "libonnxruntime.so.1.31", "measure.sh"} == set(chosen.files())
     (tmp_path / "tool").write_bytes(b"x")
-    for changes, batch, precision, said in (
-        ({"backend": "tensorrt"}, 1, "fp32", "expected one of auto, onnxruntime, ncnn"),
-        ({"program": str(tmp_path / "tool")}, 1, "fp32", "tells which program it is"),
-        ({"backend": "benchncnn"}, 1, "fp16", "needs device.program=PATH"),
-        ({"backend": "ncnn", "program": path}, 1, "fp32", "without device.program"),
-        ({"backend": "benchncnn", "program": path}, 1, "fp32", "computes in fp16"),
-        ({"backend": "benchncnn", "program": path}, 2, "fp16", "one image at a time"),
-        ({"backend": "ncnn"}, 2, "fp32", "one image at a time"),
-        ({}, 1, "fp16", "computes in fp32"),
-        ({"program": f"{tmp_path}/nowhere/onnxruntime_perf_test"}, 1, "fp32", "No such file"),
-        ({"program": path, "libraries": [path]}, 1, "fp32", "expected names such as libx.so"),
+    for changes, batch, said in (
+        ({"backend": "tensorrt"}, 1, "expected one of auto, onnxruntime, ncnn"),
+        ({"program": str(tmp_path / "tool")}, 1, "tells which program it is"),
+        ({"backend": "benchncnn"}, 1, "needs device.program=PATH"),
+        ({"backend": "ncnn", "program": path}, 1, "without device.program"),
+        ({"backend": "benchncnn", "program": path}, 2, "one image at a time"),
+        ({"backend": "ncnn"}, 2, "one image at a time"),
+        ({"program": f"{tmp_path}/nowhere/onnxruntime_perf_test"}, 1, "No such file"),
+        ({"program": path, "libraries": [path]}, 1, "expected names such as libx.so"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=said):
-            runner_for(options(**changes), batch=batch, precision=precision)
+            runner_for(options(**changes), batch=batch)
 
 
 def test_an_open_batch_is_fixed() -> None:

@@ -211,11 +211,16 @@ def test_a_busy_device_is_waited_for(
 def test_what_a_device_cannot_do_is_said(board: LocalTransport, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="threads=64"):
         opened(board, threads=64)
+    with pytest.raises(ValueError, match=r"precision of device=ssh.*expected one of fp32"):
+        RemoteProfiler(
+            "ssh", board, PythonRunner("onnxruntime", sys.executable), OPTIONS,
+            threads=1, batch=1, precision="fp16",
+        )  # fmt: skip
     with pytest.raises(ValueError, match=r"cores=4000.*has the cores"):
         opened(board, replace(OPTIONS, cores="4000"))
-    with pytest.raises(LookupError, match=r"lacks ncnn.*pip install ncnn"):
+    with pytest.raises(LookupError, match=r"lacks other.*pip install other"):
         RemoteProfiler(
-            "ssh", board, PythonRunner("ncnn", sys.executable), OPTIONS,
+            "ssh", board, PythonRunner("other", sys.executable), OPTIONS,
             threads=1, batch=1, precision="fp32",
         )  # fmt: skip
     with pytest.raises((LookupError, OSError), match=r"false can't run there"):
