@@ -248,8 +248,9 @@ def running(pid: str) -> bool:
 def check_job(transport: AdbTransport, folder: Path) -> None:
     """The runner of boards takes rounds there; what it measured means nothing and isn't told."""
     from profilers.bench import REFERENCE
-    from profilers.remote import PythonRunner, RemoteOptions, RemoteProfiler
+    from profilers.remote import RemoteOptions, RemoteProfiler
     from profilers.rounds import Target
+    from profilers.runners import PythonRunner
 
     profiler = RemoteProfiler(
         "adb", transport, PythonRunner("onnxruntime", str(interpreter(folder))),

@@ -34,12 +34,15 @@ from tfnas.config import (
 )
 from tfnas.space import OpSpec
 from tfnas.table import Device, LatencyTable
+from tfnas.untrusted import shown
 
 log = logging.getLogger(__name__)
 
 # device kind -> module with `Options`, a dataclass of what conf/device/KIND.yaml holds, and
 # `open_device(options, threads, batch, precision) -> Profiler`
-BACKENDS = {"cpu": "profilers.cpu", "gpu": "profilers.gpu", "ssh": "profilers.ssh"}
+BACKENDS = {
+    "cpu": "profilers.cpu", "gpu": "profilers.gpu", "ssh": "profilers.ssh", "adb": "profilers.adb",
+}  # fmt: skip
 
 
 class Profiler(ABC):
@@ -102,8 +105,15 @@ def open_profiler(
 
 def open_configured(config: DeviceContext) -> Profiler:
     """The profiler that an entry point's configuration tells of; see `open_profiler`."""
+    options = {str(key): value for key, value in config.device.items()}
+    kind = options.pop("kind", None)
+    if not isinstance(kind, str) or options.keys() & {"threads", "batch", "precision"}:
+        raise ValueError(
+            f"device={shown(config.device)}: expected options of one of {', '.join(BACKENDS)}; "
+            "threads, batch and precision stand beside it"
+        )
     return open_profiler(
-        **config.device, threads=config.threads, batch=config.batch, precision=config.precision
+        kind, threads=config.threads, batch=config.batch, precision=config.precision, **options
     )
 
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import selectors
 import shlex
 import shutil
-import subprocess
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from profilers.transport import LinkError, Ran
+from profilers.process import run_bounded
+from profilers.remote import RemoteProfiler
+from profilers.runners import RunnerOptions, runner_for
+from profilers.transport import LinkError, Ran, TooMuchError
 from tfnas.untrusted import shown
 
 SCRATCH = "/data/local/tmp"  # the one folder of every Android where programs may be put and run
@@ -60,6 +60,24 @@ class Properties:
     abi: str  # of its first choice: arm64-v8a
     android: str  # version
     build: str  # the fingerprint of its build
+
+
+@dataclass
+class Options(RunnerOptions):
+    """conf/device/adb.yaml"""
+
+    kind: str
+    serial: str | None  # of `adb devices`; null: ANDROID_SERIAL, or the only one
+    scratch: str  # a folder on the device where programs may be put and run
+
+
+def open_device(options: Options, *, threads: int, batch: int, precision: str) -> RemoteProfiler:
+    """See `profilers.open_profiler`."""
+    runner = runner_for(options, batch=batch)
+    transport = AdbTransport(options.serial, options.scratch)
+    return RemoteProfiler(
+        "adb", transport, runner, options, threads=threads, batch=batch, precision=precision
+    )
 
 
 def devices() -> list[Listed]:
@@ -134,13 +152,13 @@ class AdbTransport:
 
         Raises:
             ValueError: if there is no program, or a NUL in an argument.
-            LinkError: if the link broke, the device is gone, `timeout_s` is over or there is more
-                than `max_bytes` of output, or than 60,000 more with its errors.
+            LinkError: if the link broke, the device is gone or `timeout_s` is over.
+            TooMuchError: if there is more than `max_bytes` of output.
         """
         try:
             return self._run(command, timeout_s, max_bytes)
-        except _TooMuchError:
-            raise LinkError(f"{self.name}: more than {max_bytes:,} bytes of output") from None
+        except TooMuchError:
+            raise TooMuchError(f"{self.name}: more than {max_bytes:,} bytes of output") from None
 
     def push(self, files: Mapping[str, Path], folder: str) -> None:
         """Write local files into a folder on the device that exists, by their names there.
@@ -183,7 +201,7 @@ class AdbTransport:
         try:
             # By `cat`, as its output ends at the limit, whatever the file's size was or is.
             ran = self._run(("cat", path), ASK_TIMEOUT_S + max_bytes / SLOWEST, max_bytes)
-        except _TooMuchError:
+        except TooMuchError:
             raise OSError(f"{place} holds more than {max_bytes:,} bytes") from None
         if ran.status:
             why = ran.err.strip()
@@ -246,7 +264,7 @@ class AdbTransport:
             raise self._link_error(ran.err)
         err = ended[1].decode(errors="replace") + CHATTER.sub("", ran.err, count=1)
         if len(out) > max_bytes:
-            raise _TooMuchError
+            raise TooMuchError
         return Ran(int(ended[2]), out, err)
 
     def _adb(self, arguments: Sequence[str], timeout_s: float, max_bytes: int) -> Ran:
@@ -257,17 +275,13 @@ class AdbTransport:
         return LinkError(f"{self.name}: {_reason(said)}{again}")
 
 
-class _TooMuchError(Exception):
-    """More output than was asked for."""
-
-
 def _adb(arguments: Sequence[str], timeout_s: float, max_bytes: int) -> Ran:
     """Run the client to its end; its status is its own, not a command's.
 
     Raises:
         LookupError: if there is no such program.
         LinkError: if `timeout_s` is over.
-        _TooMuchError: if it writes more than `max_bytes`.
+        TooMuchError: if it writes more than `max_bytes`.
     """
     program = shutil.which("adb")
     if program is None:
@@ -275,41 +289,11 @@ def _adb(arguments: Sequence[str], timeout_s: float, max_bytes: int) -> Ran:
             "device=adb needs the program `adb` on the PATH: install Android's platform-tools "
             "(Debian, Ubuntu: apt install adb)"
         )
-    end = time.monotonic() + timeout_s
-    with subprocess.Popen(
-        [program, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C in the terminal is ours to handle
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        out, err = bytearray(), bytearray()
-        try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(process.stdout, selectors.EVENT_READ, out)
-                selector.register(process.stderr, selectors.EVENT_READ, err)
-                while selector.get_map():
-                    ready = selector.select(max(0.0, end - time.monotonic()))
-                    if not ready:
-                        raise TimeoutError
-                    for key, _ in ready:
-                        chunk = os.read(key.fd, 1 << 16)
-                        if not chunk:
-                            selector.unregister(key.fileobj)
-                        key.data.extend(chunk)
-                    if len(out) + len(err) > max_bytes:
-                        raise _TooMuchError
-            status = process.wait(max(1.0, end - time.monotonic()))
-        except (TimeoutError, subprocess.TimeoutExpired):
-            process.kill()
-            asked = " ".join(arguments[:3])  # not all of a script
-            raise LinkError(f"adb {asked}: no end within {timeout_s:g} s") from None
-        except BaseException:
-            process.kill()
-            raise
-    return Ran(status, bytes(out), err.decode(errors="replace"))
+    try:
+        return run_bounded([program, *arguments], timeout_s=timeout_s, max_bytes=max_bytes)
+    except TimeoutError:
+        asked = " ".join(arguments[:3])  # not all of a script
+        raise LinkError(f"adb {asked}: no end within {timeout_s:g} s") from None
 
 
 def _reason(said: str) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import TracebackType
 
 from profilers import Profiler
 from profilers.conditions import Watch
@@ -114,14 +115,21 @@ class Bench:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if told := str(self.watch):
-            self.progress(f"{self.profiler.device.name} meanwhile: {told}")
-        for doubt in self.watch.doubts:
-            self.progress(f"warning: {self.profiler.device.name}: {doubt}")
-        with self._stack:  # which holds the lock until the session is noted
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if told := str(self.watch):
+                self.progress(f"{self.profiler.device.name} meanwhile: {told}")
+            for doubt in self.watch.doubts:
+                self.progress(f"warning: {self.profiler.device.name}: {doubt}")
             if self._anchor_pool and all(len(a) >= SESSION for a in self._anchor_pool):
                 self._history.note([a.quiet_ms for a in self._anchor_pool])
+        finally:  # the lock is held until the session is noted
+            self._stack.__exit__(kind, error, trace)
 
     @property
     def watch(self) -> Watch:

@@ -31,7 +31,7 @@ from profilers.plan import (
 from profilers.quantum import Point, Quantum, probe_quantum
 from profilers.rounds import Workload
 from profilers.timing import SAY_EVERY_S, Measured, Progress
-from profilers.transport import LinkError
+from profilers.transport import DeviceError, LinkError
 from tfnas.space import OpSpec, SearchSpace, SpaceSpec, Subnet
 from tfnas.table import Calibration, LatencyTable, Measurement, SpaceFit
 
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 ENOUGH_RUNS = 16  # a row with so many samples is measured, whatever precision it reached,
 USELESS = 0.25  # unless its interval's half-width is such a fraction: then it is gone on with
-MAX_NOTES = 20
+DOUBTED, MAX_DOUBTS = "while measuring:", 20  # in notes of a table
 FEWEST_RUNS = 3  # below it a row isn't saved: its median would mean nothing
 PROBE_PRECISION, PROBE_SECONDS = 0.004, 8.0
 EXTREMES_PRECISION, EXTREMES_SECONDS = 0.02, 5.0
@@ -137,13 +137,10 @@ def build_table(
         except KeyboardInterrupt:
             progress(f"interrupted: what was measured is in {path}; the same command goes on")
             raise
-        except LinkError as error:
-            raise LinkError(
+        except (LinkError, DeviceError) as error:
+            raise type(error)(
                 f"{error}; what was measured is in {path}; the same command goes on"
             ) from None
-    today = time.strftime("%Y-%m-%d")
-    doubts = [f"{today}, while measuring: {doubt}" for doubt in bench.watch.doubts]
-    table = replace(table, notes=(*table.notes, *doubts)[-MAX_NOTES:])
     table = _finish(table, wanted, nets, space, seed)
     table.save(path)
     table = table.for_space(space)
@@ -215,14 +212,20 @@ def _measure(
                         r.samples)
             for r in results
         ]  # fmt: skip
-        kept = [m if m.runs >= FEWEST_RUNS else None for m in fresh]
+        known = [m.runs >= FEWEST_RUNS and math.isfinite(m.median_ms) for m in fresh]
+        kept = [m if k else None for m, k in zip(fresh, known, strict=True)]
         rows = {op: pooled(table.rows.get(op), m) for op, m in zip(ops, kept, strict=False) if m}
         whole = {
             key: pooled(table.nets.get(key), m)
             for key, m in zip(map(net_key, nets), kept[len(ops) :], strict=True)
             if m
         }
-        latest = replace(table, rows={**table.rows, **rows}, nets={**table.nets, **whole})
+        latest = replace(
+            table,
+            rows={**table.rows, **rows},
+            nets={**table.nets, **whole},
+            notes=with_doubts(table.notes, bench.watch.doubts),
+        )
         latest.save(path)
 
     workloads = open_all(bench, [[op] for op in ops] + [list(net.ops) for net in nets])
@@ -237,6 +240,14 @@ def _measure(
         checkpoint_every_s=min(5.0, seconds / 20),
     )
     return latest
+
+
+def with_doubts(notes: Sequence[str], doubts: Sequence[str]) -> tuple[str, ...]:
+    """The notes of a table with what made figures doubtful today; of such ones the last few."""
+    others = [note for note in notes if DOUBTED not in note]
+    before = [note for note in notes if DOUBTED in note]
+    today = [f"{time.strftime('%Y-%m-%d')}, {DOUBTED} {doubt}" for doubt in doubts]
+    return (*others, *[*before, *today][-MAX_DOUBTS:])
 
 
 def open_all(bench: Bench, models: Sequence[Sequence[OpSpec]]) -> list[Workload]:

@@ -6,6 +6,7 @@ every round, written as rounds end, so that a broken link or a reboot loses at m
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ class Job:
     """Rounds to take on a device.
 
     Attributes:
+        device: the fingerprint of what measures, see `tfnas.table.Device`.
         runtime: what runs the models: onnxruntime, ncnn, or a program's name.
         threads, batch: as in `tfnas.table.Device`.
         cores: to run on; empty for all.
@@ -38,6 +40,7 @@ class Job:
         lock_s: how long to wait for other measuring processes there.
     """
 
+    device: str
     runtime: str
     threads: int
     batch: int
@@ -53,9 +56,14 @@ class Job:
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)})
 
+    @property
+    def name(self) -> str:
+        """Of its folder: a digest of all that it asks for."""
+        return name_of(self.to_json())
+
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """Raises ValueError for what is no such job."""
+        """What `to_json` gave. Raises ValueError for another version's job."""
         data = json.loads(text)
         if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
             raise ValueError(f"no job of format {FORMAT}: host and runner differ in version")
@@ -64,6 +72,11 @@ class Job:
         data["cores"] = tuple(data["cores"])
         data["targets"] = tuple((str(stem), float(ms)) for stem, ms in data["targets"])
         return cls(**data)
+
+
+def name_of(text: str) -> str:
+    """The name of the job with this text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -20,7 +21,7 @@ FLAGS = (
     "asimd", "asimdhp", "asimddp", "fphp", "sve", "sve2", "i8mm", "bf16",
 )  # fmt: skip
 CPUS = "/sys/devices/system/cpu"
-# Globs of files of one line each. Zones and clocks are few; a board may lack any of them.
+# Globs of files of one line each. A board may lack any of them.
 WATCHED = (
     f"{CPUS}/cpu[0-9]*/cpufreq/scaling_cur_freq",
     f"{CPUS}/cpu[0-9]*/cpufreq/scaling_governor",
@@ -32,10 +33,13 @@ WATCHED = (
     "/sys/class/power_supply/*/status",
     "/sys/devices/platform/soc/soc:firmware/get_throttled",
 )
-# Of a thermal zone's name: what stands for the processor, not for a charger or a skin.
-CPU_ZONES = ("cpu", "soc", "x86_pkg", "big", "mid", "little", "ap", "package")
+# Kinds of thermal zones that stand for the processor, not for a charger, a battery or a skin. A
+# bare `soc` is a battery's state of charge on some phones.
+CPU_ZONE = re.compile(r"cpu|soc[-_]?thermal|x86_pkg|package|(big|mid|little|prime|apss)\b", re.I)
 HOT_C = 85.0  # a zone of the processor beyond it is about to slow it down, on most chips
 BELOW_MAX = 0.95  # of a core's highest clock, as its driver limits it: it is held back
+FASTEST = 0.9  # of the highest clock: cores that count as equally fast
+READ_CLOCKS = 8  # cores at most: on some servers a reading takes 10 ms
 
 
 def hardware(cpuinfo: str, machine: str, cores: int | None) -> dict[str, object]:
@@ -81,10 +85,10 @@ def board_name() -> str:
     return _read("/proc/device-tree/model").strip("\0 \n")
 
 
-def watched_files() -> dict[str, str]:
-    """Path -> content of what `conditions` reads."""
+def watched_files(*, clocks: bool = True) -> dict[str, str]:
+    """Path -> content of what `conditions` reads; without what each core runs at now, if asked."""
     found: dict[str, str] = {}
-    for pattern in WATCHED:
+    for pattern in WATCHED[0 if clocks else 1 :]:
         root, _, rest = pattern[1:].partition("/")
         for path in Path(f"/{root}").glob(rest):
             found[str(path)] = _read(path)
@@ -93,7 +97,8 @@ def watched_files() -> dict[str, str]:
 
 def own_conditions() -> Conditions:
     """Those of this machine, now."""
-    return conditions(watched_files(), os.sched_getaffinity(0))
+    cores = os.sched_getaffinity(0)
+    return conditions(watched_files(clocks=len(cores) <= READ_CLOCKS), cores)
 
 
 def conditions(files: Mapping[str, str], cores: Iterable[int]) -> Conditions:
@@ -110,13 +115,15 @@ def conditions(files: Mapping[str, str], cores: Iterable[int]) -> Conditions:
     def numbers(name: str) -> list[float]:
         return [n for c in of_cores if (n := _number(files.get(c + name))) is not None]
 
-    clocks, limits, highest = (
-        numbers(name) for name in ("scaling_cur_freq", "scaling_max_freq", "cpuinfo_max_freq")
-    )
-    if clocks:
-        readings.append(("cpu_clock_mhz", min(clocks) / 1e3))
-    if limits and highest and min(limits) < BELOW_MAX * max(highest):
-        doubts.append(f"throttled: the clock is limited to {min(limits) / 1e3:.0f} MHz")
+    # One thread has one core awake; the others' clocks tell nothing.
+    if clocks := numbers("scaling_cur_freq"):
+        readings.append(("cpu_clock_mhz", max(clocks) / 1e3))
+    for core in of_cores:  # big and little ones have limits of their own
+        limit = _number(files.get(core + "scaling_max_freq"))
+        highest = _number(files.get(core + "cpuinfo_max_freq"))
+        if limit and highest and limit < BELOW_MAX * highest:
+            doubts.append(f"throttled: the clock is limited to {limit / 1e3:.0f} MHz")
+            break
     governors = sorted({g.strip() for c in of_cores if (g := files.get(c + "scaling_governor"))})
     if governors:
         readings.append(("governor", "+".join(governors)))
@@ -125,7 +132,7 @@ def conditions(files: Mapping[str, str], cores: Iterable[int]) -> Conditions:
         if not (path.startswith("/sys/class/thermal/") and path.endswith("/type")):
             continue
         value = _number(files.get(path[: -len("type")] + "temp"))
-        if value is not None and any(name in kind.lower() for name in CPU_ZONES):
+        if value is not None and CPU_ZONE.match(kind):
             zones.append(value / 1e3 if abs(value) > 200 else value)
     if zones:
         readings.append(("cpu_temperature_c", max(zones)))
@@ -152,7 +159,8 @@ def fastest_cores(files: Mapping[str, str], cores: Iterable[int]) -> list[int]:
     are told."""
     clocks = {c: _number(files.get(f"{CPUS}/cpu{c}/cpufreq/cpuinfo_max_freq")) for c in cores}
     known = [clock for clock in clocks.values() if clock is not None]
-    return [core for core, clock in clocks.items() if not known or clock == max(known)]
+    least = FASTEST * max(known, default=0.0)
+    return [core for core, clock in clocks.items() if not known or (clock or 0.0) >= least]
 
 
 def parse_cores(text: str) -> list[int]:
@@ -171,11 +179,11 @@ def parse_cores(text: str) -> list[int]:
 
 def _number(text: str | None) -> float | None:
     text = (text or "").strip()
-    return float(text) if text.lstrip("-").isdecimal() and len(text) < 20 else None
+    return float(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else None
 
 
 def _is_hex(text: str) -> bool:
-    return bool(text.strip()) and set(text.strip().lower()) <= set("0123456789abcdefx")
+    return re.fullmatch(r"(0x)?[0-9a-f]{1,16}", text.strip().lower()) is not None
 
 
 def _read(path: str | Path) -> str:

@@ -22,7 +22,8 @@ from profilers import convert
 from profilers.conditions import Conditions
 from profilers.job import JOB, MAX_MS, MAX_TEXT, Job, Round
 from profilers.linux import WATCHED, conditions, fastest_cores, hardware, parse_cores, readable
-from profilers.remote import SHORT_S, Described
+from profilers.remote import Described
+from profilers.remote_rounds import SHORT_S
 from profilers.rounds import Sample
 from profilers.tflite_file import tflite_file
 from profilers.transport import Transport
@@ -225,9 +226,9 @@ class ProgramRunner:
     def command(self, folder: str, job_folder: str) -> Sequence[str]:
         return ["sh", f"{folder}/{SCRIPT}", folder, job_folder]
 
-    def rounds(self, answer: bytes, job: Job) -> list[Round]:
+    def rounds(self, answer: bytes, job: Job) -> Iterator[Round]:
         """See `profilers.remote.Runner`; `Sample.ms` and `wall_ms` are one, the program's own."""
-        return list(_rounds(self._program, answer.decode(errors="replace"), job))
+        return _rounds(self._program, answer.decode(errors="replace"), job)
 
 
 @dataclass

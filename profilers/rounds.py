@@ -78,14 +78,16 @@ class Sampler(Protocol):
     """Takes rounds of samples on a device.
 
     Attributes:
-        now: seconds.
         floor_ms: the fastest burst of the reference so far.
         quiet_share: share of the reference's bursts that nothing disturbed.
         watch: what the device was doing meanwhile.
     """
 
-    now: Callable[[], float]
     watch: Watch
+
+    def now(self) -> float:
+        """Seconds."""
+        ...
 
     @property
     def floor_ms(self) -> float: ...

@@ -81,6 +81,8 @@ def measure(folder: Path) -> None:
         lines = stack.enter_context((folder / SAMPLES).open("a"))
         start, done, told, looked = time.monotonic(), 0, 0, -LOOK_EVERY_S
         while done < job.at_least or time.monotonic() - start < job.seconds:
+            if not (folder / JOB).exists():
+                raise FileNotFoundError(f"{folder} is gone: nobody waits for this job any more")
             rounds.take(targets)
             done += 1
             taken: list[tuple[int, Sample]] = []
@@ -92,6 +94,7 @@ def measure(folder: Path) -> None:
             seen = Conditions()
             if time.monotonic() - start - looked >= LOOK_EVERY_S:
                 looked, seen = time.monotonic() - start, own_conditions()
+                os.fsync(lines.fileno())  # a reboot loses no more than a second or two
             lines.write(Round(tuple(references), tuple(taken), seen).to_json() + "\n")
             lines.flush()
             time.sleep(job.rest_s)
@@ -132,7 +135,7 @@ def main(arguments: Sequence[str]) -> int:
     except TimeoutError as error:
         _say(f"busy: {error}")
         return BUSY
-    except (ValueError, LookupError, OSError) as error:
+    except (ValueError, LookupError, OSError, ImportError) as error:
         _say(f"error: {error}")
         return UNUSABLE
     return 0

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import profilers
+from profilers.convert import ncnn_files
+from profilers.job import JOB, Job, Round, read_rounds
+from profilers.linux import readable
 from profilers.programs import PROGRAMS, ProgramRunner
-from profilers.remote import PythonRunner, RemoteOptions, Runner
+from profilers.remote import Described, RemoteOptions, Runner
+from profilers.remote_rounds import SHORT_S
 from profilers.runner import RUNTIMES
+from profilers.transport import Transport
 from tfnas.config import check_choice
+from tfnas.untrusted import check_text, parse_json
+
+# Of the runner on the device; what they import, and no more, goes with them.
+RUNNER_FILES = (
+    "conditions.py", "job.py", "linux.py", "lock.py", "ncnn_net.py", "ort.py", "rounds.py",
+    "runner.py",
+)  # fmt: skip
 
 BACKENDS = ("auto", *RUNTIMES, *PROGRAMS)
 
@@ -52,3 +68,74 @@ def runner_for(options: RunnerOptions, *, batch: int) -> Runner:
         paths = [Path(library) for library in options.libraries]
         return ProgramRunner(program, Path(str(options.program)), paths, batch)
     return PythonRunner(backend, options.python)
+
+
+class PythonRunner:
+    """A board with Python and a runtime as a package: `profilers.runner`, pushed as a zip.
+
+    Args:
+        python: the interpreter there.
+    """
+
+    def __init__(self, runtime: str, python: str):
+        self.runtime = runtime
+        self.precision = "fp32"
+        self._python = python
+
+    def files(self) -> Mapping[str, bytes]:
+        return {"runner.pyz": runner_zip()}
+
+    def describe(self, transport: Transport, folder: str) -> Described:
+        command = [self._python, f"{folder}/runner.pyz", "describe"]
+        ran = transport.run(command, timeout_s=SHORT_S, max_bytes=1_000_000)
+        if ran.status:
+            raise LookupError(
+                f"{transport.name}: {self._python} can't run there ({ran.last_line}): expected "
+                f"Python 3.10 or newer with {self.runtime} and numpy; another one is given with "
+                "device.python=PATH, a path without ~"
+            )
+        try:
+            told = parse_json(ran.out.decode())
+            versions = {check_text(k, 100): check_text(v, 100) for k, v in told["runtimes"]}
+            hardware = told["hardware"]
+            found = Described(
+                name=check_text(told["board"], 200) or readable(check_text(hardware["model"], 200)),
+                hardware={**hardware, "board": told["board"]},
+                cores=tuple(int(core) for core in told["cores"]),
+                fastest_cores=tuple(int(core) for core in told["fastest_cores"]),
+                versions=((self.runtime, versions.get(self.runtime, "")),),
+            )
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise ValueError(f"{transport.name} tells no sense of itself: {error!r}") from None
+        if self.runtime not in versions:
+            raise LookupError(
+                f"{transport.name} lacks {self.runtime}: run `{self._python} -m pip install "
+                f"{self.runtime} numpy` there, or give an environment that has it with "
+                "device.python=PATH"
+            )
+        return found
+
+    def models(self, onnx: bytes) -> Mapping[str, bytes]:
+        return ncnn_files(onnx) if self.runtime == "ncnn" else {".onnx": onnx}
+
+    def job_files(self, job: Job, folder: str) -> Mapping[str, bytes]:
+        return {JOB: job.to_json().encode()}
+
+    def command(self, folder: str, job_folder: str) -> Sequence[str]:
+        return [self._python, f"{folder}/runner.pyz", "measure", job_folder]
+
+    def rounds(self, answer: bytes, job: Job) -> Iterator[Round]:
+        return read_rounds(answer, len(job.targets))
+
+
+def runner_zip() -> bytes:
+    """The runner as a zip that Python runs; the same bytes for the same sources."""
+    buffer = io.BytesIO()
+    source = Path(profilers.__file__).parent
+    main = "import sys\nfrom profilers.runner import main\nsys.exit(main(sys.argv[1:]))\n"
+    contents = {"__main__.py": main, "profilers/__init__.py": ""}
+    contents |= {f"profilers/{name}": (source / name).read_text() for name in RUNNER_FILES}
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), text)
+    return buffer.getvalue()

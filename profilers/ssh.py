@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from profilers.process import run_bounded
 from profilers.remote import RemoteProfiler
 from profilers.runners import RunnerOptions, runner_for
-from profilers.transport import LinkError, Ran
+from profilers.transport import LinkError, Ran, TooMuchError
 
 CONNECT_S = 15
 LINK_FAILED = 255  # ssh's own status: it never got to the command, or the link broke
@@ -65,7 +65,8 @@ class SshTransport:
         options = ["BatchMode=yes", f"ConnectTimeout={CONNECT_S}", "LogLevel=ERROR"]
         # A link that is silently gone is noticed after 20 s.
         options += ["ServerAliveInterval=5", "ServerAliveCountMax=4", "ClearAllForwardings=yes"]
-        self._ssh = ["ssh", "-T", *(part for option in options for part in ("-o", option))]
+        options += ["StrictHostKeyChecking=yes", "RemoteCommand=none", "RequestTTY=no"]
+        self._ssh = ["ssh", "-a", "-x", *(part for option in options for part in ("-o", option))]
         self._ssh += ["-F", config] if config else []
         self._ssh += ["-p", str(port)] if port else []
         self._ssh += ["--", host]
@@ -74,7 +75,7 @@ class SshTransport:
         self.scratch = ran.out.decode(errors="replace").strip()
         if ran.status or not self.scratch.startswith("/") or "\n" in self.scratch:
             raise LookupError(
-                f"{self.name}: its shell gives no folder to work in ({ran.err.strip()[:200]}): "
+                f"{self.name}: its shell gives no folder to work in ({ran.last_line}): "
                 "expected a POSIX shell and a home folder that can be written"
             )
 
@@ -92,9 +93,9 @@ class SshTransport:
             size = archive.tell()
             archive.seek(0)
             timeout_s = 60 + size / 100_000  # 100 kB/s, the slowest link that makes sense
-            ran = self._run(["tar", "-xf", "-", "-C", folder], timeout_s, 10_000, archive.fileno())
+            ran = self._run(["tar", "-xf", "-", "-C", folder], timeout_s, 10_000, archive)
         if ran.status:
-            raise OSError(f"{self.name} can't take files: {ran.err.strip()[-300:]}")
+            raise OSError(f"{self.name} can't take files: {ran.last_line}")
 
     def pull(self, path: str, max_bytes: int) -> bytes:
         script = f'[ -f "$1" ] || exit {NO_SUCH_FILE}; cat "$1"'
@@ -102,48 +103,37 @@ class SshTransport:
         if ran.status == NO_SUCH_FILE:
             raise FileNotFoundError(f"{self.name} has no file {path}")
         if ran.status:
-            raise OSError(f"{self.name} can't read {path}: {ran.err.strip()[-300:]}")
+            raise OSError(f"{self.name} can't read {path}: {ran.last_line}")
         return ran.out
 
     def _run(
-        self, command: Sequence[str], timeout_s: float, max_bytes: int, stdin: int | None = None
+        self,
+        command: Sequence[str],
+        timeout_s: float,
+        max_bytes: int,
+        stdin: IO[bytes] | None = None,
     ) -> Ran:
-        arguments = [*self._ssh, shlex.join(command)]
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            try:
-                done = subprocess.run(
-                    arguments,
-                    stdin=subprocess.DEVNULL if stdin is None else stdin,
-                    stdout=out,
-                    stderr=err,
-                    timeout=timeout_s,
-                    check=False,
-                    start_new_session=True,  # Ctrl-C is ours to handle, not the link's end
-                )
-            except FileNotFoundError:
-                raise LookupError(
-                    "device=ssh needs the ssh client: install openssh-client"
-                ) from None
-            except subprocess.TimeoutExpired:
-                raise LinkError(f"{self.name}: no end after {timeout_s:.0f} s") from None
-            said = _head(err, 100_000).decode(errors="replace")
-            if done.returncode == LINK_FAILED:
-                raise LinkError(f"{self.name}: {self._why(said)}")
-            content = _head(out, max_bytes + 1)
-        if len(content) > max_bytes:
-            raise OSError(f"{self.name}: more than {max_bytes:,} bytes came back")
-        return Ran(done.returncode, content, said)
+        # A shell that waits for the command: where it is the command itself, one that a signal
+        # ended looks like a link that broke.
+        script = shlex.join(["sh", "-c", '"$@"; exit $?', "sh", *command])
+        try:
+            ran = run_bounded(
+                [*self._ssh, script], timeout_s=timeout_s, max_bytes=max_bytes, stdin=stdin
+            )
+        except FileNotFoundError:
+            raise LookupError("device=ssh needs the ssh client: install openssh-client") from None
+        except TimeoutError:
+            raise LinkError(f"{self.name}: no end after {timeout_s:.0f} s") from None
+        except TooMuchError:
+            raise TooMuchError(f"{self.name}: more than {max_bytes:,} bytes came back") from None
+        if ran.status == LINK_FAILED:
+            raise LinkError(f"{self.name}: {self._why(ran)}")
+        return ran
 
-    def _why(self, said: str) -> str:
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
-        text = lines[-1][:300] if lines else "the link broke"
-        if "Host key verification failed" in said:
+    def _why(self, ran: Ran) -> str:
+        text = ran.last_line if ran.err.strip() else "the link broke"
+        if "Host key verification failed" in ran.err:
             text += "; connect once by hand with ssh to see and accept its key"
-        elif "Permission denied" in said:
+        elif "Permission denied" in ran.err:
             text += "; a key is needed that works without a password (ssh-copy-id, ssh-agent)"
         return text
-
-
-def _head(file: IO[bytes], most: int) -> bytes:
-    file.seek(0)
-    return file.read(most)

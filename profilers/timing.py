@@ -282,7 +282,10 @@ def measure(
         while True:
             left = max(0.0, max_seconds - (rounds.now() - start))
             done += rounds.take(
-                [s.target for s in (*active, *anchor_series)], max(1, MIN_ROUNDS - done), left
+                # Anchors first: where a device takes targets in parts, no part goes without unit.
+                [s.target for s in (*anchor_series, *active)],
+                max(1, MIN_ROUNDS - done),
+                left,
             )
             elapsed = rounds.now() - start
             over = elapsed >= max_seconds and done >= MIN_ROUNDS
@@ -305,7 +308,7 @@ def measure(
             if checkpoint and rounds.now() - saved >= checkpoint_every_s:
                 saved = rounds.now()
                 checkpoint(results())
-    except (KeyboardInterrupt, OSError):  # such as a link that broke
+    except (KeyboardInterrupt, OSError):  # a link that broke, a device that gave up
         if checkpoint:
             checkpoint(results())
         raise

@@ -15,6 +15,14 @@ class LinkError(OSError):
     """The link broke, or the device isn't there (any more); trying again later may help."""
 
 
+class DeviceError(OSError):
+    """The device can't do what it is asked, or its answer makes no sense."""
+
+
+class TooMuchError(OSError):
+    """More came back than was asked for."""
+
+
 @dataclass(frozen=True)
 class Ran:
     """A command that ran on the device to its end.
@@ -28,6 +36,13 @@ class Ran:
     status: int
     out: bytes
     err: str
+
+    @property
+    def last_line(self) -> str:
+        """Of its errors, for a message: printable and short."""
+        lines = [line for line in self.err.splitlines() if line.strip()]
+        text = lines[-1] if lines else f"status {self.status}"
+        return "".join(c if c.isprintable() else "?" for c in text)[:500].removeprefix("error: ")
 
 
 class Transport(Protocol):
@@ -46,7 +61,7 @@ class Transport(Protocol):
 
         Raises:
             LinkError: if the link broke, the device is gone or `timeout_s` is over.
-            OSError: if there is more than `max_bytes` of output.
+            TooMuchError: if there is more than `max_bytes` of output.
         """
         ...
 

@@ -16,7 +16,7 @@ import pytest
 
 from profilers import adb
 from profilers.adb import AdbTransport, Properties, devices, pick_serial
-from profilers.transport import LinkError, Transport
+from profilers.transport import LinkError, TooMuchError, Transport
 from tests.adb_device import GETPROP, MODERN, AdbDevice
 
 needs_client = pytest.mark.skipif(
@@ -214,7 +214,7 @@ def test_output_is_limited(link: tuple[AdbTransport, AdbDevice]) -> None:
         len(transport.run(("head", "-c", "99", "/dev/zero"), timeout_s=10, max_bytes=99).out) == 99
     )
     for command in (("head", "-c", "100", "/dev/zero"), ("yes",)):
-        with pytest.raises(LinkError, match="more than 99 bytes of output"):
+        with pytest.raises(TooMuchError, match="more than 99 bytes of output"):
             transport.run(command, timeout_s=10, max_bytes=99)
 
 

@@ -53,9 +53,9 @@ def test_a_cool_phone_gives_no_doubts() -> None:
     }  # fmt: skip
 
 
-def test_the_slowest_of_the_measured_cores_counts() -> None:
-    assert dict(conditions(phone(), range(8)).readings)["cpu_clock_mhz"] == 1785.6
-    assert dict(conditions(phone(), [4, 7]).readings)["cpu_clock_mhz"] == 2419.2
+def test_the_core_that_is_awake_counts() -> None:
+    assert dict(conditions(phone(), range(8)).readings)["cpu_clock_mhz"] == 2841.6
+    assert dict(conditions(phone(), [0, 4]).readings)["cpu_clock_mhz"] == 2419.2
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,18 @@ def test_what_does_not_slow_it_down_is_no_doubt() -> None:
     assert conditions(phone(charge="9", state="Charging"), [7]).doubts == ()
     # A limit just below is a driver's rounding.
     assert conditions(phone(limited=2_800_000), [7]).doubts == ()
+    # Little cores have a lower limit than big ones, and none is held back.
+    assert conditions(phone(), range(8)).doubts == ()
+
+
+@pytest.mark.parametrize("kind", ["soc", "battery", "skin-therm", "app-therm", "midnight"])
+def test_zones_that_are_no_processor(kind: str) -> None:
+    files = phone()
+    files["/sys/class/thermal/thermal_zone0/type"] = kind
+    files["/sys/class/thermal/thermal_zone0/temp"] = "90"
+    seen = conditions(files, [7])
+    assert seen.doubts == ()
+    assert "cpu_temperature_c" not in dict(seen.readings)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +116,9 @@ def test_the_fastest_cores_are_those_with_the_highest_clock() -> None:
     assert fastest_cores(phone(), range(8)) == [7]
     assert fastest_cores(phone(), range(7)) == [4, 5, 6]
     assert fastest_cores(phone(), [0, 1]) == [0, 1]
+    close = phone()
+    close[f"{CPUS}/cpu7/cpufreq/cpuinfo_max_freq"] = "2500000"  # as favoured cores of a PC
+    assert fastest_cores(close, range(8)) == [4, 5, 6, 7]
     assert fastest_cores({}, range(4)) == [0, 1, 2, 3]
 
 

@@ -15,8 +15,9 @@ import onnxruntime
 import pytest
 
 from profilers.cpu import op_model
-from profilers.remote import PythonRunner, RemoteOptions, RemoteProfiler
+from profilers.remote import RemoteOptions, RemoteProfiler
 from profilers.rounds import Rounds, Target, runs_for
+from profilers.runners import PythonRunner
 from tests.local_transport import LocalTransport
 from tests.spaces import load_space
 from tfnas.space import ACTIVATIONS, OpSpec

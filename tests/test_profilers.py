@@ -20,8 +20,9 @@ import profilers
 from profilers import BACKENDS, Profiler, open_profiler, table_name, usual_options
 from profilers.conditions import Conditions
 from profilers.plan import extremes, plan
-from profilers.remote import PythonRunner, RemoteOptions, RemoteProfiler
+from profilers.remote import RemoteOptions, RemoteProfiler
 from profilers.rounds import Sample, Target
+from profilers.runners import PythonRunner
 from tests.entry import REPOSITORY
 from tests.local_transport import LocalTransport
 from tests.simulated_device import Machine, SimulatedProfiler

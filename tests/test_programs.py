@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import profilers.bench
 import profilers.build
 import profilers.programs
-import profilers.remote
+import profilers.remote_rounds
 from profilers.build import build_table
 from profilers.convert import with_batch
 from profilers.cpu import op_model
@@ -33,9 +33,9 @@ from profilers.job import BUSY, SAMPLES, UNUSABLE, Job
 from profilers.lock import machine_lock
 from profilers.plan import extremes, plan
 from profilers.programs import PROGRAMS, ProgramRunner
-from profilers.remote import PythonRunner, RemoteOptions, RemoteProfiler
+from profilers.remote import RemoteOptions, RemoteProfiler
 from profilers.rounds import Target
-from profilers.runners import RunnerOptions, runner_for
+from profilers.runners import PythonRunner, RunnerOptions, runner_for
 from profilers.transport import Ran
 from tests.entry import REPOSITORY
 from tests.local_transport import LocalTransport

@@ -19,14 +19,15 @@ from hypothesis import strategies as st
 
 import profilers.bench
 import profilers.build
-import profilers.remote
+import profilers.remote_rounds
 from profilers.build import build_table
 from profilers.conditions import Conditions
 from profilers.job import Job, Round, read_rounds
 from profilers.lock import machine_lock
 from profilers.plan import extremes, plan
-from profilers.remote import PythonRunner, RemoteOptions, RemoteProfiler, runner_zip
+from profilers.remote import RemoteOptions, RemoteProfiler
 from profilers.rounds import Sample
+from profilers.runners import PythonRunner, runner_zip
 from profilers.transport import LinkError
 from tests.local_transport import LocalTransport
 from tests.spaces import load_space, load_spec
@@ -42,7 +43,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     small, large = extremes(load_space())
     monkeypatch.setattr(profilers.bench, "ANCHORS", (small.ops, large.ops))
     monkeypatch.setattr(profilers.build, "PROBE_SECONDS", 0.0)  # one job
-    monkeypatch.setattr(profilers.remote, "LINK_S", 3.0)
+    monkeypatch.setattr(profilers.remote_rounds, "LINK_S", 3.0)
     own = tmp_path / "tmp"
     own.mkdir()
     monkeypatch.setenv("TMPDIR", str(own))
@@ -187,7 +188,7 @@ def test_a_busy_device_is_waited_for(
     board: LocalTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(profilers.remote, "LOCK_S", 0.2)
+    monkeypatch.setattr(profilers.remote_rounds, "LOCK_S", 0.2)
     caplog.set_level("INFO")
     profiler = opened(board)
     held = machine_lock(print)

@@ -477,7 +477,7 @@ def verify(p: Prepared, table: LatencyTable, out: Path) -> Verification:
     command += [config.override(key, value) for key, value in arguments.items()]
     process = subprocess.run(command, check=False)
     if process.returncode not in (config.DONE, config.OUTSIDE_TOLERANCE):
-        raise RuntimeError(f"verify ended with status {process.returncode}; see above")
+        raise OSError(f"verifying ended with status {process.returncode}, see above")
     return Verification.from_json(json.loads(file.read_text()))
 
 

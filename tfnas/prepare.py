@@ -266,8 +266,11 @@ def reach(table: LatencyTable, options: Mapping[str, Any]) -> Profiler | None:
 
     Raises:
         ValueError: if the table is of this very machine, but of another runtime.
+        ValueError, LookupError, OSError: if a device of the table's kind was asked for in so many
+            words and can't be had.
     """
     device = table.device
+    asked = options["kind"] == device.kind != "cpu"
     backend, *ways = device.backend.split("+")
     own = {**(options if options["kind"] == device.kind else {}), **dict.fromkeys(ways, True)}
     try:
@@ -278,6 +281,8 @@ def reach(table: LatencyTable, options: Mapping[str, Any]) -> Profiler | None:
             precision=device.precision,
         )
     except (LookupError, ValueError, OSError) as error:
+        if asked:
+            raise
         log.info("the table's device can't be reached from here: %s", error)
         return None
     if same_machine(profiler.device, device):
