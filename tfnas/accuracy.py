@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tfnas.distributed import ALONE, Ranks
+
 
 class Accuracy(NamedTuple):
     top1: float  # fraction
@@ -16,12 +18,15 @@ class Accuracy(NamedTuple):
     loss: float  # cross entropy, without smoothing
 
 
-def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Accuracy:
+def accuracy(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: Ranks = ALONE
+) -> Accuracy:
     """Accuracy in eval mode, on the device of the model; its mode is restored.
 
     Args:
         model: (N, 3, R, R) -> (N, classes) logits.
-        batches: float32 (N, 3, R, R) and int64 (N,).
+        batches: float32 (N, 3, R, R) and int64 (N,); this rank's part of them.
+        ranks: whose parts count together.
 
     Raises:
         ValueError: if there is no image.
@@ -34,6 +39,8 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Accu
     try:
         with torch.inference_mode():
             for images, labels in batches:
+                if len(labels) == 0:
+                    continue  # of the rest of a set others have the images
                 labels = labels.to(device, non_blocking=True)
                 logits = model(images.to(device, non_blocking=True)).float()
                 best = logits.topk(min(5, logits.shape[1]), dim=1).indices  # (N, <= 5)
@@ -44,6 +51,7 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Accu
                 count += len(labels)
     finally:
         model.train(was_training)
-    if count == 0:
+    right, right_of_5, losses, total = ranks.sum(first, top, loss, count)
+    if total == 0:
         raise ValueError("no image to measure an accuracy on")
-    return Accuracy(first / count, top / count, loss / count)
+    return Accuracy(right / total, right_of_5 / total, losses / total)

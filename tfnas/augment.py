@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageEnhance
 
+from tfnas.distributed import ALONE, Ranks
+
 EVAL_FRACTION = 224 / 256  # part of the shorter side that evaluation keeps, as for ImageNet
 ASPECT = (3 / 4, 4 / 3)  # width / height of a random crop
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to gray
@@ -74,15 +76,21 @@ def augmented_arrays(
     *,
     crop_scale: tuple[float, float],
     jitter: float,
+    part: slice = slice(None),
 ) -> torch.Tensor:
     """uint8 (N, H, W, C) to float32 (N, C, size, size) in 0..1: random crops, flips and colours.
 
     One pass over the whole batch, with other numbers for each image.
+
+    Args:
+        part: only these images are made, as they are among the whole batch.
     """
-    images = _to_float(pixels)  # (N, C, H, W)
-    count, _, height, width = images.shape
-    left, top, right, bottom = crop_boxes(rng, count, height, width, crop_scale).T
-    mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0)
+    count, height, width, _ = pixels.shape
+    left, top, right, bottom = crop_boxes(rng, count, height, width, crop_scale)[part].T
+    mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0)[part]
+    factors = 1 + jitter * rng.uniform(-1, 1, (3, count, 1, 1, 1))[:, part]
+    images = _to_float(pixels[part])  # (N, C, H, W)
+    count = len(images)
     theta = np.zeros((count, 2, 3), np.float32)  # output to input coordinates, both in -1..1
     theta[:, 0, 0] = mirror * (right - left) / width
     theta[:, 0, 2] = (left + right) / width - 1
@@ -98,7 +106,7 @@ def augmented_arrays(
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     if finer > 1:
         images = F.avg_pool2d(images, finer)
-    return _jittered(images, rng, jitter)
+    return _jittered(images, factors)
 
 
 def normalized(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
@@ -171,30 +179,35 @@ class FileBatches(torch.utils.data.Dataset[np.ndarray | str]):
     augment: bool
     crop_scale: tuple[float, float]
     jitter: float
+    ranks: Ranks = ALONE  # of each batch only this one's part is read
 
     def __getitem__(self, index: int) -> np.ndarray | str:
         first = index * self.batch
+        positions = range(first, min(first + self.batch, len(self.paths)))
         images = []
-        for position, path in enumerate(self.paths[first : first + self.batch], first):
+        for position in positions[self.ranks.part(len(positions))]:
             rng = augment_rng(self.seed, self.epoch, position) if self.augment else None
             try:
                 image = read_file(
-                    path, self.size, rng, crop_scale=self.crop_scale, jitter=self.jitter
+                    self.paths[position],
+                    self.size,
+                    rng,
+                    crop_scale=self.crop_scale,
+                    jitter=self.jitter,
                 )
             except ValueError as error:
                 return str(error)
             images.append(image)
-        return np.stack(images)
+        return np.stack(images) if images else np.empty((0, self.size, self.size, 3), np.uint8)
 
 
 def _to_float(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)  # (N, C, H, W)
 
 
-def _jittered(images: torch.Tensor, rng: np.random.Generator, jitter: float) -> torch.Tensor:
-    """Brightness, contrast and (colour only) saturation, each times 1 - jitter to 1 + jitter."""
-    count, channels, _, _ = images.shape
-    factors = 1 + jitter * rng.uniform(-1, 1, (3, count, 1, 1, 1))
+def _jittered(images: torch.Tensor, factors: np.ndarray) -> torch.Tensor:
+    """Brightness, contrast and (colour only) saturation, times (3, N, 1, 1, 1)."""
+    channels = images.shape[1]
     brightness, contrast, saturation = torch.from_numpy(factors.astype(np.float32))
     images = (images * brightness).clamp_(0, 1)
     gray_mean = _gray(images).mean(dim=(2, 3), keepdim=True)  # (N, 1, 1, 1)

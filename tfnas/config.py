@@ -14,6 +14,7 @@ import secrets
 import shlex
 import sys
 import textwrap
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from platformdirs import user_data_path
 from yaml import YAMLError
 
 from tfnas import sweep
+from tfnas.distributed import Ranks, from_environment
 from tfnas.space import SpaceSpec
 from tfnas.strategies.contract import Budget
 
@@ -42,6 +44,8 @@ TRAILERS = (
     "full_key:", "object_type=", "reference_type=", "Set the environment", "To append",
     "Config search path", "provider=",
 )  # fmt: skip
+
+SAID_S = 10.0  # that rank 0 gets to say what is wrong with a command line
 
 DONE, OUTSIDE_TOLERANCE, UNUSABLE_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 # From the best to the worst. An interrupted run has no fault and goes on by itself when it is
@@ -173,6 +177,7 @@ class SearchConfig:
     loop_minutes: float  # longest time for moving widths on the device, 0 for none
     verify: VerifyConfig
     accelerator: str  # auto | cpu | cuda: what the supernet trains on
+    amp: bool  # bfloat16 autocast where a GPU searches
     cores: int | None  # CPU threads of the supernet; null: all
     checkpoint_minutes: float  # the most that a crash can lose; every epoch is saved besides
     on_nonfinite: str  # stop | skip: what becomes of a step with an infinite loss or gradient
@@ -298,7 +303,8 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
     `prepare` checks everything that can be checked before work starts and gives the work. A
     ValueError, LookupError or OSError from it is unusable input: one line, exit 2. The work returns
     its status. In a sweep no member ends the sweep; the status is the worst member's, wherever
-    members ran, and 130 if the sweep itself was interrupted.
+    members ran, and 130 if the sweep itself was interrupted. Of the processes that torchrun started
+    only the first one has a folder and says what is the same for all.
     """
     statuses: list[int] = []
     launch = secrets.token_hex(8)
@@ -314,11 +320,15 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
     from tfnas.resume import resumed  # which needs `override` from here
     from tfnas.stopping import interrupt_on_signals
 
+    ranks = Ranks()
     try:
-        sys.argv[1:] = resumed(name, sys.argv[1:])
+        ranks = from_environment()
+        sys.argv[1:] = _of_rank(ranks, resumed(name, sys.argv[1:]))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}", ranks)
         sys.exit(UNUSABLE_INPUT)
+    if ranks.rank:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # --help and the like
     interrupt_on_signals()
     logging.raiseExceptions = False  # a log that can't be written, on a full disk, says so no more
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
@@ -327,7 +337,8 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_path()), config_name=name)(job)()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if ranks.rank == 0:
+            print("interrupted", file=sys.stderr)
         _end_sweep(name, launch, INTERRUPTED)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
@@ -344,7 +355,7 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
                 f"can't write {error.filename}: {error.strerror}; give another folder with "
                 "hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep"
             )
-        print(f"error: {text}", file=sys.stderr)
+        _say(f"error: {text}", ranks)
         sys.exit(worst([UNUSABLE_INPUT, *_end_sweep(name, launch, UNUSABLE_INPUT)]))
     except Exception as error:
         if sweep.Watch.folder is None:
@@ -355,6 +366,31 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
             log.debug("", exc_info=error)
         sys.exit(worst([FAILED, *_end_sweep(name, launch, FAILED)]))
     sys.exit(worst(statuses if sweep.Watch.folder is None else _end_sweep(name, launch, DONE)))
+
+
+def _of_rank(ranks: Ranks, arguments: list[str]) -> list[str]:
+    """A command line as one of several processes runs it: files and log lines are rank 0's.
+
+    Raises:
+        ValueError: for a sweep, whose members would need a torchrun each.
+    """
+    if ranks.size > 1 and {"-m", "--multirun"} & set(arguments):
+        raise ValueError("no sweep runs under torchrun: start each of its runs by a torchrun")
+    if ranks.rank == 0:
+        return arguments
+    own = ("hydra.run.dir=", "hydra.output_subdir=", "hydra/job_logging=")
+    kept = [a for a in arguments if not a.startswith(own)]
+    return [*kept, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=rank"]
+
+
+def _say(text: str, ranks: Ranks) -> None:
+    """What all processes would say, once: rank 0's end ends the others, unless it has no reason."""
+    if ranks.rank:
+        try:
+            time.sleep(SAID_S)
+        except KeyboardInterrupt:
+            return
+    print(text, file=sys.stderr)
 
 
 def worst(statuses: Iterable[int]) -> int:

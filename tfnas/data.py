@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfnas import readers
+from tfnas.distributed import ALONE, Ranks
 
 if TYPE_CHECKING:
     import torch
@@ -196,7 +197,8 @@ class Batches:
     are augmented) they come in another order every epoch. A batch is a function of (seed, epoch,
     batch index) and nothing else: neither the number of workers nor where an epoch is entered
     changes it. `workers` is the number of processes that decode image files; images in memory are
-    handled at once, in this process.
+    handled at once, in this process. Of several `ranks` each gets its own part of every batch, the
+    same images as one process would have there.
 
     Raises ValueError for sizes that make no batch and for indices outside of `images`.
     """
@@ -217,6 +219,7 @@ class Batches:
         drop_last: bool,
         crop_scale: tuple[float, float] | None = None,
         jitter: float = 0.4,
+        ranks: Ranks = ALONE,
     ) -> None:
         if crop_scale is None:
             in_memory = isinstance(images, ArrayImages)
@@ -240,7 +243,7 @@ class Batches:
         self.mean, self.std = tuple(mean), tuple(std)
         self.seed, self.augment, self.workers = _checked_seed(seed), augment, workers
         self.shuffle = augment if shuffle is None else shuffle
-        self.crop_scale, self.jitter = crop_scale, jitter
+        self.crop_scale, self.jitter, self.ranks = crop_scale, jitter, ranks
         self._count = len(self.indices) // batch if drop_last else -(-len(self.indices) // batch)
         if self._count == 0:
             raise ValueError(
@@ -254,7 +257,8 @@ class Batches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches of an epoch from batch `start` on.
 
-        Yields images float32 (N, 3, size, size), channels last, and labels int64 (N,). Raises
+        Yields images float32 (N, 3, size, size), channels last, and labels int64 (N,); N may be 0
+        where several ranks share the rest of a set. Raises
         ValueError for a `start` past the end, and, naming the file, where an image is unreadable.
         Where processes read images, see `reading`.
         """
@@ -279,18 +283,22 @@ class Batches:
 
         for index in range(start, len(self)):
             chosen = order[index * self.batch : (index + 1) * self.batch]
+            part = self.ranks.part(len(chosen))
+            labels = torch.from_numpy(images.labels[chosen[part]])
             pixels = images.pixels[chosen]  # (N, H, W, C)
-            if self.augment:
+            if len(labels) == 0:
+                batch = torch.empty(0, 3, self.size, self.size)
+            elif self.augment:
                 batch = augment.augmented_arrays(
                     pixels,
                     self.size,
                     augment.augment_rng(self.seed, epoch, index),
                     crop_scale=self.crop_scale,
                     jitter=self.jitter,
+                    part=part,
                 )
             else:
-                batch = augment.resized_arrays(pixels, self.size)
-            labels = torch.from_numpy(images.labels[chosen])
+                batch = augment.resized_arrays(pixels[part], self.size)
             yield augment.normalized(batch, self.mean, self.std), labels
 
     def _from_files(
@@ -309,6 +317,7 @@ class Batches:
             augment=self.augment,
             crop_scale=self.crop_scale,
             jitter=self.jitter,
+            ranks=self.ranks,
         )
         # Its own generator: a loader without one draws from torch's global one.
         loader = torch.utils.data.DataLoader(
@@ -324,7 +333,8 @@ class Batches:
             if isinstance(item, str):
                 raise ValueError(item)
             batch = torch.from_numpy(item).permute(0, 3, 1, 2).float().div_(255)  # (N, 3, H, W)
-            labels = torch.from_numpy(images.labels[order[index * self.batch :][: self.batch]])
+            chosen = order[index * self.batch : (index + 1) * self.batch]
+            labels = torch.from_numpy(images.labels[chosen[self.ranks.part(len(chosen))]])
             yield augment.normalized(batch, self.mean, self.std), labels
 
 

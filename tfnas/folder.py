@@ -15,6 +15,7 @@ from tfnas import checkpoint, config
 from tfnas.checkpoint import State
 from tfnas.config import SearchConfig
 from tfnas.data import Dataset
+from tfnas.distributed import ALONE, Ranks
 from tfnas.result import Result
 from tfnas.resume import HARMLESS, RUN
 
@@ -69,9 +70,16 @@ def saved(folder: Path, cfg: SearchConfig, who: Mapping[str, Any]) -> State | No
     return checkpoint.read_checkpoint(folder / CHECKPOINT, who)
 
 
-def identity(cfg: SearchConfig, dataset: Dataset, accelerator: torch.device) -> dict[str, Any]:
+def identity(
+    cfg: SearchConfig, dataset: Dataset, accelerator: torch.device, ranks: Ranks = ALONE
+) -> dict[str, Any]:
     """What a search that goes on must have in common with the one that was stopped."""
-    return {**options_of(cfg), "data": dataset.origin, "accelerator": accelerator.type}
+    return {
+        **options_of(cfg),
+        "data": dataset.origin,
+        "accelerator": accelerator.type,
+        "processes": ranks.size,
+    }
 
 
 def options_of(cfg: SearchConfig) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,13 +27,15 @@ from profilers.build import build_table
 from profilers.closed_loop import LoopResult, close_loop
 from profilers.verify import Verification
 from tfnas import checkpoint, config
+from tfnas.accelerator import cpu_threads, pick_accelerator
 from tfnas.config import SearchConfig
-from tfnas.data import reading
+from tfnas.data import Batches, Dataset, reading
 from tfnas.derive import Constraint, feasible_ms
+from tfnas.distributed import DisagreementError, LostError, Ranks
 from tfnas.export import export
 from tfnas.files import write_atomically
 from tfnas.folder import CHECKPOINT, HISTORY, RESULT, check_unused, command, options_of
-from tfnas.prepare import Prepared, reachable
+from tfnas.prepare import Prepared, load_data, make_strategy, reachable, split
 from tfnas.progress import duration, heartbeat
 from tfnas.result import RawSamples, Result, versions, within_tolerance
 from tfnas.resume import RUN as OVERRIDES
@@ -149,7 +151,8 @@ def run_in(p: Prepared, out: Path) -> int:
     except StoppedError:
         log.info("stopped and saved; %s", how_to_go_on(out))
         return config.INTERRUPTED
-    except (DivergedError, ValueError) as error:  # ValueError: an unreadable image
+    except (DivergedError, ValueError, DisagreementError, LostError) as error:
+        # ValueError: an unreadable image
         tail = f"; {how_to_go_on(out)}" if checkpoint.exists(out / CHECKPOINT) else ""
         log.error("error: %s%s", error, tail)
         log.debug("", exc_info=error)
@@ -231,23 +234,13 @@ def search(
 
     Raises:
         StoppedError: after saving, once `stop()` is true between two steps.
-        DivergedError, OSError: the last checkpoint is left as it is.
+        DivergedError, DisagreementError, LostError, OSError: the last checkpoint is left as it is.
         ValueError: for a checkpoint that makes no sense, or an unreadable image.
     """
-    cfg, out, saved = p.cfg, p.out, p.saved
-    threads = cfg.cores or os.cpu_count() or 1
+    cfg, out, saved, ranks = p.cfg, p.out, p.saved, p.ranks
+    threads = cpu_threads(cfg.cores, os.cpu_count() or 1, ranks)
     torch.set_num_threads(threads)
-    task = Task(
-        space=space,
-        constraints=(constraint,),
-        train=p.train,
-        held_out=p.held_out,
-        budget=cfg.budget,
-        seed=cfg.seed,
-        derive=cfg.derive.method,
-        device=p.accelerator,
-        on_nonfinite=cfg.on_nonfinite,
-    )
+    task = new_task(cfg, space, constraint, (p.train, p.held_out), p.accelerator, ranks)
     state: State | None = None
     history: list[str] = []
     if saved is not None:
@@ -262,12 +255,14 @@ def search(
             )  # fmt: skip
     elif cfg.resume is not None:
         log.info("no checkpoint there: the search starts anew")
+    ranks.told(Start(constraint, state))
+    check_start(cfg, p.dataset, ranks)
     log.info(
         "searching with %s: %d epochs of %d steps on %s, %d px, target %g ms",
         cfg.strategy["name"],
         cfg.budget.epochs,
         len(task.train),
-        task.device,
+        task.device if ranks.size == 1 else f"{ranks.size} x {task.device.type}",
         task.train.size,
         cfg.target_ms,
     )
@@ -292,6 +287,7 @@ def search(
     with heartbeat(log, "search", lambda: (share, text)), reading():
         for event in p.strategy.run(task, state):
             if isinstance(event, Found):
+                check_end(event, ranks)
                 return event
             text = f"epoch {event.epoch + 1}/{cfg.budget.epochs}"
             share = event.step / event.steps
@@ -301,13 +297,101 @@ def search(
                     lines.write(history[-1])
                 log.info("%s", describe(event.record, cfg.budget.epochs))
             due = time.monotonic() - written >= 60 * cfg.checkpoint_minutes
-            if due or event.record is not None or event.step == event.steps:
+            stopped, due = ranks.any(stop(), due)
+            if stopped or due or is_milestone(event):
                 written = time.monotonic()
                 save(event)
-            if stop():
-                save(event)
+            if stopped:
+                ranks.wait()  # who ended first would have this one killed while it saves
                 raise StoppedError
     raise AssertionError("a strategy must end with what it found")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What rank 0 tells the others once it knows what is to be searched."""
+
+    constraint: Constraint
+    state: State | None
+
+
+def follow(cfg: SearchConfig, ranks: Ranks) -> int:
+    """What another rank than 0 does: the steps of the search, and nothing before or after."""
+    try:
+        start: Start = ranks.told(None)
+    except LostError:
+        return config.DONE  # rank 0 had nothing to search, and has said why
+    try:
+        torch.set_num_threads(cpu_threads(cfg.cores, os.cpu_count() or 1, ranks))
+        accelerator = pick_accelerator(cfg.accelerator, ranks)
+        strategy = make_strategy(cfg.strategy, cfg.derive.method)
+        spec, dataset = load_data(cfg)
+        batches = split(cfg, dataset, cfg.budget.resolution or spec.resolution, ranks)
+        space = spec.build(start.constraint.table.device.quantum)
+        task = new_task(cfg, space, start.constraint, batches, accelerator, ranks)
+        check_start(cfg, dataset, ranks)
+        with stop_on_signals() as stop, reading():
+            for event in strategy.run(task, start.state):
+                if isinstance(event, Found):
+                    check_end(event, ranks)
+                    break
+                stopped, due = ranks.any(stop(), False)
+                if stopped or due or is_milestone(event):
+                    event.state()  # as rank 0 does: it may raise for a step that diverged
+                if stopped:
+                    ranks.wait()
+                    return config.INTERRUPTED
+    except LostError as error:  # which rank 0 says, or has reason to end for
+        log.debug("", exc_info=error)
+        return config.FAILED
+    except (DivergedError, DisagreementError):  # as on rank 0
+        ranks.wait_for_end()
+        return config.FAILED
+    except (ValueError, LookupError, OSError) as error:  # data that aren't here, or unreadable
+        log.error("error: %s", error)
+        return config.FAILED
+    return config.DONE
+
+
+def new_task(
+    cfg: SearchConfig,
+    space: SearchSpace,
+    constraint: Constraint,
+    batches: tuple[Batches, Batches],
+    accelerator: torch.device,
+    ranks: Ranks,
+) -> Task:
+    """What the strategy gets; the same on all ranks, but for their parts of the batches."""
+    return Task(
+        space=space,
+        constraints=(constraint,),
+        train=batches[0],
+        held_out=batches[1],
+        budget=cfg.budget,
+        seed=cfg.seed,
+        derive=cfg.derive.method,
+        device=accelerator,
+        on_nonfinite=cfg.on_nonfinite,
+        amp=cfg.amp,
+        ranks=ranks,
+    )
+
+
+def is_milestone(event: Progress) -> bool:
+    """Whether a search is saved after this step, whatever the time."""
+    return event.record is not None or event.step == event.steps
+
+
+def check_start(cfg: SearchConfig, dataset: Dataset, ranks: Ranks) -> None:
+    """Make sure that the ranks begin the same search."""
+    labels = torch.from_numpy(dataset.train.labels)
+    ranks.check_same({"options": options_of(cfg), "data": dataset.origin, "labels": labels})
+
+
+def check_end(found: Found, ranks: Ranks) -> None:
+    """Make sure that the ranks found the same net, the last thing that they do together."""
+    ranks.check_same({"the derived net": found.derived})
+    ranks.leave()
 
 
 def digest(space: SearchSpace, table: LatencyTable) -> str:

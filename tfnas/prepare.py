@@ -29,11 +29,12 @@ from profilers import (
 )
 from profilers.build import extremes_ms, is_complete
 from tfnas import config, data, folder
-from tfnas.accelerator import pick_accelerator
+from tfnas.accelerator import check_amp, pick_accelerator
 from tfnas.checkpoint import State
 from tfnas.config import SearchConfig
 from tfnas.data import Batches, Dataset
 from tfnas.derive import Architecture, Constraint, derive_constrained, feasible_ms
+from tfnas.distributed import ALONE, Ranks, check_batch
 from tfnas.space import SearchSpace, SpaceSpec
 from tfnas.strategies import strategy_class
 from tfnas.strategies.contract import Strategy
@@ -56,6 +57,7 @@ class Prepared:
         out: the run folder.
         who: see `tfnas.folder.identity`.
         saved: the checkpoint to go on with, if any.
+        ranks: the processes that search together.
     """
 
     cfg: SearchConfig
@@ -71,18 +73,21 @@ class Prepared:
     profiler: Profiler | None
     table: LatencyTable | None
     table_file: Path
+    ranks: Ranks = ALONE
 
 
-def prepared(cfg: SearchConfig, out: Path) -> Prepared:
+def prepared(cfg: SearchConfig, out: Path, ranks: Ranks = ALONE) -> Prepared:
     """Check all that can be checked before work starts."""
     folder.check_unused(out, cfg.resume)
     check_values(cfg)
     check_budget(cfg)
-    accelerator = pick_accelerator(cfg.accelerator)
+    check_batch("budget.batch_size", cfg.budget.batch_size, ranks)
+    accelerator = pick_accelerator(cfg.accelerator, ranks)
+    check_amp(cfg.amp, accelerator)
     strategy = make_strategy(cfg.strategy, cfg.derive.method)
     spec, dataset = load_data(cfg)
-    train, held_out = split(cfg, dataset, cfg.budget.resolution or spec.resolution)
-    who = folder.identity(cfg, dataset, accelerator)
+    train, held_out = split(cfg, dataset, cfg.budget.resolution or spec.resolution, ranks)
+    who = folder.identity(cfg, dataset, accelerator, ranks)
     saved = folder.saved(out, cfg, who)
     profiler, table, file = find_device(cfg, spec)
     if saved is not None:
@@ -94,7 +99,7 @@ def prepared(cfg: SearchConfig, out: Path) -> Prepared:
         check_extremes(cfg.target_ms, profiler, spec.build(profiler.device.quantum))
     return Prepared(
         cfg, out, who, saved, spec, dataset, train, held_out, strategy, accelerator, profiler,
-        table, file,
+        table, file, ranks,
     )  # fmt: skip
 
 
@@ -197,7 +202,9 @@ def load_data(cfg: SearchConfig) -> tuple[SpaceSpec, Dataset]:
     return replace(cfg.space, classes=len(dataset.classes)), dataset
 
 
-def split(cfg: SearchConfig, dataset: Dataset, size: int) -> tuple[Batches, Batches]:
+def split(
+    cfg: SearchConfig, dataset: Dataset, size: int, ranks: Ranks = ALONE
+) -> tuple[Batches, Batches]:
     """Batches of `size` pixels for weights (augmented) and for the architecture, stratified."""
     budget = cfg.budget
 
@@ -214,6 +221,7 @@ def split(cfg: SearchConfig, dataset: Dataset, size: int) -> tuple[Batches, Batc
             shuffle=True,
             workers=cfg.data.workers,
             drop_last=True,
+            ranks=ranks,
         )
 
     labels = dataset.train.labels

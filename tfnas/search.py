@@ -13,14 +13,18 @@ from tfnas.config import SearchConfig
 
 def prepare(cfg: SearchConfig) -> config.Work:
     """Imports torch, which `--help` and an error in the command line can do without."""
+    from tfnas.distributed import join
     from tfnas.folder import finished
-    from tfnas.pipeline import run, tell
+    from tfnas.pipeline import follow, run, tell
     from tfnas.prepare import prepared
 
+    ranks = join()
+    if ranks.rank:  # rank 0 checks, and says what is wrong
+        return lambda: follow(cfg, ranks)
     out = config.output_dir()
     if cfg.resume is not None and (result := finished(out, cfg)) is not None:
         return lambda: tell(result, out, cfg)
-    checked = prepared(cfg, out)
+    checked = prepared(cfg, out, ranks)
     return lambda: run(checked)
 
 

@@ -170,6 +170,12 @@ class LatencyTable:
         object.__setattr__(self, "nets", MappingProxyType(dict(self.nets)))
         object.__setattr__(self, "spaces", MappingProxyType(dict(self.spaces)))
 
+    def __reduce__(self) -> tuple[type[LatencyTable], tuple[Any, ...]]:
+        """For other processes of a search: views of mappings can't be sent."""
+        values = (getattr(self, f.name) for f in fields(self))
+        sent = tuple(dict(v) if isinstance(v, MappingProxyType) else v for v in values)
+        return LatencyTable, sent
+
     @cached_property
     def _curves(self) -> dict[OpSpec, _Curve]:
         points: dict[OpSpec, list[tuple[int, float]]] = {}

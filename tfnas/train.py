@@ -21,9 +21,10 @@ import torch
 
 from tfnas import checkpoint
 from tfnas import config as cfg
-from tfnas.accelerator import pick_accelerator
+from tfnas.accelerator import cpu_threads, pick_accelerator
 from tfnas.accuracy import Accuracy, accuracy
 from tfnas.data import Dataset, load
+from tfnas.distributed import DisagreementError, LostError, Ranks, join
 from tfnas.files import write_atomically
 from tfnas.progress import duration, heartbeat
 from tfnas.result import MAX_BYTES, versions
@@ -96,6 +97,7 @@ def finish(training: Training, stop: Callable[[], bool] = lambda: False) -> Trai
     """Run a training to its end and write its files; then its checkpoint has had its use."""
     with heartbeat(log, "training", training.progress):
         training.run(stop)
+    training.ranks.leave()
     path = training.out / WEIGHTS
     save_weights(training.state, training.subnet, path, training.trained)
     result = TrainResult(
@@ -125,6 +127,7 @@ def _to_json(training: Training, result: TrainResult) -> str:
         "not_in_weights": list(training.kept),
         "device": training.device.type,
         "threads": torch.get_num_threads(),
+        "processes": training.ranks.size,
         "skipped_steps": training.skipped,
         "seconds": round(training.seconds, 1),
         "epochs": [asdict(epoch) for epoch in result.epochs],
@@ -134,20 +137,14 @@ def _to_json(training: Training, result: TrainResult) -> str:
 
 
 def prepare(config: cfg.TrainConfig) -> cfg.Work:
-    pick_accelerator(config.accelerator)
+    ranks = join()
+    if ranks.rank:  # rank 0 checks, and says what is wrong
+        return lambda: _follow(config, ranks)
+    pick_accelerator(config.accelerator, ranks)
     cfg.check_positive(threads=config.threads, checkpoint_minutes=config.checkpoint_minutes)
     cfg.check_choice("on_nonfinite", config.on_nonfinite, ("stop", "skip"))
     path = Path(config.subnet)
-    subnet = Subnet.load(path)
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
-    d = config.data
-    dataset = load(
-        d.name,
-        root=d.root,
-        train_list=d.train_list,
-        test_list=d.test_list,
-        max_train=cfg.smallest(d.max_train, config.recipe.max_train),
-    )
+    subnet, dataset, d = Subnet.load(path), _dataset(config), config.data
     if d.classes is not None and d.classes != len(dataset.classes):
         raise ValueError(f"data.classes={d.classes}, but {d.name} has {len(dataset.classes)}")
     out = None if config.out is None else Path(config.out)
@@ -160,20 +157,71 @@ def prepare(config: cfg.TrainConfig) -> cfg.Work:
         return lambda: _finished(out)
     if resume and cfg.is_sweep():  # members that didn't get so far start
         resume = checkpoint.exists(out / CHECKPOINT)
-    training = Training(
+    training = _training(config, subnet, dataset, out, resume, ranks)
+    return lambda: _work(training, path, resume)
+
+
+def _dataset(config: cfg.TrainConfig) -> Dataset:
+    d = config.data
+    return load(
+        d.name,
+        root=d.root,
+        train_list=d.train_list,
+        test_list=d.test_list,
+        max_train=cfg.smallest(d.max_train, config.recipe.max_train),
+    )
+
+
+def _training(
+    config: cfg.TrainConfig,
+    subnet: Subnet,
+    dataset: Dataset,
+    out: Path,
+    resume: bool,
+    ranks: Ranks,
+) -> Training:
+    torch.set_num_threads(cpu_threads(config.threads, os.cpu_count() or 1, ranks))
+    leads = ranks.rank == 0
+    return Training(
         subnet,
         dataset,
         config.recipe,
         seed=config.seed,
         out=out,
-        weights=None if config.weights is None else Path(config.weights),
-        device=str(pick_accelerator(config.accelerator)),
-        workers=d.workers,
+        weights=Path(config.weights) if config.weights is not None and leads else None,
+        device=str(pick_accelerator(config.accelerator, ranks)),
+        workers=config.data.workers,
         checkpoint_minutes=config.checkpoint_minutes,
         on_nonfinite=config.on_nonfinite,
         resume=resume,
+        ranks=ranks,
     )
-    return lambda: _work(training, path, resume)
+
+
+def _follow(config: cfg.TrainConfig, ranks: Ranks) -> int:
+    """What another rank than 0 does: the steps, and nothing before or after."""
+    try:
+        subnet: Subnet = ranks.told(None)
+    except LostError:
+        return cfg.DONE  # rank 0 had nothing to train, and has said why
+    try:
+        training = _training(config, subnet, _dataset(config), Path(), False, ranks)
+        with stop_on_signals() as stop:
+            training.meet()
+            training.run(stop)
+    except StoppedError:
+        return cfg.INTERRUPTED
+    except LostError as error:  # which rank 0 says, or has reason to end for
+        log.debug("", exc_info=error)
+        return cfg.FAILED
+    except (DivergedError, DisagreementError):  # as on rank 0
+        ranks.wait_for_end()
+        return cfg.FAILED
+    except (OSError, LookupError, ValueError) as error:  # data that aren't here, or unreadable
+        log.error("error: %s", error)
+        return cfg.FAILED
+    ranks.leave()
+    return cfg.DONE
 
 
 def _check_finished(out: Path, now: dict[str, Any]) -> None:
@@ -224,6 +272,8 @@ def _train(training: Training, path: Path) -> int:
         log.info("not in these weights, initialized anew: %s", ", ".join(training.kept))
     try:
         with stop_on_signals() as stop:
+            training.ranks.told(subnet)
+            training.meet()
             result = finish(training, stop)
     except StoppedError:
         log.info(
@@ -231,7 +281,8 @@ def _train(training: Training, path: Path) -> int:
             training.epoch, training.batch, shlex.quote(cfg.override("resume", training.out)),
         )  # fmt: skip
         return cfg.INTERRUPTED
-    except (DivergedError, OSError, ValueError) as error:  # ValueError: an unreadable image
+    except (DivergedError, DisagreementError, LostError, OSError, ValueError) as error:
+        # ValueError: an unreadable image
         saved = training.out / CHECKPOINT
         tail = f"; the last good checkpoint is {saved}" if checkpoint.exists(saved) else ""
         log.error("error: %s%s", error, tail)

@@ -9,7 +9,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tfnas.blocks import Network
 from tfnas.checkpoint import exists, read_checkpoint, write_checkpoint
 from tfnas.config import Recipe
 from tfnas.data import ArrayImages, Batches, Dataset, reading
+from tfnas.distributed import ALONE, Ranks, check_batch
 from tfnas.progress import duration
 from tfnas.recipe import check_recipe, learning_rate
 from tfnas.space import Subnet
@@ -52,6 +53,11 @@ class EpochResult:
     seconds: float
 
 
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Of what is random in the network in one step on one of several ranks."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
+
+
 def identity(subnet: Subnet, dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
     """What a resumed training must have in common with the one that was stopped."""
     return {
@@ -70,8 +76,13 @@ class Training:
     attributes that change: a run that is stopped and resumed gives the same weights, bit for bit on
     a CPU with the same number of threads.
 
+    Of several ranks each takes its part of every batch. Gradients are averaged before they are
+    clipped, running statistics of batch norm after each step, so that networks are the same on all
+    of them; each draws its own dropout. Only rank 0 writes files, and `meet` gives the others what
+    it has.
+
     Args:
-        recipe: see conf/recipe/.
+        recipe: see conf/recipe/; its batch is that of all ranks together.
         seed: of initialization, order, augmentation, dropout.
         out: folder for weights.safetensors, train.json, train.ckpt.
         weights: what to start from; batch norm and classifier may be missing there.
@@ -81,9 +92,11 @@ class Training:
         on_nonfinite: stop | skip: what becomes of a step whose loss is no finite number, or whose
             gradient explodes.
         resume: go on from train.ckpt in `out`.
+        ranks: the processes that train together; `weights`, `out` and `resume` count on rank 0.
 
     Raises:
-        ValueError: if subnet, data, recipe, weights and checkpoint don't fit together.
+        ValueError: if subnet, data, recipe, weights and checkpoint don't fit together, or the batch
+            can't be shared evenly.
     """
 
     def __init__(
@@ -100,11 +113,13 @@ class Training:
         checkpoint_minutes: float = 5.0,
         on_nonfinite: str = "stop",
         resume: bool = False,
+        ranks: Ranks = ALONE,
     ):
         check_recipe(recipe)
+        check_batch("recipe.batch_size", recipe.batch_size, ranks)
         _check_data(subnet, dataset)
-        self.subnet, self.dataset, self.recipe = subnet, dataset, recipe
-        self.identity = identity(subnet, dataset, recipe, seed)
+        self.subnet, self.dataset, self.recipe, self.ranks = subnet, dataset, recipe, ranks
+        self.identity = {**identity(subnet, dataset, recipe, seed), "processes": ranks.size}
         self.seed, self.out = seed, out
         self.device = torch.device(device)
         self.checkpoint_s = 60 * checkpoint_minutes
@@ -134,6 +149,8 @@ class Training:
         self._pending: Tensor | None = None
         self.history: list[EpochResult] = []
         self.seconds = self.epoch_seconds = 0.0
+        if ranks.rank:
+            return
         out.mkdir(parents=True, exist_ok=True)
         if resume:
             self._restore()
@@ -163,14 +180,30 @@ class Training:
             data.train, np.arange(len(data.train)), batch=recipe.batch_size, size=self.resolution,
             mean=data.mean, std=data.std, seed=self.seed, augment=True, workers=workers,
             drop_last=True, crop_scale=None if low is None else (low, 1.0),
-            jitter=recipe.color_jitter,
+            jitter=recipe.color_jitter, ranks=self.ranks,
         )  # fmt: skip
         test = Batches(
             data.test, np.arange(len(data.test)), batch=recipe.batch_size, size=self.resolution,
             mean=data.mean, std=data.std, seed=self.seed, augment=False, workers=workers,
-            drop_last=False,
+            drop_last=False, ranks=self.ranks,
         )  # fmt: skip
         return train, test
+
+    def meet(self) -> None:
+        """Give the other ranks the state of rank 0, and make sure that all train the same.
+
+        Raises:
+            DisagreementError, LostError: see `tfnas.distributed`.
+        """
+        ranks = self.ranks
+        if ranks.size == 1:
+            return
+        labels = torch.from_numpy(self.dataset.train.labels)
+        ranks.check_same({"options": self.identity, "labels": labels})
+        state = ranks.told(self._content() if ranks.rank == 0 else None)
+        if ranks.rank:
+            self._take_over(state)
+        ranks.check_same({"weights": list(self.network.parameters())})
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> None:
         """Train to the end, or until `stop()` is true between two batches.
@@ -180,7 +213,14 @@ class Training:
             DivergedError: if the loss is no finite number; the last checkpoint is left as it is.
             OSError: if a file can't be written, or a process that reads images died; the last
                 checkpoint is left as it is.
+            DisagreementError, LostError: see `tfnas.distributed`.
         """
+        asked, ranks = stop, self.ranks
+        if ranks.size > 1:  # all stop at the same step
+
+            def stop() -> bool:
+                return ranks.any(asked())[0]
+
         with torch.random.fork_rng(devices=self._gpus):
             torch.set_rng_state(self.rng)
             if self.gpu_rng is not None:
@@ -192,6 +232,7 @@ class Training:
                         self._finish_epoch(stop)
             except StoppedError:
                 self._save()
+                ranks.wait()  # who ended first would have rank 0 killed while it saves
                 raise
 
     def _train_epoch(self, stop: Callable[[], bool]) -> None:
@@ -219,11 +260,15 @@ class Training:
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
         before = [b.clone() for b in self.network.buffers()] if self.skips else []
+        if self.ranks.size > 1:
+            # Other dropout on each rank, and none of their states for a checkpoint to hold.
+            torch.manual_seed(step_seed(self.seed, step, self.ranks.rank))
         with torch.autocast(self.device.type, torch.float16, enabled=self._amp):
             logits = self.network(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
+        loss = self._average(loss.detach())
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(
             self.network.parameters(), self.recipe.clip or math.inf
@@ -242,6 +287,15 @@ class Training:
         if self.ema is not None:
             _average(self.ema, self.network, self.recipe.ema, step)
 
+    def _average(self, loss: Tensor) -> Tensor:
+        """Average gradients, statistics and the loss over ranks; the loss."""
+        if self.ranks.size > 1:
+            loss = loss.clone()
+            gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+            statistics = [b for b in self.network.buffers() if b.is_floating_point()]
+            self.ranks.average([*gradients, *statistics, loss])
+        return loss
+
     def _settle(self) -> None:
         """Wait for the last step's figures and add up its loss; raises DivergedError."""
         if self._pending is None:
@@ -259,7 +313,7 @@ class Training:
     def _finish_epoch(self, stop: Callable[[], bool]) -> None:
         started = time.monotonic()
         model = self.network if self.ema is None else self.ema
-        found = accuracy(model, self._tested(_until(self.test_batches.epoch(0), stop)))
+        found = accuracy(model, self._tested(_until(self.test_batches.epoch(0), stop)), self.ranks)
         if not math.isfinite(found.loss):
             raise DivergedError(
                 f"the loss on the test set is {found.loss} after epoch {self.epoch + 1}; try a "
@@ -284,6 +338,7 @@ class Training:
             result.epoch, self.recipe.epochs, result.train_loss, result.loss, 100 * result.top1,
             self.resolution, duration(result.seconds),
         )  # fmt: skip
+        self.ranks.check_same({"weights": list(model.state_dict().values())})
         self._save()
 
     def _tested(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -305,7 +360,12 @@ class Training:
 
     def _save(self) -> None:
         self._settle()
-        state = {
+        if self.ranks.rank == 0:
+            write_checkpoint(self.out / CHECKPOINT, self._content())
+
+    def _content(self) -> dict[str, Any]:
+        """All that changes, as a checkpoint can hold it."""
+        return {
             "identity": self.identity,
             "weights": self.weights,
             "kept": list(self.kept),
@@ -322,11 +382,14 @@ class Training:
             "rng": torch.get_rng_state(),
             "gpu_rng": torch.cuda.get_rng_state() if self._gpus else None,
         }
-        write_checkpoint(self.out / CHECKPOINT, state)
 
     def _restore(self) -> None:
+        self._take_over(read_checkpoint(self.out / CHECKPOINT, self.identity))
+        log.info("going on at epoch %d, batch %d", self.epoch + 1, self.batch)
+
+    def _take_over(self, state: Mapping[str, Any]) -> None:
+        """What `_content` gave. Raises ValueError if it can't be of this training."""
         path = self.out / CHECKPOINT
-        state = read_checkpoint(path, self.identity)
         try:
             if self.weights is not None and self.weights != state["weights"]:
                 raise ValueError(f"it started from weights={state['weights']}")
@@ -351,7 +414,6 @@ class Training:
             self.gpu_rng = state["gpu_rng"] if self._gpus else None
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ValueError(f"can't go on from {path}: {error}") from None
-        log.info("going on at epoch %d, batch %d", self.epoch + 1, self.batch)
 
     @property
     def trained(self) -> Trained:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tfnas.derive import Architecture, Constraint, Derived
+from tfnas.distributed import ALONE, Ranks
 from tfnas.space import SearchSpace, Subnet
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Task:
         on_nonfinite: stop | skip: what becomes of a step whose loss or gradients are no finite
             numbers, or explode.
         device: that the supernet runs on.
+        amp: bfloat16 autocast on a GPU; a CPU computes in float32 whatever it says.
+        ranks: the processes that search together; `train` and `held_out` give this one's parts.
     """
 
     space: SearchSpace
@@ -59,6 +62,8 @@ class Task:
     derive: str
     device: torch.device
     on_nonfinite: str = "stop"
+    amp: bool = False
+    ranks: Ranks = ALONE
 
 
 class DivergedError(RuntimeError):
@@ -141,5 +146,6 @@ class Strategy(Protocol):
 
         Raises:
             DivergedError: see `Task.on_nonfinite`.
+            DisagreementError, LostError: see `tfnas.distributed`.
             ValueError: if `state` isn't one of this task.
         """

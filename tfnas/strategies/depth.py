@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,5 +134,15 @@ def _one_hot(n: int) -> np.ndarray:
     return probs
 
 
-def on_device(values: Sequence[Depth], device: torch.device) -> list[Depth]:
-    return [v.to(device) if isinstance(v, Tensor) else v for v in values]
+def on_device(values: Sequence[Any], device: torch.device) -> list[Any]:
+    """Values with vectors (n,) of the CPU among them, with those on the device.
+
+    On a GPU all vectors go there by one copy, which the host doesn't wait for, and their gradients
+    come back by one, which it does wait for.
+    """
+    vectors = [v for v in values if isinstance(v, Tensor)]
+    if device.type == "cpu" or not vectors:
+        return list(values)
+    packed = torch.cat(vectors).to(device, non_blocking=True)
+    parts = iter(packed.split([len(v) for v in vectors]))
+    return [next(parts) if isinstance(v, Tensor) else v for v in values]

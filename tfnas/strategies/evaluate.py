@@ -17,6 +17,8 @@ from tfnas.strategies.sampling import first_path, log_uniform
 from tfnas.strategies.training import (
     Guard,
     Meter,
+    autocast,
+    average_step,
     check_finite,
     cosine,
     count,
@@ -25,6 +27,7 @@ from tfnas.strategies.training import (
     new_supernet,
     restoring,
     some_batches,
+    to_device,
     top1,
     weights_of,
 )
@@ -82,7 +85,7 @@ class UniformTraining:
             epoch, lr = self.epoch, cosine(self.how.lr, self.epoch, epochs)
             self.sgd.param_groups[0]["lr"] = lr
             for x, y in task.train.epoch(epoch, self.index):
-                self._step(x.to(task.device), y.to(task.device))
+                self._step(to_device(x, task.device), to_device(y, task.device))
                 self.index += 1
                 yield Progress(epoch * len(task.train) + self.index, steps, epoch, state)
             check_finite(epoch, self.meter.loss)
@@ -90,7 +93,7 @@ class UniformTraining:
                 epoch=epoch,
                 train_loss=self.meter.loss,
                 train_top1=self.meter.top1,
-                held_out_top1=top1(self.net, held_out, *self.last),
+                held_out_top1=top1(self.net, held_out, *self.last, ranks=task.ranks),
                 temperature=None,
                 learning_rate=lr,
                 derived_ms=None,
@@ -109,16 +112,20 @@ class UniformTraining:
         return path, depths, [[_pick(c.widths, generator) for c in b] for b in space.blocks]
 
     def _step(self, x: Tensor, y: Tensor) -> None:
-        self.last = self._draw()
-        logits = self.net(x, *self.last)
-        loss = F.cross_entropy(logits, y)
+        ranks, self.last = self.task.ranks, self._draw()
+        ranks.check_same({"paths": self.last})
+        with autocast(self.task):
+            logits = self.net(x, *self.last)
+            loss = F.cross_entropy(logits, y)
         self.sgd.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(live(self.net), self.how.clip)
+        parameters = live(self.net)
+        loss, hits = average_step(parameters, logits, y, loss, ranks)
+        norm = nn.utils.clip_grad_norm_(parameters, self.how.clip)
         if self.guard.passes(loss, norm, self.epoch, self.index, "weight"):
             self.sgd.step()
             count(self.sampled, [self.last[0]])
-            self.meter.add(logits, y, loss)
+            self.meter.add(loss, hits, len(y))
 
     def state(self) -> State:
         """All that changes, as a checkpoint can hold it."""
@@ -188,7 +195,8 @@ class SampledSearch:
         net = self.training.net
         rows = zip(derived.widths, net.space.blocks, strict=True)
         widths = [[width] * len(block) for width, block in rows]
-        return top1(net, self._batches, derived.picks, derived.depths, widths)
+        ranks = self.training.task.ranks
+        return top1(net, self._batches, derived.picks, derived.depths, widths, ranks=ranks)
 
     def parents(self, count: int) -> list[Derived]:
         """The best of all generations before the present one, best first."""
@@ -206,7 +214,8 @@ class SampledSearch:
         task = self.training.task
         highest, best = max(self.scored.values(), key=lambda pair: pair[0])
         trained = task.budget.epochs * len(task.train) * task.train.batch
-        images = len(self.scored) * sum(len(y) for _, y in self._batches)
+        scored = sum(len(y) for _, y in self._batches) * task.ranks.size
+        images = len(self.scored) * scored
         scores = {
             "supernet_top1": highest,
             "mean_supernet_top1": float(np.mean([value for value, _ in self.scored.values()])),

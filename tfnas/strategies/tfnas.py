@@ -4,7 +4,8 @@
 - depth: sink-connecting mixes the outputs of a stage's blocks by softmax(beta);
 - width: elasticity-scaling scales the derived net's mid widths to the target.
 
-Alphas and betas live on the CPU whatever the device: sampling needs no synchronization then.
+Alphas and betas live on the CPU whatever the device: sampling needs no synchronization then. On a
+GPU a weight step waits for nothing, and an architecture step once, for their gradients.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from tfnas.strategies.training import (
     Endless,
     Guard,
     Meter,
+    autocast,
+    average_step,
     check_finite,
     check_knobs,
     cosine,
@@ -48,10 +51,11 @@ from tfnas.strategies.training import (
     rescale,
     restoring,
     some_batches,
+    to_device,
     top1,
     weights_of,
 )
-from tfnas.supernet import Mix, Path
+from tfnas.supernet import Depth, Mix
 
 PAPER_ARCH_EPOCHS = 80
 WIDTHS = ("greedy", "constrained", "fixed")
@@ -188,6 +192,7 @@ class Search:
     def end_epoch(self, warm_up: bool, lr: float, cooling: float) -> EpochRecord:
         """Scale the widths of what would be derived now, cool down, and go on to the next epoch."""
         check_finite(self.epoch, self.meter.loss, *self.alphas, *self.betas)
+        self.check_ranks(weights=list(self.net.parameters()))
         temperature = self.temperature
         arch, order = self.architecture()
         depths, picks = argmax(self.space, arch)
@@ -274,57 +279,94 @@ class Search:
 
     def weight_step(self, x: Tensor, y: Tensor, paths: Sequence[Sequence[int]]) -> None:
         """One step of the weights on the sum of the paths' losses; alphas and betas stay."""
-        device = self.task.device
-        x, y = x.to(device), y.to(device)
-        with torch.no_grad():
-            depths = on_device(self.depth.depths(self.betas), device)
-            gates = self.depth.gates(self.betas)
-        stem = self.net.stem(x)  # shared by both paths
-        logits = [self.net.body(stem, path, depths, self.widths, gates) for path in paths]
-        loss = torch.stack([F.cross_entropy(out, y) for out in logits]).sum()
+        device, ranks = self.task.device, self.task.ranks
+        self.check_ranks(paths=paths)
+        x, y = to_device(x, device), to_device(y, device)
+        depths, gates = self.sinks()
+        with autocast(self.task):
+            stem = self.net.stem(x)  # shared by both paths
+            logits = [self.net.body(stem, path, depths, self.widths, gates) for path in paths]
+            loss = torch.stack([F.cross_entropy(out, y) for out in logits]).sum()
         self.weights_sgd.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(live(self.net), self.knobs.clip)
-        self.weight_passes += len(y) * len(paths)
+        parameters = live(self.net)
+        loss, hits = average_step(parameters, logits[0], y, loss, ranks)
+        norm = nn.utils.clip_grad_norm_(parameters, self.knobs.clip)
+        self.weight_passes += len(y) * len(paths) * ranks.size
         if self.guard.passes(loss, norm, self.epoch, self.index, "weight"):
             self.weights_sgd.step()
             count(self.sampled, paths)
-            self.meter.add(logits[0], y, loss / len(paths))
+            self.meter.add(loss / len(paths), hits, len(y))
+
+    def check_ranks(self, **others: object) -> None:
+        """Make sure that all ranks search the same, and do `others` the same."""
+        if self.task.ranks.size > 1:
+            same = {"alphas": self.alphas, "betas": self.betas, "widths": self.widths, **others}
+            self.task.ranks.check_same(same)
+
+    @torch.no_grad()
+    def sinks(self) -> tuple[list[Depth], list[Tensor | None] | None]:
+        """Depths and gates on the device, without a gradient."""
+        depths, gates = self.depth.depths(self.betas), self.depth.gates(self.betas)
+        sent = on_device([*depths, *(gates or [])], self.task.device)
+        return sent[: len(depths)], None if gates is None else sent[len(depths) :]
 
     def arch_step(self, x: Tensor, y: Tensor) -> None:
         """One step of alphas and betas on held-out images; weights stay."""
         device, vectors = self.task.device, [*self.alphas, *self.betas]
-        x, y = x.to(device), y.to(device)
+        x, y = to_device(x, device), to_device(y, device)
         mix = [gumbel_softmax(a, self.temperature, self.generator) for a in self.alphas]
         depths, gates = self.depth.depths(self.betas), self.depth.gates(self.betas)
+        fixed_ms = self.table.fixed_ms(self.space)
         with self.net.frozen():
             on = [self.run_ops(m, a) for m, a in zip(mix, self.alphas, strict=True)]
-            logits = self.net(x, on, on_device(depths, device), self.widths, gates)
-            ce = F.cross_entropy(logits, y)
-            fixed_ms = self.table.fixed_ms(self.space)
-            ms = expected_ms(self.space, fixed_ms, mix, depths, self.op_ms, gates)
+            if device.type == "cpu":
+                logits = self.net(x, on, depths, self.widths, gates)
+                ce = F.cross_entropy(logits, y)
+                ms = expected_ms(self.space, fixed_ms, mix, depths, self.op_ms, gates)
+            else:  # by one copy, the latency too, so that one brings all gradients back
+                ms = expected_ms(self.space, fixed_ms, mix, depths, self.op_ms, gates)
+                on, depths, gates, ms = self.sent(on, depths, gates, ms)
+                with autocast(self.task):
+                    logits = self.net(x, on, depths, self.widths, gates)
+                    ce = F.cross_entropy(logits, y)
             loss = LATENCY_LOSSES[self.knobs.latency_loss](
-                ce, ms.to(device), self.target_ms, self.knobs.latency_weight
+                ce, ms, self.target_ms, self.knobs.latency_weight
             )
             self.arch_adam.zero_grad()
             loss.backward()
+        ce, hits = average_step(vectors, logits, y, ce, self.task.ranks)
         norm = nn.utils.clip_grad_norm_(vectors, self.knobs.clip)
-        self.arch_passes += len(y)
-        if not self.guard.passes(ce, norm.to(device), self.epoch, self.index, "architecture"):
+        norm = norm.to(device, non_blocking=True)
+        self.arch_passes += len(y) * self.task.ranks.size
+        if not self.guard.passes(ce, norm, self.epoch, self.index, "architecture"):
             return
         self.arch_adam.step()
         with torch.no_grad():
             for vector in vectors:
                 vector.copy_(vector.log_softmax(0))
-        self.arch_meter.add(logits, y, ce)
+        self.arch_meter.add(ce, hits, len(y))
 
-    def run_ops(self, mix: Tensor, alpha: Tensor) -> Path:
+    def sent(
+        self,
+        on: Sequence[Mix],
+        depths: Sequence[Depth],
+        gates: Sequence[Tensor | None] | None,
+        ms: Tensor,
+    ) -> tuple[list[Mix], list[Depth], list[Tensor | None] | None, Tensor]:
+        """The same on the device."""
+        values = [*(mix.weights for mix in on), *depths, *(gates or []), ms.view(1)]
+        sent = on_device(values, self.task.device)
+        ops, blocks = len(on), len(on) + len(depths)
+        mixes = [Mix(m.picks, w) for m, w in zip(on, sent[:ops], strict=True)]
+        return mixes, sent[ops:blocks], None if gates is None else sent[blocks:-1], sent[-1][0]
+
+    def run_ops(self, mix: Tensor, alpha: Tensor) -> Mix:
         """What an architecture step runs of a block; its latency is that of all ops anyway."""
-        knobs, device = self.knobs, self.task.device
+        knobs = self.knobs
         if knobs.arch_ops is None or knobs.arch_ops >= len(mix):
-            return mix.to(device)
-        picks, weights = some_ops(mix, alpha, knobs.arch_ops, knobs.arch_ops_by)
-        return Mix(picks, weights.to(device))
+            return Mix(range(len(mix)), mix)
+        return some_ops(mix, alpha, knobs.arch_ops, knobs.arch_ops_by)
 
     def architecture(self) -> tuple[Architecture, list[int]]:
         return self.depth.architecture(self.alphas, self.betas, self.widths)
@@ -337,10 +379,9 @@ class Search:
     def held_out_top1(self) -> float:
         """Percent, of the most probable path on some held-out batches."""
         path = [int(alpha.argmax()) for alpha in self.alphas]
-        with torch.no_grad():
-            depths = on_device(self.depth.depths(self.betas), self.task.device)
-            gates = self.depth.gates(self.betas)
-        return top1(self.net, some_batches(self.task), path, depths, self.widths, gates)
+        depths, gates = self.sinks()
+        ranks, batches = self.task.ranks, some_batches(self.task)
+        return top1(self.net, batches, path, depths, self.widths, gates, ranks)
 
     def spent(self) -> dict[str, float]:
         """What the search cost, in images through the supernet, forward and backward."""

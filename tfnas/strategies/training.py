@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tfnas.derive import Architecture, Constraint, argmax, derive_constrained, scale_widths
+from tfnas.distributed import ALONE, Ranks
 from tfnas.space import SearchSpace, Subnet
 from tfnas.strategies.contract import DivergedError, Task
 from tfnas.supernet import Depth, Gates, Path, Supernet, Widths
@@ -19,6 +21,7 @@ from tfnas.supernet import Depth, Gates, Path, Supernet, Widths
 if TYPE_CHECKING:
     from tfnas.data import Batches
 
+LAG = 8  # steps that a GPU may be behind, before the figures of the first are waited for
 EXPLODED = 1e6  # norm of a gradient, before clipping: the loss is lost, if not yet infinite
 
 
@@ -50,6 +53,41 @@ def live(net: nn.Module) -> list[nn.Parameter]:
     return [p for p in net.parameters() if p.grad is not None]
 
 
+def to_device(batch: Tensor, device: torch.device) -> Tensor:
+    """A batch from the CPU, on a GPU without waiting for it."""
+    if device.type == "cpu":
+        return batch.to(device)
+    return batch.pin_memory().to(device, non_blocking=True)
+
+
+def autocast(task: Task) -> torch.autocast:
+    """See `Task.amp`. bfloat16 has the range of float32, so no loss needs scaling."""
+    on = task.amp and task.device.type != "cpu"
+    return torch.autocast(task.device.type, torch.bfloat16, enabled=on)
+
+
+def average_step(
+    parameters: Sequence[Tensor], logits: Tensor, labels: Tensor, loss: Tensor, ranks: Ranks
+) -> tuple[Tensor, Tensor]:
+    """Average a step's gradients over ranks; every rank's batch part is as large.
+
+    Args:
+        parameters: those that have a gradient.
+        logits, labels: (N, classes), (N,).
+        loss: of this rank.
+
+    Returns:
+        The loss and the number of right answers on this rank's part; the means over ranks, if there
+        are several.
+    """
+    hits = (logits.detach().argmax(1) == labels).sum()
+    if ranks.size == 1:
+        return loss.detach(), hits
+    figures = torch.stack([loss.detach(), hits.to(loss.dtype)])
+    ranks.average([*(p.grad for p in parameters if p.grad is not None), figures])
+    return figures[0], figures[1]
+
+
 def count(sampled: list[list[int]], paths: Sequence[Sequence[int]]) -> None:
     """Add to how often each op of each block was trained."""
     for path in paths:
@@ -58,16 +96,17 @@ def count(sampled: list[list[int]], paths: Sequence[Sequence[int]]) -> None:
 
 
 class Meter:
-    """Mean loss and top-1 over batches; reads the device only when asked."""
+    """Mean loss and top-1 over batches; reads the device only when asked.
+
+    Over several ranks it is given the means over them, so all have the same.
+    """
 
     def __init__(self, device: torch.device):
         self._sums = torch.zeros(3, device=device, dtype=torch.float64)  # loss, hits, images
 
-    def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
-        """logits (N, classes), labels (N,), loss: the batch's mean."""
-        n = len(labels)
-        hits = (logits.detach().argmax(1) == labels).sum()
-        self._sums += torch.stack([loss.detach() * n, hits, torch.full_like(hits, n)])
+    def add(self, loss: Tensor, hits: Tensor, n: int) -> None:
+        """Of a batch of n images: the mean loss, and how many were right."""
+        self._sums += torch.stack([loss * n, hits, torch.full_like(hits, n)])
 
     def state(self) -> Tensor:
         return self._sums.cpu().clone()
@@ -89,7 +128,7 @@ class Guard:
     """Watches the loss and the gradients of every step; see `Task.on_nonfinite`.
 
     On a GPU no step waits for its own figures, unless bad ones are to be skipped: they are looked
-    at in the next step, or when the run is saved.
+    at some steps later, or when the run is saved.
 
     Attributes:
         skipped: steps so far that were not taken.
@@ -98,7 +137,7 @@ class Guard:
     def __init__(self, task: Task):
         self._skip, self._seed = task.on_nonfinite == "skip", task.seed
         self._at_once = self._skip or task.device.type == "cpu"
-        self._pending: tuple[Tensor, str] | None = None
+        self._pending: deque[tuple[Tensor, torch.cuda.Event | None, str]] = deque()
         self.skipped = 0
 
     def passes(self, loss: Tensor, norm: Tensor, epoch: int, index: int, kind: str) -> bool:
@@ -113,28 +152,30 @@ class Guard:
         """
         fine = torch.isfinite(loss.detach()) & (norm < EXPLODED)  # nan is below nothing
         where = f"{kind} step at batch {index + 1} of epoch {epoch + 1}, seed {self._seed}"
-        self.settle()
-        self._pending = fine, where
-        if not self._at_once:
-            return True
         if self._skip and not bool(fine):
-            self._pending = None
             self.skipped += 1
             return False
-        self.settle()
+        event = None
+        if fine.device.type == "cuda":
+            fine = fine.to("cpu", non_blocking=True)  # there once the event is
+            event = torch.cuda.Event()
+            event.record()
+        self._pending.append((fine, event, where))
+        self.settle(0 if self._at_once else LAG)
         return True
 
-    def settle(self) -> None:
-        """Look at the last step's figures. Raises DivergedError."""
-        if self._pending is None:
-            return
-        (fine, where), self._pending = self._pending, None
-        if not bool(fine):
-            raise DivergedError(
-                f"the search diverged: no finite loss, or a gradient above {EXPLODED:g} ({where}); "
-                "lower strategy.weight_lr or strategy.arch_lr, or skip such steps with "
-                "on_nonfinite=skip"
-            )
+    def settle(self, keep: int = 0) -> None:
+        """Look at the figures of all steps but the last `keep`. Raises DivergedError."""
+        while len(self._pending) > keep:
+            fine, event, where = self._pending.popleft()
+            if event is not None:
+                event.synchronize()
+            if not bool(fine):
+                raise DivergedError(
+                    f"the search diverged: no finite loss, or a gradient above {EXPLODED:g} "
+                    f"({where}); lower strategy.weight_lr or strategy.arch_lr, or skip such steps "
+                    "with on_nonfinite=skip"
+                )
 
 
 class Endless:
@@ -272,7 +313,7 @@ def some_batches(task: Task, images: int = 256) -> tuple[tuple[Tensor, Tensor], 
     """The first `images` held-out images (whole batches, at least one), on the task's device."""
     wanted = max(1, images // task.held_out.batch)
     taken = itertools.islice(task.held_out.epoch(0), wanted)
-    return tuple((x.to(task.device), y.to(task.device)) for x, y in taken)
+    return tuple((to_device(x, task.device), to_device(y, task.device)) for x, y in taken)
 
 
 @torch.no_grad()
@@ -283,7 +324,13 @@ def top1(
     depths: Sequence[Depth],
     widths: Widths,
     gates: Gates = None,
+    ranks: Ranks = ALONE,
 ) -> float:
-    """Percent of images that a path gets right; batch norm uses each batch's statistics."""
+    """Percent of images that a path gets right; batch norm uses each batch's statistics.
+
+    Args:
+        batches: this rank's parts.
+    """
     hits = [(net(x, path, depths, widths, gates).argmax(1) == y).sum() for x, y in batches]
-    return 100 * float(sum(hits)) / sum(len(y) for _, y in batches)
+    right, images = ranks.sum(float(sum(hits)), sum(len(y) for _, y in batches))
+    return 100 * right / images
