@@ -44,7 +44,6 @@ def runner_for(options: RunnerOptions, *, batch: int) -> Runner:
 
     Raises:
         ValueError: for a backend that doesn't go with the other options or the batch.
-        LookupError: for one that needs a package here that isn't installed.
     """
     check_choice("device.backend", options.backend, BACKENDS)
     backend = options.backend

@@ -33,9 +33,12 @@ def tflite_file(model: bytes) -> bytes:
             f"TFLite files need its schema: pip install ai-edge-litert ({error})"
         ) from None
     graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(model)).graph
-    writer = _Writer(schema, graph)
-    for node in graph.node:
-        writer.node(node)
+    try:
+        writer = _Writer(schema, graph)
+        for node in graph.node:
+            writer.node(node)
+    except LookupError as error:  # of a value that no layer before it gives, or a missing weight
+        raise ValueError(f"no TFLite file of a graph without {shown(str(error))}") from None
     builder = flatbuffers.Builder(len(model) + 10_000)
     builder.Finish(writer.model().Pack(builder), FILE_ID)
     return bytes(builder.Output())
@@ -171,6 +174,8 @@ class _Writer:
         group = given.get("group", 1)
         if group not in (1, channels) or any(d != 1 for d in given.get("dilations", [1])):
             raise ValueError(f"no TFLite layer for {group} groups of {channels} channels")
+        if given.get("auto_pad", b"NOTSET") != b"NOTSET" or weight.ndim != 4:
+            raise ValueError("no TFLite layer for a Conv but in two dimensions, with its pads told")
         same = [_same_padding(*row) for row in zip(size, weight.shape[2:], strides, strict=True)]
         padding = self._schema.Padding.VALID
         if any((top, left, bottom, right)):
@@ -220,6 +225,8 @@ class _Writer:
         name = node.op_type.upper()
         options = getattr(self._schema, f"{node.op_type}OptionsT")()
         options.fusedActivationFunction = self._schema.ActivationFunctionType.NONE
+        if len({len(self._shapes[value]) for value in node.input}) != 1:
+            raise ValueError(f"no TFLite layer for {node.op_type} of unlike shapes")
         inputs = [self._indices[value] for value in node.input]
         self._emit(
             getattr(self._kinds, name), inputs, node.output[0], options, f"{node.op_type}Options"
@@ -244,7 +251,8 @@ class _Writer:
 
     def _gemm(self, node: onnx.NodeProto) -> None:
         given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        if given.pop("transB", 0) != 1 or any(v not in (0, 1.0) for v in given.values()):
+        usual = {"transA": 0, "transB": 0, "alpha": 1.0, "beta": 1.0}
+        if {**usual, **given} != {**usual, "transB": 1} or len(node.input) != 3:
             raise ValueError("no TFLite layer for this Gemm: expected x·Bᵀ + c")
         options = self._schema.FullyConnectedOptionsT()
         options.fusedActivationFunction, output = self._fused(node)

@@ -81,3 +81,19 @@ def test_other_layers_are_refused() -> None:
                 node.op_type = new
         with pytest.raises(ValueError, match="no TFLite layer for"):
             tflite_file(model.SerializeToString())
+    classifier = OpSpec("classifier", 7, 12, 0, 0, 5, 1, 1, "none")
+    for ops, op_type, attribute in (
+        ([op], "Conv", onnx.helper.make_attribute("auto_pad", "SAME_UPPER")),
+        ([op], "Conv", onnx.helper.make_attribute("dilations", [2, 2])),
+        ([classifier], "Gemm", onnx.helper.make_attribute("alpha", 2.0)),
+    ):
+        model = onnx.load_model_from_string(op_model(ops, 1))
+        for node in model.graph.node:
+            if node.op_type == op_type:
+                node.attribute.append(attribute)
+        with pytest.raises(ValueError, match="no TFLite layer for"):
+            tflite_file(model.SerializeToString())
+    model = onnx.load_model_from_string(op_model([op], 1))
+    del model.graph.node[0].input[2]
+    with pytest.raises(ValueError, match="no TFLite file of a graph without"):
+        tflite_file(model.SerializeToString())
