@@ -64,13 +64,19 @@ class Job:
     @classmethod
     def from_json(cls, text: str) -> Job:
         """What `to_json` gave. Raises ValueError for another version's job."""
-        data = json.loads(text)
+        try:
+            data = json.loads(text)
+        except RecursionError:
+            raise ValueError("a job that makes no sense: nested too deeply") from None
         if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
             raise ValueError(f"no job of format {FORMAT}: host and runner differ in version")
         if set(data) != {f.name for f in fields(cls)}:
             raise ValueError(f"a job with the keys {', '.join(map(str, data))}")
-        data["cores"] = tuple(data["cores"])
-        data["targets"] = tuple((str(stem), float(ms)) for stem, ms in data["targets"])
+        try:
+            data["cores"] = tuple(map(int, data["cores"]))
+            data["targets"] = tuple((str(stem), float(ms)) for stem, ms in data["targets"])
+        except (TypeError, LookupError) as error:
+            raise ValueError(f"a job that makes no sense: {error}") from None
         return cls(**data)
 
 

@@ -21,14 +21,16 @@ class LocalTransport:
         fault: is told of every command, push and pull before it is done; may raise.
         break_after: the next command that measures loses its link after so many rounds, and
             runs on.
-        error: what is raised then.
+        error: what is raised then; None: the command is killed, as where memory runs out.
     """
 
     scratch: str
     name: str = "a folder"
     fault: Callable[[str], None] = lambda what: None
     break_after: int | None = None
-    error: BaseException = field(default_factory=lambda: LinkError("a folder: the link broke"))
+    error: BaseException | None = field(
+        default_factory=lambda: LinkError("a folder: the link broke")
+    )
     left_running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def run(self, command: Sequence[str], *, timeout_s: float, max_bytes: int = 10_000_000) -> Ran:
@@ -42,12 +44,15 @@ class LocalTransport:
                 assert process.poll() is None, "it ended before its link broke"
                 time.sleep(0.01)
             self.break_after = None
-            self.left_running.append(process)
-            raise self.error
+            if self.error is not None:
+                self.left_running.append(process)
+                raise self.error
+            process.kill()
         out, err = process.communicate(timeout=timeout_s)
         if len(out) > max_bytes:
             raise OSError(f"more than {max_bytes} bytes")
-        return Ran(process.returncode, out, err.decode(errors="replace"))
+        status = process.returncode
+        return Ran(status if status >= 0 else 128 - status, out, err.decode(errors="replace"))
 
     def push(self, files: Mapping[str, Path], folder: str) -> None:
         self.fault(f"push {' '.join(files)}")

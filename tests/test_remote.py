@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import shutil
@@ -22,18 +23,22 @@ import profilers.build
 import profilers.remote_rounds
 from profilers.build import build_table
 from profilers.conditions import Conditions
-from profilers.job import Job, Round, read_rounds
+from profilers.job import SAMPLES, UNUSABLE, Job, Round, name_of, read_rounds
 from profilers.lock import machine_lock
 from profilers.plan import extremes, plan
-from profilers.remote import RemoteOptions, RemoteProfiler
+from profilers.remote import Described, RemoteOptions, RemoteProfiler
 from profilers.rounds import Sample
 from profilers.runners import PythonRunner, runner_zip
-from profilers.transport import LinkError
+from profilers.transport import DeviceError, LinkError, Transport
 from tests.local_transport import LocalTransport
 from tests.spaces import load_space, load_spec
 from tfnas.table import LatencyTable
 
 OPTIONS = RemoteOptions(cores=None, rest_s=0.0, job_s=2.0, memory_mb=400)
+JOB = Job(
+    device="aaaaaa-bbbbbb", runtime="onnxruntime", threads=1, batch=1, cores=(4, 5), seed="s",
+    reference="a", targets=(("b", 0.8),), at_least=6, seconds=2.0, rest_s=0.0, lock_s=20.0,
+)  # fmt: skip
 ONE = Round((0.3, 0.31), ((0, Sample(2.0, 0.6, 0.61)),), Conditions((("cpu_clock_mhz", 1e3),)))
 
 
@@ -47,6 +52,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     own = tmp_path / "tmp"
     own.mkdir()
     monkeypatch.setenv("TMPDIR", str(own))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(tempfile, "tempdir", None)
     yield
     tempfile.tempdir = None
@@ -175,12 +181,136 @@ def test_ctrl_c_keeps_what_was_measured(board: LocalTransport, tmp_path: Path) -
         nonlocal jobs
         jobs += "measure" in what
         if jobs == 2:
-            board.break_after, board.error = 6, KeyboardInterrupt()
+            board.break_after, board.error = 4, KeyboardInterrupt()  # of six at least
 
     board.fault = fault
     with pytest.raises(KeyboardInterrupt):
         build(board, path)
     assert LatencyTable.load(path).rows
+    assert not any(Path(board.scratch).iterdir())
+    (orphan,) = board.left_running
+    assert orphan.wait(timeout=20) == UNUSABLE  # nobody waits for it any more, and it sees that
+
+
+def test_a_link_that_is_back_at_the_end_takes_no_answer_away(
+    board: LocalTransport, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It never lasts long enough to fetch one; everything else works."""
+    path = tmp_path / "t.json"
+
+    def fault(what: str) -> None:
+        if path.exists() and what.startswith("pull") and what.endswith(SAMPLES):
+            raise LinkError("a folder: the link broke")
+
+    board.fault = fault
+    with pytest.raises(LinkError, match="the same command goes on"):
+        build(board, path)
+    (left,) = Path(board.scratch).glob("tfnas-*/jobs/*/samples.jsonl")
+    assert left.read_text().count("\n") >= 6
+    assert not list(Path(board.scratch).glob("tfnas-*/models"))
+    board.fault = lambda what: None
+    caplog.set_level("INFO")
+    assert is_covered(build(board, path))
+    assert "were left there and are used" in caplog.text
+
+
+def test_a_link_that_breaks_between_parts_damages_no_table(
+    board: LocalTransport, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.json"
+    jobs = 0
+
+    def fault(what: str) -> None:
+        nonlocal jobs
+        jobs += path.exists() and "measure" in what
+        if jobs >= 2:
+            raise LinkError("a folder: gone")
+
+    board.fault = fault
+    with pytest.raises(LinkError):
+        build(board, path, replace(OPTIONS, memory_mb=0.4))
+    table = LatencyTable.load(path)
+    assert table.rows
+    assert all(math.isfinite(row.median_ms) for row in table.rows.values())
+
+
+def test_what_was_measured_before_the_device_gave_up_is_kept(
+    board: LocalTransport, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.json"
+
+    def fault(what: str) -> None:
+        if path.exists() and "measure" in what:
+            board.break_after, board.error = 6, None
+
+    board.fault = fault
+    with pytest.raises(DeviceError, match=r"status 137.*device\.memory_mb=200.*goes on"):
+        build(board, path)
+    assert LatencyTable.load(path).rows
+
+
+def test_answers_count_once(
+    board: LocalTransport, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing can be removed from the device, so all answers are found there again."""
+
+    def fault(what: str) -> None:
+        command, _, folder = what.partition("rm -rf ")
+        if command and folder and list(Path(folder).glob("**/samples.jsonl")):
+            raise LinkError("a folder: the link broke")
+
+    board.fault = fault
+    build(board, tmp_path / "t.json")
+    assert list(Path(board.scratch).glob("tfnas-*/jobs/*/samples.jsonl"))
+    board.fault = lambda what: None
+    caplog.set_level("INFO")
+    assert is_covered(build(board, tmp_path / "another.json"))
+    assert "were left there" not in caplog.text
+
+
+def test_answers_of_another_context_are_not_used(
+    board: LocalTransport, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Newer(PythonRunner):
+        def describe(self, transport: Transport, folder: str) -> Described:
+            told = super().describe(transport, folder)
+            return replace(told, versions=(("onnxruntime", "99"),))
+
+    path = tmp_path / "t.json"
+
+    def fault(what: str) -> None:
+        if path.exists() and what.startswith("pull") and what.endswith(SAMPLES):
+            raise LinkError("a folder: the link broke")
+
+    board.fault = fault
+    with pytest.raises(LinkError):
+        build(board, path)
+    board.fault = lambda what: None
+    caplog.set_level("INFO")
+    newer = RemoteProfiler(
+        "ssh", board, Newer("onnxruntime", sys.executable), OPTIONS,
+        threads=1, batch=1, precision="fp32",
+    )  # fmt: skip
+    with profilers.bench.Bench(newer, 0, lambda _: None) as bench:
+        workload = bench.workload(extremes(load_space())[0].ops)
+        bench.measure([workload], precision=0.5, max_seconds=0.5)
+    assert "were left there" not in caplog.text
+
+
+def test_what_others_left_in_the_folder_of_jobs_is_passed_over(
+    board: LocalTransport, tmp_path: Path
+) -> None:
+    profiler = opened(board)
+    jobs = Path(profiler.folder) / "jobs"
+    damaged = json.dumps({**json.loads(JOB.to_json()), "cores": 5})
+    for text in ("", "{", "[]", "[" * 100_000, '{"format": "tfnas.job/1"}', damaged):
+        folder = jobs / name_of(text)
+        folder.mkdir(parents=True)
+        (folder / "job.json").write_text(text)
+    (jobs / "../models").mkdir()
+    (jobs / "no job").mkdir()
+    with profilers.bench.Bench(profiler, 0, lambda _: None) as bench:
+        bench.workload(extremes(load_space())[0].ops)
     assert not any(Path(board.scratch).iterdir())
 
 
@@ -242,7 +372,7 @@ def test_a_failing_job_says_what_the_device_said(board: LocalTransport, tmp_path
                 model.write_bytes(b"damaged")
 
     board.fault = fault
-    with pytest.raises(RuntimeError, match="ONNX Runtime can't run"):
+    with pytest.raises(DeviceError, match="ONNX Runtime can't run"):
         build(board, tmp_path / "t.json")
 
 
@@ -250,7 +380,9 @@ def test_rounds_are_read_as_written() -> None:
     line = ONE.to_json() + "\n"
     assert list(read_rounds((line + line).encode(), 1)) == [ONE, ONE]
     assert list(read_rounds((line + line[:-9]).encode(), 1)) == [ONE]  # cut off
-    job = Job("onnxruntime", 1, 1, (4, 5), "s", "a", (("b", 0.8),), 6, 2.0, 0.0, 20.0)
+    job = Job(
+        "aaaaaa-bbbbbb", "onnxruntime", 1, 1, (4, 5), "s", "a", (("b", 0.8),), 6, 2.0, 0.0, 20.0
+    )
     assert Job.from_json(job.to_json()) == job
 
 
@@ -294,4 +426,15 @@ def test_the_runner_is_one_file_of_what_it_imports() -> None:
     with zipfile.ZipFile(BytesIO(runner_zip())) as archive:
         text = {name: archive.read(name).decode() for name in archive.namelist()}
     for name, source in text.items():
-        assert "tfnas." not in source.replace('"tfnas.', "").replace("`tfnas.", ""), name
+        for node in ast.walk(ast.parse(source, feature_version=(3, 10))):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [str(node.module)]
+            else:
+                continue
+            for module in modules:
+                own = f"{module.replace('.', '/')}.py"
+                top = module.partition(".")[0]
+                known = top in sys.stdlib_module_names or top in ("numpy", "onnxruntime", "ncnn")
+                assert known or own in text, f"{name} imports {module}"

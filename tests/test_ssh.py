@@ -7,13 +7,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from profilers.ssh import SshTransport
-from profilers.transport import LinkError
+from profilers.transport import LinkError, TooMuchError
 from tests.entry import run_entry
+from tests.spaces import load_space, macs_table
 from tests.sshd import is_installed, sshd
 from tfnas.table import LatencyTable
 
@@ -37,6 +39,8 @@ def test_commands_keep_their_arguments_and_status(board: SshTransport) -> None:
     assert ran.out.decode().split("\0")[:-1] == odd
     ran = board.run(["sh", "-c", "echo out; echo err >&2; exit 7"], timeout_s=20)
     assert (ran.status, ran.out, ran.err) == (7, b"out\n", "err\n")
+    # What a signal ends is no link that broke.
+    assert board.run(["sh", "-c", "kill -9 $$"], timeout_s=20).status == 137
     binary = board.run(["printf", "\\000\\377\\r\\n"], timeout_s=20)
     assert binary.out == b"\0\xff\r\n"
 
@@ -53,6 +57,8 @@ def test_files_go_there_and_back(board: SshTransport, tmp_path: Path) -> None:
         board.pull(f"{folder}/nothing", 10)
     with pytest.raises(OSError, match="more than 100 bytes"):
         board.pull(f"{folder}/a", 100)
+    with pytest.raises(TooMuchError, match="more than 1,000 bytes"):
+        board.run(["cat", "/dev/zero"], timeout_s=20, max_bytes=1000)
     with pytest.raises(OSError, match="can't take files"):
         board.push({"a": local}, f"{folder}/nowhere")
 
@@ -87,6 +93,30 @@ def test_a_board_without_its_runtime_says_what_to_install(client: Path, tmp_path
     assert "Traceback" not in run.stdout + run.stderr
 
 
+def test_a_board_that_was_asked_for_and_is_not_there_is_an_error(
+    client: Path, tmp_path: Path
+) -> None:
+    """Not a search that ends unverified: whoever names a board wants it measured."""
+    table = tmp_path / "t.json"
+    made_up = macs_table(load_space())
+    replace(made_up, device=replace(made_up.device, kind="ssh", backend="onnxruntime")).save(table)
+    for wrong in (["device.host=stranger"], ["device.host=board", "device.cores=4000"]):
+        run = run_entry(
+            "tfnas.search", "device=ssh", *wrong, f"device.config={client}", "target_ms=0.2",
+            f"device.python={sys.executable}", f"table={table}", "space=tiny", "budget=test",
+            f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path,
+        )  # fmt: skip
+        assert run.returncode == 2, run.stdout + run.stderr
+        assert "Traceback" not in run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("wrong", ["+device.threads=2", "~device.kind", "+device.nonsense=1"])
+def test_options_that_are_none_are_one_line(wrong: str, tmp_path: Path) -> None:
+    run = run_entry("profilers", "device=ssh", "device.host=board", wrong, cwd=tmp_path)
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
+
+
 def test_from_profile_to_verify(client: Path, tmp_path: Path) -> None:
     """The whole path on a device that is elsewhere, as a user goes it."""
     device = (
@@ -114,11 +144,6 @@ def test_from_profile_to_verify(client: Path, tmp_path: Path) -> None:
     assert result["device"] == measured.device.name
     assert result["measured_ms"] > 0
     assert f"device.host=board device.config={client}" in run.stdout  # the command to verify again
-    run = run_entry(
-        "profilers.verify", *device, f"onnx={out / 'model.onnx'}", f"target_ms={target_ms}",
-        "tolerance=0.9", "verify=test", "verify.max_minutes=0.05", cwd=tmp_path,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stdout + run.stderr
     # Without a way to the device the same table serves, and nothing is said to be verified.
     alone = tmp_path / "alone"
     run = run_entry(
