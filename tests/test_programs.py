@@ -56,7 +56,8 @@ awk -v bytes="$(wc -c < "$model")" 'BEGIN {
 }'
 """
 JOB = Job(
-    runtime="onnxruntime_perf_test", threads=1, batch=1, cores=(), seed="0.5", reference="aa",
+    device="aaaaaa-bbbbbb", runtime="onnxruntime_perf_test", threads=1, batch=1,
+    cores=(), seed="0.5", reference="aa",
     targets=(("bb", 0.8), ("cc", 0.8)), at_least=3, seconds=0.0, rest_s=0.0, lock_s=2.0,
 )  # fmt: skip
 
@@ -130,7 +131,7 @@ def test_the_script_runs_under_the_shells_of_devices(name: str, tmp_path: Path) 
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
     answer = (there / SAMPLES).read_bytes()
-    rounds = own.rounds(answer, job)
+    rounds = list(own.rounds(answer, job))
     assert len(rounds) == 3
     for taken in rounds:
         assert sorted(index for index, _ in taken.samples) == [0, 1]
@@ -140,8 +141,8 @@ def test_the_script_runs_under_the_shells_of_devices(name: str, tmp_path: Path) 
             assert sample.ratio == pytest.approx(sample.ms / 0.12)
     assert (there / "0.runs").read_text() == "bb 91\n"  # of 0.22 ms, 20 ms
     # A tail that was cut off costs its round and no more.
-    assert len(own.rounds(answer[:-9], job)) == 2
-    assert len(own.rounds(answer + b"@begin\n@run r 1\n Aver", job)) == 3
+    assert len(list(own.rounds(answer[:-9], job))) == 2
+    assert len(list(own.rounds(answer + b"@begin\n@run r 1\n Aver", job))) == 3
     # Another process measures, of the Python runner's too.
     with machine_lock(lambda _: None):
         ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
@@ -159,15 +160,15 @@ def test_a_job_that_is_killed_leaves_its_rounds_and_no_lock(tmp_path: Path) -> N
             assert process.poll() is None
             time.sleep(0.01)
         process.kill()
-    assert len(own.rounds(answer.read_bytes(), job)) >= 2
+    assert len(list(own.rounds(answer.read_bytes(), job))) >= 2
     with machine_lock(lambda _: None, wait_s=2.0):
         """It is free: the kernel took it from the dead."""
     # The same job again: what it had is kept, what it had half is not.
     text = (there / "job.sh").read_text()
     (there / "job.sh").write_text(text.replace("at_least=10000", "at_least=2"))
-    before = len(own.rounds(answer.read_bytes(), job))
+    before = len(list(own.rounds(answer.read_bytes(), job)))
     subprocess.run(own.command(str(here), str(there)), check=True)
-    assert len(own.rounds(answer.read_bytes(), job)) == before + 2
+    assert len(list(own.rounds(answer.read_bytes(), job))) == before + 2
 
 
 def test_a_job_ends_though_its_rounds_are_slow(
@@ -178,7 +179,7 @@ def test_a_job_ends_though_its_rounds_are_slow(
     job = replace(JOB, at_least=10_000, seconds=1.0)
     here, there = device(tmp_path, own, job)
     subprocess.run(own.command(str(here), str(there)), check=True, timeout=30)
-    assert own.rounds((there / SAMPLES).read_bytes(), job)
+    assert list(own.rounds((there / SAMPLES).read_bytes(), job))
 
 
 def test_orders_differ_and_come_from_the_seed(tmp_path: Path) -> None:
@@ -258,7 +259,7 @@ def test_an_answer_is_read(tmp_path: Path) -> None:
 def test_an_answer_that_makes_no_sense_is_refused(old: bytes, new: bytes, tmp_path: Path) -> None:
     assert old in ANSWER
     with pytest.raises(ValueError, match=r"makes no sense|told no time|prints"):
-        runner(tmp_path).rounds(ANSWER.replace(old, new, 1), JOB)
+        list(runner(tmp_path).rounds(ANSWER.replace(old, new, 1), JOB))
 
 
 @given(st.binary(max_size=200), st.integers(0, len(ANSWER)))
