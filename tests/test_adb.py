@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,9 @@ from profilers import adb
 from profilers.adb import AdbTransport, Properties, devices, pick_serial
 from profilers.transport import LinkError, TooMuchError, Transport
 from tests.adb_device import GETPROP, MODERN, AdbDevice
+from tests.entry import run_entry
+from tfnas.config import override
+from tfnas.table import LatencyTable
 
 needs_client = pytest.mark.skipif(
     shutil.which("adb") is None, reason="needs the program adb (Debian: apt install adb)"
@@ -363,3 +367,21 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+@needs_client
+def test_a_table_over_the_real_client(device_of: Callable[..., AdbDevice], tmp_path: Path) -> None:
+    """As a user profiles a phone that has Python; nothing is left there."""
+    device = device_of()
+    table = tmp_path / "phone.json"
+    run = run_entry(
+        "profilers", "device=adb", f"device.serial={device.serial}",
+        override("device.scratch", device.scratch), f"device.python={sys.executable}",
+        "device.rest_s=0", "device.job_s=3", "space=tiny", "profile=test", f"table={table}",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    measured = LatencyTable.load(table)
+    assert measured.device.kind == "adb"
+    assert measured.calibration is not None
+    assert not list(device.scratch.iterdir())

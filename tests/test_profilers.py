@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,16 @@ from omegaconf.errors import OmegaConfBaseException
 import profilers
 from profilers import BACKENDS, Profiler, open_profiler, table_name, usual_options
 from profilers.conditions import Conditions
+from profilers.cuda import CudaProfiler
 from profilers.plan import extremes, plan
-from profilers.remote import RemoteOptions, RemoteProfiler
+from profilers.programs import PROGRAMS, ProgramRunner
+from profilers.remote import RemoteOptions, RemoteProfiler, Runner
 from profilers.rounds import Sample, Target
 from profilers.runners import PythonRunner
 from tests.entry import REPOSITORY
+from tests.host_session import HostSession, Quiet
 from tests.local_transport import LocalTransport
-from tests.simulated_device import Machine, SimulatedProfiler
+from tests.simulated_device import DEVICE, Machine, SimulatedProfiler
 from tests.spaces import load_space
 from tfnas.config import conf_path
 from tfnas.onnx_graph import build_model, random_weights
@@ -38,6 +42,9 @@ NAMES = (
     "cpu batch 3",
     "remote",
     "remote batch 3",
+    "ncnn",
+    "program",
+    "torch as on a GPU",
     "example",
 )
 
@@ -80,10 +87,23 @@ def profiler(
         return SimulatedProfiler(Machine(jitter=0.01))
     if name.startswith("cpu"):
         return open_profiler("cpu", threads=2 if "two" in name else 1, batch=batch)
+    if name.startswith("torch"):
+        device = replace(DEVICE, kind="gpu", backend="cuda")
+        return CudaProfiler(device, HostSession(), Quiet(), graph=False, compile=False)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
+    runner: Runner = PythonRunner("onnxruntime", sys.executable)
+    if name == "ncnn":
+        pytest.importorskip("ncnn", reason="needs ncnn")
+        pytest.importorskip("pnnx", reason="needs pnnx")
+        runner = PythonRunner("ncnn", sys.executable)
+    if name == "program":
+        program = tmp_path / "onnxruntime_perf_test"
+        stand_in = REPOSITORY / "tests" / "perf_test.py"
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{stand_in}" "$@"\n')
+        runner = ProgramRunner(PROGRAMS["onnxruntime_perf_test"], program, [], batch)
     return RemoteProfiler(
-        "ssh", LocalTransport(str(scratch)), PythonRunner("onnxruntime", sys.executable),
+        "ssh", LocalTransport(str(scratch)), runner,
         RemoteOptions(cores=None, rest_s=0.0, job_s=1.0, memory_mb=400),
         threads=1, batch=batch, precision="fp32",
     )  # fmt: skip
@@ -123,7 +143,9 @@ def test_samples_tell_large_from_small(profiler: Profiler) -> None:
     """A ratio of 1 for the reference itself; a net takes longer than one of its blocks."""
     small, large = extremes(load_space())
     same, more = sampled(profiler, list(small.blocks[:1]), list(large.ops))
-    if profiler.device.threads == 1:  # more are on the wall clock, which other work disturbs
+    d = profiler.device
+    if d.threads == 1 and d.backend in ("none", "onnxruntime", "ncnn"):
+        # The others are on the wall clock, which other work disturbs.
         assert np.median([s.ratio for s in same]) == pytest.approx(1, rel=0.35)
     assert np.median([s.ms for s in more]) > np.median([s.ms for s in same])
     for sample in (*same, *more):
