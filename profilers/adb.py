@@ -20,7 +20,7 @@ from pathlib import Path
 from profilers.process import run_bounded
 from profilers.remote import RemoteProfiler
 from profilers.runners import RunnerOptions, runner_for
-from profilers.transport import LinkError, Ran, TooMuchError
+from profilers.transport import DeviceError, LinkError, Ran, TooMuchError
 from tfnas.untrusted import shown
 
 SCRATCH = "/data/local/tmp"  # the one folder of every Android where programs may be put and run
@@ -186,7 +186,7 @@ class AdbTransport:
             said = (ran.out.decode(errors="replace") + ran.err).strip()
             _, remote, why = said.rpartition(": remote ")  # what the device itself answered
             if remote:
-                raise OSError(f"{self.name} can't take files in {folder}: {shown(why)}")
+                raise DeviceError(f"{self.name} can't take files in {folder}: {shown(why)}")
             raise self._link_error(said)
 
     def pull(self, path: str, max_bytes: int) -> bytes:
@@ -202,12 +202,12 @@ class AdbTransport:
             # By `cat`, as its output ends at the limit, whatever the file's size was or is.
             ran = self._run(("cat", path), ASK_TIMEOUT_S + max_bytes / SLOWEST, max_bytes)
         except TooMuchError:
-            raise OSError(f"{place} holds more than {max_bytes:,} bytes") from None
+            raise TooMuchError(f"{place} holds more than {max_bytes:,} bytes") from None
         if ran.status:
             why = ran.err.strip()
             if why.endswith("No such file or directory"):
                 raise FileNotFoundError(f"{place}: no such file")
-            raise OSError(f"can't read {place}: {shown(why)}")
+            raise DeviceError(f"can't read {place}: {shown(why)}")
         return ran.out
 
     def properties(self) -> Properties:

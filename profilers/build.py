@@ -16,6 +16,7 @@ from pathlib import Path
 
 from profilers import Profiler, check_own
 from profilers.bench import Bench
+from profilers.conditions import Watch
 from profilers.plan import (
     Plan,
     calibration_nets,
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 ENOUGH_RUNS = 16  # a row with so many samples is measured, whatever precision it reached,
 USELESS = 0.25  # unless its interval's half-width is such a fraction: then it is gone on with
-DOUBTED, MAX_DOUBTS = "while measuring:", 20  # in notes of a table
+MEANWHILE, MAX_MEANWHILE = "while measuring:", 20  # in notes of a table
 FEWEST_RUNS = 3  # below it a row isn't saved: its median would mean nothing
 PROBE_PRECISION, PROBE_SECONDS = 0.004, 8.0
 EXTREMES_PRECISION, EXTREMES_SECONDS = 0.02, 5.0
@@ -224,7 +225,7 @@ def _measure(
             table,
             rows={**table.rows, **rows},
             nets={**table.nets, **whole},
-            notes=with_doubts(table.notes, bench.watch.doubts),
+            notes=with_conditions(table.notes, bench.watch),
         )
         latest.save(path)
 
@@ -242,12 +243,13 @@ def _measure(
     return latest
 
 
-def with_doubts(notes: Sequence[str], doubts: Sequence[str]) -> tuple[str, ...]:
-    """The notes of a table with what made figures doubtful today; of such ones the last few."""
-    others = [note for note in notes if DOUBTED not in note]
-    before = [note for note in notes if DOUBTED in note]
-    today = [f"{time.strftime('%Y-%m-%d')}, {DOUBTED} {doubt}" for doubt in doubts]
-    return (*others, *[*before, *today][-MAX_DOUBTS:])
+def with_conditions(notes: Sequence[str], watch: Watch) -> tuple[str, ...]:
+    """The notes of a table with what the device was doing today; of such ones the last few."""
+    others = [note for note in notes if MEANWHILE not in note]
+    before = [note for note in notes if MEANWHILE in note]
+    told = [*([str(watch)] if str(watch) else []), *watch.doubts]
+    today = [f"{time.strftime('%Y-%m-%d')}, {MEANWHILE} {text}" for text in told]
+    return (*others, *[*before, *today][-MAX_MEANWHILE:])
 
 
 def open_all(bench: Bench, models: Sequence[Sequence[OpSpec]]) -> list[Workload]:

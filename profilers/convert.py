@@ -139,10 +139,15 @@ def _convert(onnx: bytes, program: str) -> bytes:
         command = [program, "net.onnx", "fp16=0"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with (folder / "log").open("wb") as log:
-            status = subprocess.run(
-                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, timeout=PNNX_S, check=False,
-            ).returncode  # fmt: skip
+            try:
+                status = subprocess.run(
+                    command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                    stderr=subprocess.STDOUT, timeout=PNNX_S, check=False,
+                ).returncode  # fmt: skip
+            except subprocess.TimeoutExpired:
+                raise ValueError(
+                    f"pnnx converts the model for longer than {PNNX_S:.0f} s"
+                ) from None
         said = (folder / "log").read_text(errors="replace")
         # Such layers are written down as they are, with status 0, for ncnn to refuse.
         unknown = sorted(set(re.findall(r"^todo (\S+)", said, re.MULTILINE)))

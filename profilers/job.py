@@ -38,6 +38,7 @@ class Job:
         at_least, seconds: rounds are taken until both are reached.
         rest_s: pause after every round, so that a phone can cool down.
         lock_s: how long to wait for other measuring processes there.
+        nonce: makes the names of jobs differ that ask for the same.
     """
 
     device: str
@@ -52,6 +53,7 @@ class Job:
     seconds: float
     rest_s: float
     lock_s: float
+    nonce: str
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)})

@@ -31,11 +31,15 @@ WATCHED = (
     "/sys/class/thermal/thermal_zone[0-9]*/temp",
     "/sys/class/power_supply/*/capacity",
     "/sys/class/power_supply/*/status",
+    "/sys/class/power_supply/*/scope",
     "/sys/devices/platform/soc/soc:firmware/get_throttled",
 )
 # Kinds of thermal zones that stand for the processor, not for a charger, a battery or a skin. A
 # bare `soc` is a battery's state of charge on some phones.
-CPU_ZONE = re.compile(r"cpu|soc[-_]?thermal|x86_pkg|package|(big|mid|little|prime|apss)\b", re.I)
+CPU_ZONE = re.compile(
+    r"cpu|mtktscpu|tsens|soc[-_]?thermal|x86_pkg|package|(big|mid|little|prime|apss)(core)?[0-9]*\b",
+    re.I,
+)
 HOT_C = 85.0  # a zone of the processor beyond it is about to slow it down, on most chips
 BELOW_MAX = 0.95  # of a core's highest clock, as its driver limits it: it is held back
 FASTEST = 0.9  # of the highest clock: cores that count as equally fast
@@ -138,14 +142,18 @@ def conditions(files: Mapping[str, str], cores: Iterable[int]) -> Conditions:
         readings.append(("cpu_temperature_c", max(zones)))
         if max(zones) >= HOT_C:
             doubts.append(f"hot: a thermal zone of the CPU is at {HOT_C:.0f} °C or above")
-    for path, text in files.items():
-        if path.endswith("/capacity") and (charge := _number(text)) is not None:
+    for path in sorted(files):
+        charge = _number(files[path])
+        own = files.get(path[: -len("capacity")] + "scope", "").strip() != "Device"  # not a pen's
+        if path.endswith("/capacity") and charge is not None and own:
             readings.append(("battery_percent", charge))
             state = files.get(path[: -len("capacity")] + "status", "").strip()
             if state:
                 readings.append(("battery", state))
             if charge <= 15 and state == "Discharging":
                 doubts.append("the battery is nearly empty: many phones slow down then")
+            break
+    for path, text in files.items():
         if path.endswith("/get_throttled"):  # Raspberry Pi: bits 0-3 tell of now
             bits = int(text.strip() or "0", 16) if _is_hex(text) else 0
             readings.append(("throttled_bits", f"{bits:#x}"))

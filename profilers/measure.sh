@@ -13,7 +13,8 @@ now() { read -r s rest < /proc/uptime; s=${s%%.*}; }
 
 run() {  # MODEL, its time into $out
     model=$here/models/$1
-    run_model > "$out" 2>&1 < /dev/null ||
+    # The program's own libraries: the tools of the system keep theirs.
+    (LD_LIBRARY_PATH=$here; export LD_LIBRARY_PATH; run_model) > "$out" 2>&1 < /dev/null ||
         die "$name ended with status $? on $1: $(tail -n 1 "$out")"
 }
 
@@ -46,6 +47,10 @@ look() {  # at most every second
     now
     [ "$s" -gt "$looked" ] || return 0
     looked=$s
+    if [ $((s - synced)) -ge 10 ]; then  # a reboot loses no more
+        synced=$s
+        fsync "$samples" 2> /dev/null || sync
+    fi
     for file in $watched; do
         value=
         { read -r value < "$file"; } 2> /dev/null
@@ -72,15 +77,16 @@ if [ -n "$mask" ]; then
 fi
 program=$here/program
 chmod 700 "$program" || die "$program can't be made executable"
-LD_LIBRARY_PATH=$here; export LD_LIBRARY_PATH
 
 while read -r index stem fill_ms <&8; do
     probe "$index" "$stem" "$fill_ms"
 done 8< "$job/models"
 
+[ "$rest_s" = 0 ] || sleep "$rest_s" || die "its sleep can't rest $rest_s s: give whole seconds"
 echo "@begin" >> "$samples"
-now; begin=$s looked=0 rounds=0
+now; begin=$s looked=0 synced=0 rounds=0
 more() {
+    [ -e "$job/job.json" ] || die "$job is gone: nobody waits for this job any more"
     now
     [ "$rounds" -gt 0 ] || return 0
     [ $((s - begin)) -lt "$most_s" ] || return 1
@@ -99,3 +105,4 @@ while more; do
         [ "$rest_s" = 0 ] || sleep "$rest_s"
     done 8< "$job/orders"
 done
+exit 0

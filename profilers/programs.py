@@ -160,6 +160,9 @@ class ProgramRunner:
         script = Path(profilers.__file__).with_name(SCRIPT).read_bytes()
         return {**self._files, SCRIPT: script}
 
+    def describing_files(self) -> Mapping[str, bytes]:
+        return {}  # a program and its libraries may be large
+
     def describe(self, transport: Transport, folder: str) -> Described:
         ran = transport.run(["sh", "-c", DESCRIBE], timeout_s=SHORT_S, max_bytes=1_000_000)
         told = _sections(ran.out.decode(errors="replace"))

@@ -13,7 +13,6 @@ import os
 import platform
 import random
 import re
-import secrets
 import shutil
 import tempfile
 import weakref
@@ -31,11 +30,20 @@ from profilers.lock import machine_lock
 from profilers.ort import OrtWorkload
 from profilers.remote_rounds import SHORT_S, RemoteRounds, RemoteWorkload, remote
 from profilers.rounds import Workload
-from profilers.transport import Ran, Transport
+from profilers.transport import DeviceError, Ran, Transport
 from tfnas.config import check_choice, check_positive
 from tfnas.space import OpSpec
 from tfnas.table import Device
 from tfnas.untrusted import shown
+
+# With the folder, and the names of the runner's files.
+CLEAR = """
+cd "$1" || exit 0
+here=$1; shift
+rm -rf models; rm -f "$@"
+find jobs -mindepth 1 -maxdepth 1 -mtime +7 -exec rm -rf {} + 2> /dev/null
+cd /; rmdir "$here/jobs" "$here" 2> /dev/null
+"""
 
 
 @dataclass
@@ -79,6 +87,10 @@ class Runner(Protocol):
 
     def files(self) -> Mapping[str, bytes]:
         """What it needs on the device beside the models, by name."""
+        ...
+
+    def describing_files(self) -> Mapping[str, bytes]:
+        """Those of them that `describe` needs."""
         ...
 
     def describe(self, transport: Transport, folder: str) -> Described:
@@ -131,16 +143,15 @@ class RemoteProfiler(Profiler):
         # Of one host and user, so that nobody takes another's models or answers away.
         owner = f"{platform.node()} {os.getuid()} {transport.name}"
         key = hashlib.sha256(f"{owner} {runner.runtime} {threads} {batch}".encode())
-        self.unfetched: set[str] = set()  # jobs whose answer may be there and nowhere else
         self.folder = f"{transport.scratch}/tfnas-{key.hexdigest()[:12]}"
         if not re.fullmatch(r"/[^\n\0]*/tfnas-[0-9a-f]{12}", self.folder):
             raise ValueError(f"{transport.name}: {shown(self.folder)} can't be a folder there")
         told = self._describe()
         self.cores = _cores(options.cores, told, threads)
-        hardware = dict(told.hardware)
+        pinned = (("cores", ",".join(map(str, self.cores))),) if self.cores else ()
+        versions = (*told.versions, *pinned)
         context = {
-            "versions": told.versions, "threads": threads, "batch": batch, "precision": precision,
-            "cores": self.cores,
+            "versions": versions, "threads": threads, "batch": batch, "precision": precision,
         }  # fmt: skip
         self.device = Device(
             kind=kind,
@@ -149,17 +160,19 @@ class RemoteProfiler(Profiler):
             precision=precision,
             batch=batch,
             threads=threads,
-            fingerprint=fingerprint(hardware, context),
-            versions=told.versions,
+            fingerprint=fingerprint(dict(told.hardware), context),
+            versions=versions,
         )
 
     def _describe(self) -> Described:
-        """What the runner tells, in a folder that is gone again: what an earlier run may have left
-        on the device stays where it is."""
-        folder = f"{self.transport.scratch}/tfnas-{secrets.token_hex(6)}"
-        self.check(["mkdir", "-p", "-m", "700", folder])
+        """What the runner tells, in a folder that is gone again: nobody may ever measure."""
+        folder = f"{self.folder}-about"
+        files = self.runner.describing_files()
+        if not files:
+            return self.runner.describe(self.transport, folder)
         try:
-            self.put(self.runner.files(), folder)
+            self.check(["mkdir", "-p", "-m", "700", folder])
+            self.put(files, folder)
             return self.runner.describe(self.transport, folder)
         finally:
             self._remove(folder)
@@ -190,8 +203,14 @@ class RemoteProfiler(Profiler):
                 self.prepare()
                 yield
             finally:
-                # What couldn't be fetched is the next run's; models can be sent again.
-                self._remove(f"{self.folder}/models" if self.unfetched else self.folder)
+                self._clear()
+
+    def _clear(self) -> None:
+        """Remove models and runner. Jobs are removed one by one, when their answers have counted:
+        one that is still there is the next run's, or a week old."""
+        with suppress(OSError):
+            command = ["sh", "-c", CLEAR, "sh", self.folder, *self.runner.files()]
+            self.transport.run(command, timeout_s=SHORT_S)
 
     def _remove(self, folder: str) -> None:
         with suppress(OSError):
@@ -203,10 +222,12 @@ class RemoteProfiler(Profiler):
         return RemoteRounds(self, remote(reference), rng, now)
 
     def check(self, command: Sequence[str]) -> Ran:
-        """Run a command that must succeed. Raises LinkError, or OSError with what it said."""
+        """Run a command that must succeed. Raises LinkError, or DeviceError with what it said."""
         ran = self.transport.run(command, timeout_s=SHORT_S)
         if ran.status:
-            raise OSError(f"{self.transport.name}: `{' '.join(command)}` failed: {ran.last_line}")
+            raise DeviceError(
+                f"{self.transport.name}: `{' '.join(command)}` failed: {ran.last_line}"
+            )
         return ran
 
     def put(self, contents: Mapping[str, bytes], folder: str) -> None:

@@ -1,7 +1,7 @@
 """Rounds on a device at the end of a link, job by job.
 
-Every answer counts once, whenever the link breaks: it stays on the device until it has been used
-here, and where it can't be removed then, this host remembers how much of it was.
+Every answer counts once, whatever breaks off when. It stays on the device until the caller asks for
+more, and so has saved what it got; before it is removed there, this host notes that it counted.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import json
 import logging
 import random
 import re
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -75,15 +75,6 @@ def remote(workload: Workload) -> RemoteWorkload:
     return workload
 
 
-@dataclass
-class _Left:
-    """A job whose answer was found on the device; `used` rounds of it counted before."""
-
-    job: Job
-    rounds: list[Round]
-    used: int
-
-
 class RemoteRounds:
     """See the module's docstring, and `profilers.rounds.Sampler`."""
 
@@ -101,7 +92,8 @@ class RemoteRounds:
         self._references = References()
         self._there: dict[str, int] | None = None  # models on the device: name -> bytes
         self._used = _Used(user_state_path("tfnas") / f"{Path(profiler.folder).name}.json")
-        self._left = self._fetch_left()
+        self._counted: list[tuple[str, int]] = []  # jobs with rounds that the caller got last
+        self._left = self._find_left()
 
     def now(self) -> float:
         """Seconds; those that other processes kept the device busy aren't the caller's."""
@@ -123,12 +115,14 @@ class RemoteRounds:
                 targets, and what is left on the device is fetched by the next run.
             DeviceError: if the device can't run a model; what it had measured is in the targets.
         """
+        self._acknowledge()
         self._use_left(targets)
         groups = self._grouped(targets)
         span_s = min(seconds, self._profiler.settings.job_s)
         return min([self._run(group, at_least, span_s / len(groups)) for group in groups])
 
     def close(self) -> None:
+        self._acknowledge()
         self._reference.close()
 
     def _grouped(self, targets: Sequence[Target]) -> list[list[Target]]:
@@ -161,8 +155,8 @@ class RemoteRounds:
             seconds=seconds,
             rest_s=profiler.settings.rest_s,
             lock_s=LOCK_S,
+            nonce=secrets.token_hex(8),
         )
-        profiler.unfetched.add(job.name)
         broken: LinkError | None = None
         for _ in range(TRIES):
             if broken is not None:
@@ -189,7 +183,8 @@ class RemoteRounds:
     def _do(self, job: Job, targets: Sequence[Target]) -> None:
         """Set the device up and have it do a job, from its beginning."""
         profiler, folder = self._profiler, self._folder(job.name)
-        profiler.prepare()
+        if self._there is None:
+            profiler.prepare()
         self._push([self._reference, *(remote(t.workload) for t in targets)])
         profiler.check(["rm", "-rf", folder])  # of a try whose link broke before its first round
         profiler.check(["mkdir", "-p", folder])
@@ -255,7 +250,8 @@ class RemoteRounds:
         return found
 
     def _use(self, job: Job, rounds: Sequence[Round], targets: Sequence[Target | None]) -> None:
-        """Let an answer count, and remove it there."""
+        """Let an answer count."""
+        self._counted.append((job.name, len(rounds)))
         for taken in rounds:
             for index, sample in taken.samples:
                 if (target := targets[index]) is not None:
@@ -264,14 +260,18 @@ class RemoteRounds:
                 self._references.add(ms)
             if taken.conditions != Conditions():
                 self.watch.add(taken.conditions)
-        try:
-            self._profiler.check(["rm", "-rf", self._folder(job.name)])
-        except OSError:  # the next command will see that the link is broken
-            self._used.add(job.name, len(rounds))
-        self._profiler.unfetched.discard(job.name)
 
-    def _fetch_left(self) -> list[_Left]:
-        """What a run that was cut off has left there, if it is of this very device and context."""
+    def _acknowledge(self) -> None:
+        """Remove answers that the caller got; a link that is broken, the next command will see."""
+        for name, rounds in self._counted:
+            self._used.add(name, rounds)
+            with suppress(OSError):
+                self._profiler.check(["rm", "-rf", self._folder(name)])
+                self._used.forget(name)
+        self._counted.clear()
+
+    def _find_left(self) -> list[Job]:
+        """Jobs of a run that was cut off, if they are of this very device and context."""
         profiler, found = self._profiler, []
         names = profiler.check(["ls", f"{profiler.folder}/jobs"]).out.decode("latin-1").split()
         for name in names:
@@ -285,26 +285,22 @@ class RemoteRounds:
             except (FileNotFoundError, ValueError):
                 continue
             own = (profiler.device.fingerprint, profiler.cores, self._reference.stem)
-            if (job.device, job.cores, job.reference) != own:
-                continue
-            rounds = self._fetch(job, whole=False)
-            if len(rounds) > self._used.get(name):
-                profiler.unfetched.add(name)
-                found.append(_Left(job, rounds, self._used.get(name)))
+            if (job.device, job.cores, job.reference) == own:
+                found.append(job)
         return found
 
     def _use_left(self, targets: Sequence[Target]) -> None:
         by_stem = {(remote(t.workload).stem, t.fill_ms): t for t in targets}
-        kept = []
-        for left in self._left:
-            wanted = [by_stem.get(key) for key in left.job.targets]
+        for job in list(self._left):
+            wanted = [by_stem.get(key) for key in job.targets]
             if 2 * sum(target is not None for target in wanted) < len(wanted):
-                kept.append(left)  # of another measurement: it may be the next one's
-                continue
-            fresh = left.rounds[left.used :]
-            log.info("%s: %d rounds were left there and are used", self._transport.name, len(fresh))
-            self._use(left.job, fresh, wanted)
-        self._left = kept
+                continue  # of another measurement: it may be the next one's
+            self._left.remove(job)
+            rounds = self._fetch(job, whole=False)[self._used.get(job.name) :]
+            if rounds:
+                name = self._transport.name
+                log.info("%s: %d rounds were left there and are used", name, len(rounds))
+            self._use(job, rounds, wanted)
 
     def _wait_for_link(self, error: LinkError) -> None:
         """Raises the error again if the link doesn't come back."""
@@ -321,7 +317,7 @@ class RemoteRounds:
 
 
 class _Used:
-    """How many rounds of answers counted that couldn't be removed from the device then."""
+    """How many rounds counted of answers that may still be on the device."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -331,9 +327,14 @@ class _Used:
 
     def add(self, name: str, rounds: int) -> None:
         rows = {**self._read(), name: self.get(name) + rounds}
-        last = dict(list(rows.items())[-MAX_USED:])
+        self._write(dict(list(rows.items())[-MAX_USED:]))
+
+    def forget(self, name: str) -> None:
+        self._write({k: rounds for k, rounds in self._read().items() if k != name})
+
+    def _write(self, rows: Mapping[str, int]) -> None:
         with suppress(OSError):
-            write_atomically(self._path, json.dumps(last) + "\n")
+            write_atomically(self._path, json.dumps(rows) + "\n")
 
     def _read(self) -> dict[str, int]:
         try:

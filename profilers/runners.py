@@ -84,6 +84,9 @@ class PythonRunner:
     def files(self) -> Mapping[str, bytes]:
         return {"runner.pyz": runner_zip()}
 
+    def describing_files(self) -> Mapping[str, bytes]:
+        return self.files()
+
     def describe(self, transport: Transport, folder: str) -> Described:
         command = [self._python, f"{folder}/runner.pyz", "describe"]
         ran = transport.run(command, timeout_s=SHORT_S, max_bytes=1_000_000)

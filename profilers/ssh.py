@@ -17,7 +17,7 @@ from typing import IO
 from profilers.process import run_bounded
 from profilers.remote import RemoteProfiler
 from profilers.runners import RunnerOptions, runner_for
-from profilers.transport import LinkError, Ran, TooMuchError
+from profilers.transport import DeviceError, LinkError, Ran, TooMuchError
 
 CONNECT_S = 15
 LINK_FAILED = 255  # ssh's own status: it never got to the command, or the link broke
@@ -95,7 +95,7 @@ class SshTransport:
             timeout_s = 60 + size / 100_000  # 100 kB/s, the slowest link that makes sense
             ran = self._run(["tar", "-xf", "-", "-C", folder], timeout_s, 10_000, archive)
         if ran.status:
-            raise OSError(f"{self.name} can't take files: {ran.last_line}")
+            raise DeviceError(f"{self.name} can't take files: {ran.last_line}")
 
     def pull(self, path: str, max_bytes: int) -> bytes:
         script = f'[ -f "$1" ] || exit {NO_SUCH_FILE}; cat "$1"'
@@ -103,7 +103,7 @@ class SshTransport:
         if ran.status == NO_SUCH_FILE:
             raise FileNotFoundError(f"{self.name} has no file {path}")
         if ran.status:
-            raise OSError(f"{self.name} can't read {path}: {ran.last_line}")
+            raise DeviceError(f"{self.name} can't read {path}: {ran.last_line}")
         return ran.out
 
     def _run(

@@ -55,6 +55,7 @@ class Session:
             self._start = torch.cuda.Event(enable_timing=True)
             self._end = torch.cuda.Event(enable_timing=True)
         self._pools: dict[str, Any] = {}
+        self._graph_pool: Any = None
         self._last_s = -float("inf")
 
     def on(self) -> AbstractContextManager[None]:
@@ -77,6 +78,12 @@ class Session:
             self.stream.synchronize()
             self._pools[pool] = held
         return held
+
+    def graph_pool(self) -> Any:
+        """The memory that all CUDA graphs share."""
+        if self._graph_pool is None:
+            self._graph_pool = self.torch.cuda.graph_pool_handle()
+        return self._graph_pool
 
     def tensor(self, pool: str, shape: tuple[int, ...], dtype: Any) -> Any:
         """A tensor in the memory of a pool, filled with seeded noise."""
@@ -151,7 +158,8 @@ class StreamWorkload:
                 launch()
             session.stream.synchronize()
             graph = session.torch.cuda.CUDAGraph()
-            with session.torch.cuda.graph(graph, stream=session.stream):
+            # One pool for all: nets run one at a time, and many of their own wouldn't fit.
+            with session.torch.cuda.graph(graph, pool=session.graph_pool(), stream=session.stream):
                 y = launch()
 
         def replay() -> Any:

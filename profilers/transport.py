@@ -19,7 +19,7 @@ class DeviceError(OSError):
     """The device can't do what it is asked, or its answer makes no sense."""
 
 
-class TooMuchError(OSError):
+class TooMuchError(DeviceError):
     """More came back than was asked for."""
 
 
@@ -70,7 +70,7 @@ class Transport(Protocol):
 
         Raises:
             LinkError: as `run`.
-            OSError: if the device can't take them, as where its disk is full.
+            DeviceError: if the device can't take them, as where its disk is full.
         """
         ...
 
@@ -80,6 +80,6 @@ class Transport(Protocol):
         Raises:
             LinkError: as `run`.
             FileNotFoundError: if there is none.
-            OSError: if it can't be read, or holds more than `max_bytes`.
+            DeviceError: if it can't be read, or holds more than `max_bytes`.
         """
         ...

@@ -106,6 +106,25 @@ def test_files_without_a_number_are_passed_over(text: str) -> None:
     assert all(isinstance(value, str) for _, value in conditions(files, range(8)).readings)
 
 
+@pytest.mark.parametrize(
+    "kind", ["mtktscpu", "tsens_tz_sensor5", "bigcore0-thermal", "littlecore-thermal", "apss-0",
+             "soc-thermal", "soc_thermal", "x86_pkg_temp", "CPU0-therm"],
+)  # fmt: skip
+def test_zones_of_processors(kind: str) -> None:
+    files = phone()
+    files["/sys/class/thermal/thermal_zone0/type"] = kind
+    assert dict(conditions(files, [7]).readings)["cpu_temperature_c"] == 48.3
+
+
+def test_a_pen_has_a_battery_of_its_own() -> None:
+    files = phone()
+    for name, content in (("capacity", "4"), ("status", "Discharging"), ("scope", "Device")):
+        files[f"/sys/class/power_supply/a_pen/{name}"] = f"{content}\n"
+    seen = conditions(files, [7])
+    assert seen.doubts == ()
+    assert [value for name, value in seen.readings if name == "battery_percent"] == [80.0]
+
+
 def test_conditions_of_this_machine() -> None:
     seen = own_conditions()
     assert all(isinstance(value, (float, str)) for _, value in seen.readings)

@@ -58,7 +58,7 @@ awk -v bytes="$(wc -c < "$model")" 'BEGIN {
 JOB = Job(
     device="aaaaaa-bbbbbb", runtime="onnxruntime_perf_test", threads=1, batch=1,
     cores=(), seed="0.5", reference="aa",
-    targets=(("bb", 0.8), ("cc", 0.8)), at_least=3, seconds=0.0, rest_s=0.0, lock_s=2.0,
+    targets=(("bb", 0.8), ("cc", 0.8)), at_least=3, seconds=0.0, rest_s=0.0, lock_s=2.0, nonce="x",
 )  # fmt: skip
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import math
+import os
 import shutil
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,7 +29,7 @@ from profilers.job import SAMPLES, UNUSABLE, Job, Round, name_of, read_rounds
 from profilers.lock import machine_lock
 from profilers.plan import extremes, plan
 from profilers.remote import Described, RemoteOptions, RemoteProfiler
-from profilers.rounds import Sample
+from profilers.rounds import Sample, Target
 from profilers.runners import PythonRunner, runner_zip
 from profilers.transport import DeviceError, LinkError, Transport
 from tests.local_transport import LocalTransport
@@ -38,6 +40,7 @@ OPTIONS = RemoteOptions(cores=None, rest_s=0.0, job_s=2.0, memory_mb=400)
 JOB = Job(
     device="aaaaaa-bbbbbb", runtime="onnxruntime", threads=1, batch=1, cores=(4, 5), seed="s",
     reference="a", targets=(("b", 0.8),), at_least=6, seconds=2.0, rest_s=0.0, lock_s=20.0,
+    nonce="x",
 )  # fmt: skip
 ONE = Round((0.3, 0.31), ((0, Sample(2.0, 0.6, 0.61)),), Conditions((("cpu_clock_mhz", 1e3),)))
 
@@ -268,15 +271,16 @@ def test_answers_count_once(
     assert "were left there" not in caplog.text
 
 
-def test_answers_of_another_context_are_not_used(
-    board: LocalTransport, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Newer(PythonRunner):
-        def describe(self, transport: Transport, folder: str) -> Described:
-            told = super().describe(transport, folder)
-            return replace(told, versions=(("onnxruntime", "99"),))
+class Newer(PythonRunner):
+    """Of another version of the runtime."""
 
-    path = tmp_path / "t.json"
+    def describe(self, transport: Transport, folder: str) -> Described:
+        told = super().describe(transport, folder)
+        return replace(told, versions=(("onnxruntime", "99"),))
+
+
+def cut_off(board: LocalTransport, path: Path) -> Path:
+    """A profile whose link breaks before its table's first answer arrives; the answer there."""
 
     def fault(what: str) -> None:
         if path.exists() and what.startswith("pull") and what.endswith(SAMPLES):
@@ -286,15 +290,66 @@ def test_answers_of_another_context_are_not_used(
     with pytest.raises(LinkError):
         build(board, path)
     board.fault = lambda what: None
+    (left,) = Path(board.scratch).glob("tfnas-*/jobs/*/samples.jsonl")
+    return left
+
+
+def measured(profiler: RemoteProfiler) -> None:
+    """A short session of another kind."""
+    with profilers.bench.Bench(profiler, 0, lambda _: None, anchors=()) as bench:
+        workload = bench.workload(extremes(load_space())[0].ops)
+        bench.measure([workload], precision=0.5, max_seconds=0.5, own_anchors=(0,))
+
+
+def test_answers_of_another_context_are_not_used_and_stay(
+    board: LocalTransport, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "t.json"
+    left = cut_off(board, path)
     caplog.set_level("INFO")
     newer = RemoteProfiler(
         "ssh", board, Newer("onnxruntime", sys.executable), OPTIONS,
         threads=1, batch=1, precision="fp32",
     )  # fmt: skip
-    with profilers.bench.Bench(newer, 0, lambda _: None) as bench:
-        workload = bench.workload(extremes(load_space())[0].ops)
-        bench.measure([workload], precision=0.5, max_seconds=0.5)
+    measured(newer)
+    measured(opened(board))
     assert "were left there" not in caplog.text
+    assert left.exists()
+    assert is_covered(build(board, path))
+    assert "were left there and are used" in caplog.text
+    assert not any(Path(board.scratch).iterdir())
+
+
+@pytest.mark.parametrize("error", [LinkError("a folder: gone"), KeyboardInterrupt()])
+@pytest.mark.parametrize("when", ["push", "run ls", "pull"])
+def test_a_run_that_ends_before_it_measures_takes_no_answer_away(
+    when: str, error: BaseException, board: LocalTransport, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.json"
+    left = cut_off(board, path)
+    profiler = opened(board)
+
+    def fault(what: str) -> None:
+        if what.startswith(when):
+            raise error
+
+    board.fault = fault
+    with pytest.raises(type(error)), profilers.bench.Bench(profiler, 0, lambda _: None):
+        pass
+    assert left.exists()
+
+
+def test_an_answer_that_was_not_saved_stays_there(board: LocalTransport, tmp_path: Path) -> None:
+    """As where the host is killed between an answer and the next job."""
+    profiler = opened(board)
+    with profilers.bench.Bench(profiler, 0, lambda _: None, anchors=()) as bench:
+        targets = [Target(bench.workload(extremes(load_space())[0].ops), 0.5, [])]
+        bench._rounds.take(targets, 6, 0.0)
+        assert len(targets[0].out) >= 6
+        assert len(list(Path(board.scratch).glob("tfnas-*/jobs/*/samples.jsonl"))) == 1
+        bench._rounds.take(targets, 6, 0.0)
+        assert len(list(Path(board.scratch).glob("tfnas-*/jobs/*/samples.jsonl"))) == 1
+    assert not any(Path(board.scratch).iterdir())
 
 
 def test_what_others_left_in_the_folder_of_jobs_is_passed_over(
@@ -309,9 +364,13 @@ def test_what_others_left_in_the_folder_of_jobs_is_passed_over(
         (folder / "job.json").write_text(text)
     (jobs / "../models").mkdir()
     (jobs / "no job").mkdir()
+    last_month = time.time() - 30 * 86_400
+    os.utime(folder, (last_month, last_month))
     with profilers.bench.Bench(profiler, 0, lambda _: None) as bench:
         bench.workload(extremes(load_space())[0].ops)
-    assert not any(Path(board.scratch).iterdir())
+    assert not folder.exists()  # nobody came for it
+    assert len(list(jobs.iterdir())) == 6
+    assert [path.name for path in Path(profiler.folder).iterdir()] == ["jobs"]
 
 
 def test_a_busy_device_is_waited_for(
