@@ -192,7 +192,7 @@ def check_own(table: Device, device: Device, path: Path) -> None:
         f"table {path} carries the fingerprint {table.fingerprint} of another context, this "
         f"device has {device.fingerprint} ({changed or 'the context itself is the same'}); move "
         f"it away and measure anew with `python -m profilers device={device.kind} "
-        f"threads={device.threads} batch={device.batch}`"
+        f"threads={device.threads} batch={device.batch}` and the same options"
     )
 
 

@@ -110,7 +110,8 @@ def pick_serial(serial: str | None) -> str:
     found = [d for d in listed if d.serial == wanted] if wanted else listed
     if not found:
         if wanted is None or not listed:
-            raise LinkError(f"no device there: {ADVICE['no device']}")
+            which = f" {wanted}" if wanted else ""
+            raise LinkError(f"no device{which} there: {ADVICE['no device']}")
         others = ", ".join(shown(d.serial) for d in listed)
         raise LinkError(f"device {wanted} not found, there are {others}")
     ready = [d for d in found if d.state == "device"]

@@ -3,6 +3,7 @@
 # program on the model $model for $runs times; see profilers/programs.py, which also reads the
 # answer.
 LC_ALL=C; export LC_ALL
+ORT_DISABLE_TELEMETRY=1; export ORT_DISABLE_TELEMETRY
 here=$1 job=$2
 samples=$job/samples.jsonl out=$job/out
 . "$job/job.sh"

@@ -105,6 +105,8 @@ def runtime() -> Any:
     Raises:
         LookupError: if it isn't installed.
     """
+    # Before it is loaded, or it notes an id of the machine in the user's cache and reports.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime as ort
     except ImportError as error:

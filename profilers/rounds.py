@@ -44,7 +44,7 @@ class Workload(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what it holds on the device."""
+        """Free what it holds on the device. May be called again."""
         ...
 
 

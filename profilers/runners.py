@@ -63,6 +63,8 @@ def runner_for(options: RunnerOptions, *, batch: int) -> Runner:
         )
     if batch != 1 and (backend == "ncnn" or (program and not program.batches)):
         raise ValueError(f"batch={batch}: device.backend={backend} runs one image at a time")
+    if not options.python:
+        raise ValueError("device.python is empty: expected an interpreter on the device")
     if program is not None:
         paths = [Path(library) for library in options.libraries]
         return ProgramRunner(program, Path(str(options.program)), paths, batch)
@@ -108,7 +110,10 @@ class PythonRunner:
                 versions=((self.runtime, versions.get(self.runtime, "")),),
             )
         except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise ValueError(f"{transport.name} tells no sense of itself: {error!r}") from None
+            raise ValueError(
+                f"{transport.name}: what {self._python} says there makes no sense: "
+                f"{error}; expected a Python interpreter"
+            ) from None
         if self.runtime not in versions:
             raise LookupError(
                 f"{transport.name} lacks {self.runtime}: run `{self._python} -m pip install "

@@ -95,7 +95,7 @@ class SshTransport:
             timeout_s = 60 + size / 100_000  # 100 kB/s, the slowest link that makes sense
             ran = self._run(["tar", "-xf", "-", "-C", folder], timeout_s, 10_000, archive)
         if ran.status:
-            raise DeviceError(f"{self.name} can't take files: {ran.last_line}")
+            raise DeviceError(f"{self.name} can't take files: {ran.first_line}")
 
     def pull(self, path: str, max_bytes: int) -> bytes:
         script = f'[ -f "$1" ] || exit {NO_SUCH_FILE}; cat "$1"'
@@ -132,7 +132,12 @@ class SshTransport:
 
     def _why(self, ran: Ran) -> str:
         text = ran.last_line if ran.err.strip() else "the link broke"
-        if "Host key verification failed" in ran.err:
+        if "IDENTIFICATION HAS CHANGED" in ran.err:
+            text += (
+                "; its key is another one than ssh knows: find out why before you trust it "
+                "(ssh-keygen -R forgets the old one)"
+            )
+        elif "Host key verification failed" in ran.err:
             text += "; connect once by hand with ssh to see and accept its key"
         elif "Permission denied" in ran.err:
             text += "; a key is needed that works without a password (ssh-copy-id, ssh-agent)"

@@ -38,11 +38,20 @@ class Ran:
     err: str
 
     @property
+    def first_line(self) -> str:
+        """As `last_line`; of programs that say first what is wrong."""
+        lines = [line for line in self.err.splitlines() if line.strip()]
+        return _printable(lines[0]) if lines else f"status {self.status}"
+
+    @property
     def last_line(self) -> str:
         """Of its errors, for a message: printable and short."""
         lines = [line for line in self.err.splitlines() if line.strip()]
-        text = lines[-1] if lines else f"status {self.status}"
-        return "".join(c if c.isprintable() else "?" for c in text)[:500].removeprefix("error: ")
+        return _printable(lines[-1]) if lines else f"status {self.status}"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)[:500].removeprefix("error: ")
 
 
 class Transport(Protocol):

@@ -277,7 +277,7 @@ def test_reboot_and_a_new_server(device_of: Callable[..., AdbDevice]) -> None:
 def test_choosing(device_of: Callable[..., AdbDevice], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LinkError, match="no device there: plug a phone in"):
         pick_serial(None)
-    with pytest.raises(LinkError, match="no device there"):
+    with pytest.raises(LinkError, match=r"no device.* there"):
         pick_serial("R58M123ABC")
     one = device_of()
     assert pick_serial(None) == one.serial

@@ -125,6 +125,7 @@ def sampled(profiler: Profiler, *models: list) -> list[list[Sample]]:
         assert isinstance(rounds.watch.to_json(), dict)
         for workload in workloads:
             workload.close()
+            workload.close()  # as where a bench is left that it was closed in before
         rounds.close()
     assert all(len(t.out) == done for t in targets)
     return [t.out for t in targets]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,6 +185,7 @@ def _compare(
     network: Network, content: bytes, batches: tuple[int, ...], seed: int
 ) -> tuple[float, float]:
     """Largest absolute difference of torch and onnxruntime, and largest absolute output."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as profilers/ort.py
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
