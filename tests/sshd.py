@@ -21,7 +21,8 @@ def is_installed() -> bool:
 @contextmanager
 def sshd(folder: Path) -> Iterator[Path]:
     """The configuration file of a client that knows the host `board`, and `stranger`, the same
-    machine without a known host key, and `refused`, without an accepted key."""
+    machine without a known host key, `refused`, without an accepted key, and `changed`, whose
+    host key was another one."""
     assert SSHD is not None
     for name in ("host", "user", "other"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
@@ -35,11 +36,14 @@ def sshd(folder: Path) -> Iterator[Path]:
     key = (folder / "host.pub").read_text().strip()
     (folder / "known").write_text(f"[127.0.0.1]:{port} {key}\n")
     (folder / "nobody").write_text("")
+    other = (folder / "other.pub").read_text().strip()
+    (folder / "before").write_text(f"[127.0.0.1]:{port} {other}\n")
     user = os.environ.get("USER") or subprocess.check_output(["id", "-un"], text=True).strip()
     hosts = (
         ("board", "user", "known"),
         ("stranger", "user", "nobody"),
         ("refused", "other", "known"),
+        ("changed", "user", "before"),
     )
     client = folder / "client"
     client.write_text(

@@ -66,6 +66,8 @@ def test_files_go_there_and_back(board: SshTransport, tmp_path: Path) -> None:
 def test_links_that_fail_say_why(client: Path, board: SshTransport) -> None:
     with pytest.raises(LinkError, match=r"Host key verification failed.*connect once by hand"):
         SshTransport("stranger", config=str(client))
+    with pytest.raises(LinkError, match=r"find out why before you trust it"):
+        SshTransport("changed", config=str(client))
     with pytest.raises(LinkError, match=r"Permission denied.*ssh-copy-id"):
         SshTransport("refused", config=str(client))
     with pytest.raises(LinkError, match="no end after 1 s"):
