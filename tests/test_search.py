@@ -191,10 +191,12 @@ def test_stopped_by_a_signal_and_gone_on_with(
     with first.stdout as lines:
         for line in lines:
             if line.startswith("epoch 2/"):
+                first.send_signal(signal.SIGSTOP)  # or it may be done before the other one
                 second = run_entry("tfnas.search", f"resume={out}", cwd=tmp_path)
                 assert second.returncode == config.UNUSABLE_INPUT, second.stdout
                 assert "another run is writing into" in second.stdout
                 first.send_signal(number)
+                first.send_signal(signal.SIGCONT)
                 break
         text = lines.read()
     assert first.wait(30) == config.INTERRUPTED, text

@@ -308,8 +308,10 @@ def test_a_folder_goes_on_with_its_own_options(tmp_path: Path) -> None:
     with process.stdout as lines:
         for line in lines:
             if line.startswith("epoch 2/"):
+                process.send_signal(signal.SIGSTOP)  # or it may be done before the other one
                 second = run_entry("tfnas.train", *command, "resume=true", cwd=tmp_path)
                 process.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGCONT)
                 break
         lines.read()
     assert process.wait(30) == INTERRUPTED
