@@ -3,6 +3,14 @@
 A `Profiler` is one backend on one device. To add one: a file here with `Options` and `open_device`,
 a YAML in conf/device/, a line in `BACKENDS`. It owns its clock and synchronizes by itself, so that
 no caller can forget to; how samples become a latency is `profilers.timing`'s, one for all devices.
+
+- what measuring means: `rounds` (samples beside a reference), `timing` (from samples to a latency),
+  `usual`, `bench` (a device set up for measuring), `conditions`, `lock`
+- what is measured: `plan`, `quantum`, `build` (the table), `card`, `closed_loop`, `verify`
+- devices here: `cpu` (`ort`, `linux`); `gpu` (`trt`, `cuda`, `stream`, `nvml`, `cache`)
+- devices elsewhere: `remote` and `remote_rounds` over a `transport` (`ssh`, `adb`, `process`); what
+  runs there: `runner` with `job`, `ort`, `ncnn_net`, or `measure.sh` with a program (`runners`,
+  `programs`; models by `convert` and `tflite_file`)
 """
 
 from __future__ import annotations
