@@ -58,6 +58,12 @@ def ended(process: subprocess.Popen[str]) -> str:
         process.kill()
 
 
+def ranks_of(torchrun: subprocess.Popen[str]) -> list[int]:
+    """The ids of the processes that it started."""
+    children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children")
+    return [int(pid) for pid in children.read_text().split()]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What both processes came to in each of the cases of `tests.ranks`."""
@@ -295,11 +301,16 @@ def test_stopped_by_a_signal_and_gone_on_with(
     assert stopped.stdout is not None
     for line in stopped.stdout:
         if line.startswith("epoch 1/"):
-            stopped.send_signal(signal.SIGTERM)
+            # As a cluster's manager: to all processes, each of which torchrun tells once more.
+            for pid in [*ranks_of(stopped), stopped.pid]:
+                os.kill(pid, signal.SIGTERM)
             break
     told = ended(stopped)
+    assert "interrupted" not in told, told
     assert "stopped and saved" in told, told
     assert told.count("go on with") == 1
+    again = "torchrun --standalone --nproc_per_node=2 -m tfnas.search"
+    assert f"go on with: {again} resume={out}" in told
     alone = subprocess.run(
         [sys.executable, "-m", "tfnas.search", f"resume={out}"], cwd=tmp_path, env=environment(),
         capture_output=True, text=True, check=False,
@@ -321,15 +332,24 @@ def names(folder: Path) -> list[str]:
 
 def test_unusable_input_is_told_once(command: list[str], tmp_path: Path) -> None:
     for arguments, said in (
-        (["budget.batch_size=31"], "budget.batch_size=31 on 2 processes: expected a multiple of 2"),
+        (
+            ["budget.batch_size=31", f"hydra.run.dir={tmp_path / 'out'}"],
+            "budget.batch_size=31 on 2 processes: expected a multiple of 2",
+        ),
         (["no_such=1"], "no_such"),
         (["-m", "seed=0,1"], "no sweep runs under torchrun"),
+        (["--multi", "seed=0,1"], "no sweep runs under torchrun"),
+        (["hydra.mode=MULTIRUN", "seed=0,1"], "no sweep runs under torchrun"),
     ):
-        process = launch("tfnas.search", *command, *arguments, cwd=tmp_path)
+        process = launch("tfnas.search", *arguments, *command, cwd=tmp_path)
         told = ended(process)
         assert process.returncode != 0
-        assert said in told
-        assert told.count("error: ") == 1, told
+        errors = [line for line in told.splitlines() if "error: " in line]
+        assert len(errors) == 1, told
+        assert errors[0].startswith("error: ")
+        assert said in errors[0]
+    status = json.loads((tmp_path / "out" / "status.json").read_text())
+    assert status["status"] == config.UNUSABLE_INPUT
 
 
 def test_a_process_that_dies_ends_the_others(command: list[str], tmp_path: Path) -> None:
@@ -342,12 +362,11 @@ def test_a_process_that_dies_ends_the_others(command: list[str], tmp_path: Path)
         if line.startswith("epoch 2/"):
             break
     first = json.loads((out / "status.json").read_text())["pid"]
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    (second,) = (int(pid) for pid in children if int(pid) != first)
+    (second,) = (pid for pid in ranks_of(process) if pid != first)
     os.kill(second, signal.SIGKILL)
     told = ended(process)
     assert told.count("error: another process of this run ended") == 1, told
-    assert "go on with: python -m tfnas.search resume=" in told
+    assert f"go on with: {TWO[0].launcher} -m tfnas.search resume=" in told
     assert json.loads((out / "status.json").read_text())["status"] == config.FAILED
 
 
@@ -451,10 +470,14 @@ def test_an_empty_part_is_normalized() -> None:
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+WAITED = "called a synchronizing"  # in what torch says of an operation that made the CPU wait
+# Torch says of the mode itself that it is a prototype.
+in_debug_mode = pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 
 
 @pytest.mark.gpu
 @needs_gpu
+@in_debug_mode
 @pytest.mark.parametrize("amp", [False, True])
 def test_a_weight_step_on_a_gpu_waits_for_nothing(amp: bool) -> None:
     search = gpu_search(amp)
@@ -472,6 +495,7 @@ def test_a_weight_step_on_a_gpu_waits_for_nothing(amp: bool) -> None:
 
 @pytest.mark.gpu
 @needs_gpu
+@in_debug_mode
 @pytest.mark.parametrize("amp", [False, True])
 def test_an_architecture_step_on_a_gpu_waits_once(amp: bool) -> None:
     search = gpu_search(amp)
@@ -479,11 +503,11 @@ def test_an_architecture_step_on_a_gpu_waits_once(amp: bool) -> None:
     search.arch_step(x, y)
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        with pytest.warns(UserWarning, match="synchroniz") as waited:
+        with pytest.warns(UserWarning, match=WAITED) as told:
             search.arch_step(x, y)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert len(waited) == 1
+    assert len([1 for one in told if WAITED in str(one.message)]) == 1
     assert all(bool(torch.isfinite(a).all()) for a in search.alphas)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.entry import environment
+from tfnas.distributed import Ranks
 from tfnas.stopping import SIGNALS, locked, stop_on_signals
 
 HOLD = """
@@ -53,6 +54,19 @@ def test_the_first_signal_sets_a_flag_the_second_interrupts(number: signal.Signa
             assert stop()
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_of_several_processes_none_is_ended_by_a_second_signal(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with stop_on_signals(Ranks(0, 2, 0, 2)) as stop:
+            for _ in range(3):
+                os.kill(os.getpid(), number)
+            assert stop()
         assert signal.getsignal(number) is signal.default_int_handler
     finally:
         signal.signal(number, before)

@@ -56,6 +56,15 @@ class Ranks:
     local_rank: int = 0
     local_size: int = 1
 
+    @property
+    def launcher(self) -> str:
+        """What starts a module by `-m` in as many processes."""
+        if self.size == 1:
+            return "python"
+        if self.size == self.local_size:
+            return f"torchrun --standalone --nproc_per_node={self.size}"
+        return "torchrun OPTIONS"  # of several machines: those that it was started with
+
     def part(self, count: int) -> slice:
         """This rank's contiguous part of `count` things."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
@@ -187,7 +196,7 @@ def join() -> Ranks:
     """Who this process is, connected to the others, if there are any.
 
     Raises:
-        ValueError: if the environment makes no sense.
+        ValueError: if the environment makes no sense, or this process is connected already.
         LostError: if the others can't be reached.
     """
     ranks = from_environment()
@@ -195,9 +204,13 @@ def join() -> Ranks:
         import torch
         import torch.distributed as dist
 
+        if dist.is_initialized():
+            raise ValueError("one search or training a torchrun: start each by one of its own")
         gpus = torch.cuda.is_available() and dist.is_nccl_available()
-        with _together():
+        try:
             dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
+        except (RuntimeError, ValueError) as error:  # ValueError: MASTER_ADDR and the like
+            raise LostError(f"the other processes can't be reached ({_reason(error)})") from error
     return ranks
 
 
@@ -245,10 +258,17 @@ def _digest(value: Any) -> int:
 @contextmanager
 def _together() -> Iterator[None]:
     """Around what the ranks do together. Raises LostError for torch's own."""
+    import torch
+
     try:
         yield
+    except torch.OutOfMemoryError:  # of this process
+        raise
     except RuntimeError as error:  # of gloo, NCCL and the store: all are of this class
-        reason = str(error).strip().partition("\n")[0]
         raise LostError(
-            f"another process of this run ended, and should have said why ({reason})"
+            f"another process of this run ended, and should have said why ({_reason(error)})"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

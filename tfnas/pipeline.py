@@ -82,17 +82,17 @@ def run(p: Prepared) -> int:
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(out))
-            check_unused(out, p.cfg.resume)  # again, now that nobody else can write there
+            check_unused(out, p.cfg.resume, p.ranks)  # again, now that nobody else can write there
             save_overrides(out / OVERRIDES, p.saved is not None)
         except (ValueError, OSError) as error:
             return config.refuse(error)
         try:
             return run_in(p, out)
         except KeyboardInterrupt:
-            log.info("interrupted; %s", how_to_go_on(out))
+            log.info("interrupted; %s", how_to_go_on(p))
             return config.INTERRUPTED
         except OSError as error:
-            log.error("error: %s; %s", error, how_to_go_on(out))
+            log.error("error: %s; %s", error, how_to_go_on(p))
             log.debug("", exc_info=error)
             return config.FAILED
 
@@ -146,14 +146,14 @@ def run_in(p: Prepared, out: Path) -> int:
     feasible = feasible_ms(space, table)
 
     try:
-        with stop_on_signals() as stop:
+        with stop_on_signals(p.ranks) as stop:
             found = search(p, space, constraint, seconds, latencies, stop)
     except StoppedError:
-        log.info("stopped and saved; %s", how_to_go_on(out))
+        log.info("stopped and saved; %s", how_to_go_on(p))
         return config.INTERRUPTED
     except (DivergedError, ValueError, DisagreementError, LostError) as error:
         # ValueError: an unreadable image
-        tail = f"; {how_to_go_on(out)}" if checkpoint.exists(out / CHECKPOINT) else ""
+        tail = f"; {how_to_go_on(p)}" if checkpoint.exists(out / CHECKPOINT) else ""
         log.error("error: %s%s", error, tail)
         log.debug("", exc_info=error)
         return config.FAILED
@@ -330,7 +330,7 @@ def follow(cfg: SearchConfig, ranks: Ranks) -> int:
         space = spec.build(start.constraint.table.device.quantum)
         task = new_task(cfg, space, start.constraint, batches, accelerator, ranks)
         check_start(cfg, dataset, ranks)
-        with stop_on_signals() as stop, reading():
+        with stop_on_signals(ranks) as stop, reading():
             for event in strategy.run(task, start.state):
                 if isinstance(event, Found):
                     check_end(event, ranks)
@@ -401,8 +401,8 @@ def digest(space: SearchSpace, table: LatencyTable) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def how_to_go_on(out: Path) -> str:
-    return f"go on with: {command(out)}"
+def how_to_go_on(p: Prepared) -> str:
+    return f"go on with: {command(p.out, p.ranks)}"
 
 
 def describe(r: EpochRecord, epochs: int) -> str:

@@ -78,7 +78,7 @@ class Prepared:
 
 def prepared(cfg: SearchConfig, out: Path, ranks: Ranks = ALONE) -> Prepared:
     """Check all that can be checked before work starts."""
-    folder.check_unused(out, cfg.resume)
+    folder.check_unused(out, cfg.resume, ranks)
     check_values(cfg)
     check_budget(cfg)
     check_batch("budget.batch_size", cfg.budget.batch_size, ranks)

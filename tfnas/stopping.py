@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from tfnas.distributed import ALONE, Ranks
+
 log = logging.getLogger(__name__)
 
 SIGNALS = tuple(
@@ -24,14 +26,22 @@ class StoppedError(RuntimeError):
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """A flag that the first SIGINT, SIGTERM or SIGHUP sets; the second one ends the process."""
+def stop_on_signals(ranks: Ranks = ALONE) -> Iterator[Callable[[], bool]]:
+    """A flag that the first SIGINT, SIGTERM or SIGHUP sets; the second one ends the process.
+
+    Of several ranks none is ended by a second one: torchrun hands on what it gets, and a cluster's
+    manager signals all processes, so that each rank is told twice. One that doesn't end in time
+    torchrun kills.
+    """
     caught: list[int] = []
 
     def handle(number: int, _frame: FrameType | None) -> None:
+        if caught:
+            return
         caught.append(number)
-        for name, handler in before.items():
-            signal.signal(name, handler)
+        if ranks.size == 1:
+            for name, handler in before.items():
+                signal.signal(name, handler)
         log.info("stopping after this step")
 
     before = {number: signal.signal(number, handle) for number in _heeded()}

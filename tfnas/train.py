@@ -206,7 +206,7 @@ def _follow(config: cfg.TrainConfig, ranks: Ranks) -> int:
         return cfg.DONE  # rank 0 had nothing to train, and has said why
     try:
         training = _training(config, subnet, _dataset(config), Path(), False, ranks)
-        with stop_on_signals() as stop:
+        with stop_on_signals(ranks) as stop:
             training.meet()
             training.run(stop)
     except StoppedError:
@@ -271,14 +271,15 @@ def _train(training: Training, path: Path) -> int:
     if training.kept:
         log.info("not in these weights, initialized anew: %s", ", ".join(training.kept))
     try:
-        with stop_on_signals() as stop:
+        with stop_on_signals(training.ranks) as stop:
             training.ranks.told(subnet)
             training.meet()
             result = finish(training, stop)
     except StoppedError:
         log.info(
-            "stopped after epoch %d, batch %d, and saved; go on with: python -m tfnas.train %s",
-            training.epoch, training.batch, shlex.quote(cfg.override("resume", training.out)),
+            "stopped after epoch %d, batch %d, and saved; go on with: %s -m tfnas.train %s",
+            training.epoch, training.batch, training.ranks.launcher,
+            shlex.quote(cfg.override("resume", training.out)),
         )  # fmt: skip
         return cfg.INTERRUPTED
     except (DivergedError, DisagreementError, LostError, OSError, ValueError) as error:
