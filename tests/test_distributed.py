@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 
 from tests import ranks as both
 from tests.entry import environment
-from tests.nets import few_images, image_folder
+from tests.nets import few_images, image_folder, tiny_subnet
 from tests.spaces import load_space, macs_table
 from tfnas import config, data
 from tfnas.accelerator import cpu_threads
@@ -32,6 +31,7 @@ from tfnas.strategies.losses import LATENCY_LOSSES
 from tfnas.strategies.sampling import expected_ms, gumbel_softmax
 from tfnas.strategies.tfnas import Search
 from tfnas.strategies.training import count, live
+from tfnas.table import LatencyTable
 from tfnas.training import _average, step_seed
 
 TWO = (Ranks(0, 2, 0, 2), Ranks(1, 2, 1, 2))
@@ -43,8 +43,12 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 def launch(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
+    return launch_script("-m", *arguments, cwd=cwd)
+
+
+def launch_script(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*TORCHRUN, "-m", *map(str, arguments)], cwd=cwd,
+        [*TORCHRUN, *map(str, arguments)], cwd=cwd,
         env={**environment(), "GLOO_SOCKET_IFNAME": "lo"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
@@ -352,6 +356,37 @@ def test_unusable_input_is_told_once(command: list[str], tmp_path: Path) -> None
     assert status["status"] == config.UNUSABLE_INPUT
 
 
+NO_DATA = """
+import os, runpy, sys
+if os.environ["RANK"] == "1":
+    sys.argv.append("data.root=/nowhere")
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
+def test_data_that_one_process_has_not_are_told_before_anything_is_measured(
+    command: list[str], tmp_path: Path
+) -> None:
+    script = tmp_path / "no_data.py"
+    script.write_text(NO_DATA)
+    out = tmp_path / "out"
+    subnet = tmp_path / "subnet.json"
+    tiny_subnet().save(subnet)
+    here = ["data.root=shipped", "data=fashion_mnist", "accelerator=cpu"]
+    for arguments in (
+        ["tfnas.search", *command, f"hydra.run.dir={out}"],
+        ["tfnas.train", f"subnet={subnet}", f"out={tmp_path}", f"hydra.run.dir={out}", *here],
+    ):
+        process = launch_script(script, *arguments, cwd=tmp_path)
+        told = ended(process)
+        errors = [line for line in told.splitlines() if "error: " in line]
+        assert len(errors) == 1, told
+        assert errors[0].startswith("error: process 1: ")
+        assert "/nowhere" in errors[0]
+        status = json.loads((out / "status.json").read_text())["status"]
+        assert status == config.UNUSABLE_INPUT
+
+
 def test_a_process_that_dies_ends_the_others(command: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = launch(
@@ -437,8 +472,11 @@ def test_cores_are_shared_by_the_processes_of_a_machine() -> None:
 
 def test_a_table_can_be_sent() -> None:
     table = macs_table(load_space("tiny"))
-    sent = pickle.loads(pickle.dumps(table))
-    assert repr(sent) == repr(table)  # spreads that are nan differ from themselves
+    sent = LatencyTable.from_json(table.to_json(), table.source)
+    assert {op: row.median_ms for op, row in sent.rows.items()} == {
+        op: row.median_ms for op, row in table.rows.items()
+    }
+    assert sent.to_json() == table.to_json()
 
 
 @pytest.mark.parametrize("augment", [True, False])

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TIMEOUT = timedelta(days=1)  # the others wait while rank 0 measures a device
+MESSAGE = 4096  # bytes of an error that another rank is told
 BUCKET = 32 * 2**20  # bytes that are sent at once: what the copy of the gradients may take
 
 
@@ -114,23 +115,54 @@ class Ranks:
         with suppress(LostError):
             self.wait()
 
+    def agree(self, error: Exception | None) -> None:
+        """Make sure that no rank has an error that the others don't know of.
+
+        Args:
+            error: this rank's own, if it has one.
+
+        Raises:
+            ValueError: on all ranks, with the first error that one has.
+        """
+        if self.size == 1:
+            return
+        import torch
+        import torch.distributed as dist
+
+        text = b"" if error is None else (str(error) or repr(error)).encode()
+        own = torch.frombuffer(bytearray(text[:MESSAGE].ljust(MESSAGE, b"\0")), dtype=torch.uint8)
+        rows = [torch.empty_like(own) for _ in range(self.size)]
+        with _together():
+            dist.all_gather(rows, own)
+        told = [row.numpy().tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]
+        for rank, message in enumerate(told):
+            if message:
+                raise ValueError(f"process {rank}: {message}") from error
+
     def told(self, value: Any) -> Any:
-        """What rank 0 calls this with, on every rank; its tensors in main memory on the others."""
+        """What rank 0 calls this with, on every rank; its tensors in main memory on the others.
+
+        Args:
+            value: tensors, numbers, texts, None, and lists, tuples and dicts of these.
+        """
         if self.size == 1:
             return value
         import torch
         import torch.distributed as dist
 
-        content = io.BytesIO()
+        file = io.BytesIO()
         if self.rank == 0:
-            torch.save(value, content)
-        box = [content.getvalue()]
+            torch.save(value, file)
+        content = torch.frombuffer(bytearray(file.getvalue() or b"."), dtype=torch.uint8)
+        length = torch.tensor(len(content))
         with _together():
-            dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+            dist.broadcast(length, src=0)
+            content = content if self.rank == 0 else torch.empty(int(length), dtype=torch.uint8)
+            dist.broadcast(content, src=0)
         if self.rank == 0:
             return value
-        # Bytes of a process of ours, so they may hold more than tensors.
-        return torch.load(io.BytesIO(box[0]), map_location="cpu", weights_only=False)
+        sent = io.BytesIO(content.numpy().tobytes())
+        return torch.load(sent, map_location="cpu", weights_only=True)
 
     def check_same(self, values: Mapping[str, Any]) -> None:
         """Make sure that every rank has the same values.
