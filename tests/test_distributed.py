@@ -27,10 +27,11 @@ from tfnas.augment import normalized
 from tfnas.derive import feasible_ms
 from tfnas.distributed import ALONE, Ranks, check_batch, from_environment
 from tfnas.recipe import learning_rate
+from tfnas.strategies.contract import DivergedError
 from tfnas.strategies.losses import LATENCY_LOSSES
 from tfnas.strategies.sampling import expected_ms, gumbel_softmax
 from tfnas.strategies.tfnas import Search
-from tfnas.strategies.training import count, live
+from tfnas.strategies.training import LAG, Guard, count, live
 from tfnas.table import LatencyTable
 from tfnas.training import _average, step_seed
 
@@ -256,6 +257,46 @@ def test_a_bad_step_of_one_rank_is_left_out_by_all(folder: Path) -> None:
     assert first["skipped"] == second["skipped"] == 1
     assert equal(first["net"], second["net"])
     assert first["loss"] == second["loss"]
+
+
+def test_a_step_of_one_rank_that_diverges_ends_all(folder: Path) -> None:
+    first, second = (result["message"] for result in results(folder, "diverged"))
+    assert first == second
+    assert "weight step at batch 2 of epoch 1" in first
+
+
+def test_weights_that_differ_are_found_where_paths_are_uniform(folder: Path) -> None:
+    for result in results(folder, "unequal"):
+        assert "they differ from rank 0 in weights: 1 " in result["message"]
+        assert result["epoch"] == 0
+
+
+def test_what_no_step_waited_for_is_told_later() -> None:
+    """As on a GPU: when the run is saved, or after some more steps."""
+
+    def spoilt() -> Guard:
+        guard = Guard(both.new_task(), at_once=False)
+        for index in range(4):
+            loss = torch.tensor(torch.nan if index == 3 else 1.0)
+            assert guard.passes(loss, torch.tensor(1.0), 0, index, "weight")
+        return guard
+
+    with pytest.raises(DivergedError, match="weight step at batch 4 of epoch 1"):
+        spoilt().settle()
+    guard, one = spoilt(), torch.tensor(1.0)
+    for index in range(4, 3 + LAG):
+        assert guard.passes(one, one, 0, index, "weight")
+    with pytest.raises(DivergedError, match="weight step at batch 4 of epoch 1"):
+        guard.passes(one, one, 0, 3 + LAG, "weight")
+
+
+def test_a_search_that_diverged_unnoticed_is_not_saved() -> None:
+    search = both.new_search(both.new_task())
+    search.guard = Guard(search.task, at_once=False)
+    x, y = next(search.task.train.epoch(0))
+    search.weight_step(x.fill_(torch.nan), y, search.paths(single=True))
+    with pytest.raises(DivergedError):
+        search.state()
 
 
 FAST = ["space=tiny", "budget=test", "data.root=shipped", "loop_minutes=0", "cores=1"]
