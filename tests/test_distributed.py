@@ -397,22 +397,21 @@ def test_unusable_input_is_told_once(command: list[str], tmp_path: Path) -> None
     assert status["status"] == config.UNUSABLE_INPUT
 
 
-NO_DATA = """
+ANOTHER = """
 import os, runpy, sys
 if os.environ["RANK"] == "1":
-    sys.argv.append("data.root=/nowhere")
+    {}
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
 
 
-def test_data_that_one_process_has_not_are_told_before_anything_is_measured(
+def test_what_one_process_has_not_is_refused_before_anything_is_measured(
     command: list[str], tmp_path: Path
 ) -> None:
-    script = tmp_path / "no_data.py"
-    script.write_text(NO_DATA)
-    out = tmp_path / "out"
-    subnet = tmp_path / "subnet.json"
+    out, subnet = tmp_path / "out", tmp_path / "subnet.json"
     tiny_subnet().save(subnet)
+    script = tmp_path / "no_data.py"
+    script.write_text(ANOTHER.format("sys.argv.append('data.root=/nowhere')"))
     here = ["data.root=shipped", "data=fashion_mnist", "accelerator=cpu"]
     for arguments in (
         ["tfnas.search", *command, f"hydra.run.dir={out}"],
@@ -426,6 +425,22 @@ def test_data_that_one_process_has_not_are_told_before_anything_is_measured(
         assert "/nowhere" in errors[0]
         status = json.loads((out / "status.json").read_text())["status"]
         assert status == config.UNUSABLE_INPUT
+
+
+def test_processes_on_different_devices_are_refused(command: list[str], tmp_path: Path) -> None:
+    script, out = tmp_path / "mixed.py", tmp_path / "out"
+    script.write_text(
+        ANOTHER.format(
+            "import torch, tfnas.accelerator as a; "
+            "a.pick_accelerator = lambda *_: torch.device('meta')"
+        )
+    )
+    process = launch_script(script, "tfnas.search", *command, f"hydra.run.dir={out}", cwd=tmp_path)
+    told = ended(process)
+    assert "they differ from rank 0 in accelerator: 1 (ranks)" in told
+    assert told.count("error: ") == 1
+    status = json.loads((out / "status.json").read_text())["status"]
+    assert status == config.UNUSABLE_INPUT
 
 
 def test_a_process_that_dies_ends_the_others(command: list[str], tmp_path: Path) -> None:

@@ -329,7 +329,7 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
         sys.exit(UNUSABLE_INPUT)
     if ranks.rank:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # --help and the like
-    interrupt_on_signals()
+    interrupt_on_signals(ranks)
     logging.raiseExceptions = False  # a log that can't be written, on a full disk, says so no more
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     # Hydra hands its errors on then, instead of printing them at length.

@@ -191,8 +191,8 @@ class Ranks:
         if told:
             raise DisagreementError(
                 f"the {self.size} processes no longer do the same; they differ from rank 0 in "
-                f"{'; '.join(told)} (ranks). Give all of them the same code, data and libraries, "
-                "and start anew or from the last checkpoint"
+                f"{'; '.join(told)} (ranks). Give all of them the same code, data, libraries and "
+                "kind of device, and start anew or from the last checkpoint"
             )
 
     def leave(self) -> None:
