@@ -123,6 +123,7 @@ class Ranks:
 
         Raises:
             ValueError: on all ranks, with the first error that one has.
+            LostError: where another rank is gone.
         """
         if self.size == 1:
             return
@@ -150,14 +151,17 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
-        file = io.BytesIO()
+        content = torch.empty(0, dtype=torch.uint8)
         if self.rank == 0:
+            file = io.BytesIO()
             torch.save(value, file)
-        content = torch.frombuffer(bytearray(file.getvalue() or b"."), dtype=torch.uint8)
+            content = torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
         length = torch.tensor(len(content))
         with _together():
             dist.broadcast(length, src=0)
-            content = content if self.rank == 0 else torch.empty(int(length), dtype=torch.uint8)
+        if self.rank:
+            content = torch.empty(int(length), dtype=torch.uint8)
+        with _together():
             dist.broadcast(content, src=0)
         if self.rank == 0:
             return value
