@@ -24,7 +24,8 @@ from tfnas import data
 from tfnas.derive import Constraint, feasible_ms
 from tfnas.distributed import ALONE, DisagreementError, Ranks, join
 from tfnas.stopping import StoppedError
-from tfnas.strategies.contract import Budget, Found, Task
+from tfnas.strategies.contract import Budget, DivergedError, Found, Task
+from tfnas.strategies.evaluate import UniformTraining, WeightTraining
 from tfnas.strategies.tfnas import TFNAS, Search
 from tfnas.training import Training
 
@@ -201,6 +202,32 @@ def nonfinite_case(ranks: Ranks) -> dict[str, Any]:
     }
 
 
+def diverged_case(ranks: Ranks) -> dict[str, Any]:
+    """Only rank 1 has such images; both end at that step."""
+    search = new_search(new_task(ranks))
+    try:
+        for index, (x, y) in enumerate(search.task.train.epoch(0)):
+            bad = x.fill_(torch.nan) if ranks.rank == 1 and index == 1 else x
+            search.weight_step(bad, y, search.paths(single=True))
+            search.index += 1
+    except DivergedError as error:
+        return {"message": str(error)}
+    return {"message": ""}
+
+
+def unequal_case(ranks: Ranks) -> dict[str, Any]:
+    """Weights that part are found at the epoch's end where no probabilities are learned."""
+    training = UniformTraining(new_task(ranks), WeightTraining(LR, 0.9, 0.0, 5.0))
+    if ranks.rank == 1:
+        with torch.no_grad():
+            next(training.net.parameters()).add_(1e-6)
+    try:
+        list(training.run(0, dict))
+    except DisagreementError as error:
+        return {"message": str(error), "epoch": training.epoch}
+    return {"message": "", "epoch": training.epoch}
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     ranks = join()
@@ -211,6 +238,8 @@ def main(folder: Path) -> None:
         "random": lambda: random_case(ranks),
         "disagreement": lambda: disagreement_case(ranks),
         "nonfinite": lambda: nonfinite_case(ranks),
+        "diverged": lambda: diverged_case(ranks),
+        "unequal": lambda: unequal_case(ranks),
     }
     for name, case in cases.items():
         torch.save(case(), folder / f"{name}_{ranks.rank}.pt")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 
 from tests import ranks as both
 from tests.entry import environment
-from tests.nets import few_images, image_folder
+from tests.nets import few_images, image_folder, tiny_subnet
 from tests.spaces import load_space, macs_table
 from tfnas import config, data
 from tfnas.accelerator import cpu_threads
@@ -28,10 +27,12 @@ from tfnas.augment import normalized
 from tfnas.derive import feasible_ms
 from tfnas.distributed import ALONE, Ranks, check_batch, from_environment
 from tfnas.recipe import learning_rate
+from tfnas.strategies.contract import DivergedError
 from tfnas.strategies.losses import LATENCY_LOSSES
 from tfnas.strategies.sampling import expected_ms, gumbel_softmax
 from tfnas.strategies.tfnas import Search
-from tfnas.strategies.training import count, live
+from tfnas.strategies.training import LAG, Guard, count, live
+from tfnas.table import LatencyTable
 from tfnas.training import _average, step_seed
 
 TWO = (Ranks(0, 2, 0, 2), Ranks(1, 2, 1, 2))
@@ -43,8 +44,12 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 def launch(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
+    return launch_script("-m", *arguments, cwd=cwd)
+
+
+def launch_script(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*TORCHRUN, "-m", *map(str, arguments)], cwd=cwd,
+        [*TORCHRUN, *map(str, arguments)], cwd=cwd,
         env={**environment(), "GLOO_SOCKET_IFNAME": "lo"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
@@ -56,6 +61,12 @@ def ended(process: subprocess.Popen[str]) -> str:
         return process.communicate(timeout=120)[0]
     finally:
         process.kill()
+
+
+def ranks_of(torchrun: subprocess.Popen[str]) -> list[int]:
+    """The ids of the processes that it started."""
+    children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children")
+    return [int(pid) for pid in children.read_text().split()]
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +259,46 @@ def test_a_bad_step_of_one_rank_is_left_out_by_all(folder: Path) -> None:
     assert first["loss"] == second["loss"]
 
 
+def test_a_step_of_one_rank_that_diverges_ends_all(folder: Path) -> None:
+    first, second = (result["message"] for result in results(folder, "diverged"))
+    assert first == second
+    assert "weight step at batch 2 of epoch 1" in first
+
+
+def test_weights_that_differ_are_found_where_paths_are_uniform(folder: Path) -> None:
+    for result in results(folder, "unequal"):
+        assert "they differ from rank 0 in weights: 1 " in result["message"]
+        assert result["epoch"] == 0
+
+
+def test_what_no_step_waited_for_is_told_later() -> None:
+    """As on a GPU: when the run is saved, or after some more steps."""
+
+    def spoilt() -> Guard:
+        guard = Guard(both.new_task(), at_once=False)
+        for index in range(4):
+            loss = torch.tensor(torch.nan if index == 3 else 1.0)
+            assert guard.passes(loss, torch.tensor(1.0), 0, index, "weight")
+        return guard
+
+    with pytest.raises(DivergedError, match="weight step at batch 4 of epoch 1"):
+        spoilt().settle()
+    guard, one = spoilt(), torch.tensor(1.0)
+    for index in range(4, 3 + LAG):
+        assert guard.passes(one, one, 0, index, "weight")
+    with pytest.raises(DivergedError, match="weight step at batch 4 of epoch 1"):
+        guard.passes(one, one, 0, 3 + LAG, "weight")
+
+
+def test_a_search_that_diverged_unnoticed_is_not_saved() -> None:
+    search = both.new_search(both.new_task())
+    search.guard = Guard(search.task, at_once=False)
+    x, y = next(search.task.train.epoch(0))
+    search.weight_step(x.fill_(torch.nan), y, search.paths(single=True))
+    with pytest.raises(DivergedError):
+        search.state()
+
+
 FAST = ["space=tiny", "budget=test", "data.root=shipped", "loop_minutes=0", "cores=1"]
 
 
@@ -295,11 +346,16 @@ def test_stopped_by_a_signal_and_gone_on_with(
     assert stopped.stdout is not None
     for line in stopped.stdout:
         if line.startswith("epoch 1/"):
-            stopped.send_signal(signal.SIGTERM)
+            # As a cluster's manager: to all processes, each of which torchrun tells once more.
+            for pid in [*ranks_of(stopped), stopped.pid]:
+                os.kill(pid, signal.SIGTERM)
             break
     told = ended(stopped)
+    assert "interrupted" not in told, told
     assert "stopped and saved" in told, told
     assert told.count("go on with") == 1
+    again = "torchrun --standalone --nproc_per_node=2 -m tfnas.search"
+    assert f"go on with: {again} resume={out}" in told
     alone = subprocess.run(
         [sys.executable, "-m", "tfnas.search", f"resume={out}"], cwd=tmp_path, env=environment(),
         capture_output=True, text=True, check=False,
@@ -321,15 +377,70 @@ def names(folder: Path) -> list[str]:
 
 def test_unusable_input_is_told_once(command: list[str], tmp_path: Path) -> None:
     for arguments, said in (
-        (["budget.batch_size=31"], "budget.batch_size=31 on 2 processes: expected a multiple of 2"),
+        (
+            ["budget.batch_size=31", f"hydra.run.dir={tmp_path / 'out'}"],
+            "budget.batch_size=31 on 2 processes: expected a multiple of 2",
+        ),
         (["no_such=1"], "no_such"),
         (["-m", "seed=0,1"], "no sweep runs under torchrun"),
+        (["--multi", "seed=0,1"], "no sweep runs under torchrun"),
+        (["hydra.mode=MULTIRUN", "seed=0,1"], "no sweep runs under torchrun"),
     ):
-        process = launch("tfnas.search", *command, *arguments, cwd=tmp_path)
+        process = launch("tfnas.search", *arguments, *command, cwd=tmp_path)
         told = ended(process)
         assert process.returncode != 0
-        assert said in told
-        assert told.count("error: ") == 1, told
+        errors = [line for line in told.splitlines() if "error: " in line]
+        assert len(errors) == 1, told
+        assert errors[0].startswith("error: ")
+        assert said in errors[0]
+    status = json.loads((tmp_path / "out" / "status.json").read_text())
+    assert status["status"] == config.UNUSABLE_INPUT
+
+
+ANOTHER = """
+import os, runpy, sys
+if os.environ["RANK"] == "1":
+    {}
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
+def test_what_one_process_has_not_is_refused_before_anything_is_measured(
+    command: list[str], tmp_path: Path
+) -> None:
+    out, subnet = tmp_path / "out", tmp_path / "subnet.json"
+    tiny_subnet().save(subnet)
+    script = tmp_path / "no_data.py"
+    script.write_text(ANOTHER.format("sys.argv.append('data.root=/nowhere')"))
+    here = ["data.root=shipped", "data=fashion_mnist", "accelerator=cpu"]
+    for arguments in (
+        ["tfnas.search", *command, f"hydra.run.dir={out}"],
+        ["tfnas.train", f"subnet={subnet}", f"out={tmp_path}", f"hydra.run.dir={out}", *here],
+    ):
+        process = launch_script(script, *arguments, cwd=tmp_path)
+        told = ended(process)
+        errors = [line for line in told.splitlines() if "error: " in line]
+        assert len(errors) == 1, told
+        assert errors[0].startswith("error: process 1: ")
+        assert "/nowhere" in errors[0]
+        status = json.loads((out / "status.json").read_text())["status"]
+        assert status == config.UNUSABLE_INPUT
+
+
+def test_processes_on_different_devices_are_refused(command: list[str], tmp_path: Path) -> None:
+    script, out = tmp_path / "mixed.py", tmp_path / "out"
+    script.write_text(
+        ANOTHER.format(
+            "import torch, tfnas.accelerator as a; "
+            "a.pick_accelerator = lambda *_: torch.device('meta')"
+        )
+    )
+    process = launch_script(script, "tfnas.search", *command, f"hydra.run.dir={out}", cwd=tmp_path)
+    told = ended(process)
+    assert "they differ from rank 0 in accelerator: 1 (ranks)" in told
+    assert told.count("error: ") == 1
+    status = json.loads((out / "status.json").read_text())["status"]
+    assert status == config.UNUSABLE_INPUT
 
 
 def test_a_process_that_dies_ends_the_others(command: list[str], tmp_path: Path) -> None:
@@ -342,12 +453,11 @@ def test_a_process_that_dies_ends_the_others(command: list[str], tmp_path: Path)
         if line.startswith("epoch 2/"):
             break
     first = json.loads((out / "status.json").read_text())["pid"]
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    (second,) = (int(pid) for pid in children if int(pid) != first)
+    (second,) = (pid for pid in ranks_of(process) if pid != first)
     os.kill(second, signal.SIGKILL)
     told = ended(process)
     assert told.count("error: another process of this run ended") == 1, told
-    assert "go on with: python -m tfnas.search resume=" in told
+    assert f"go on with: {TWO[0].launcher} -m tfnas.search resume=" in told
     assert json.loads((out / "status.json").read_text())["status"] == config.FAILED
 
 
@@ -418,8 +528,11 @@ def test_cores_are_shared_by_the_processes_of_a_machine() -> None:
 
 def test_a_table_can_be_sent() -> None:
     table = macs_table(load_space("tiny"))
-    sent = pickle.loads(pickle.dumps(table))
-    assert repr(sent) == repr(table)  # spreads that are nan differ from themselves
+    sent = LatencyTable.from_json(table.to_json(), table.source)
+    assert {op: row.median_ms for op, row in sent.rows.items()} == {
+        op: row.median_ms for op, row in table.rows.items()
+    }
+    assert sent.to_json() == table.to_json()
 
 
 @pytest.mark.parametrize("augment", [True, False])
@@ -451,10 +564,14 @@ def test_an_empty_part_is_normalized() -> None:
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+WAITED = "called a synchronizing"  # in what torch says of an operation that made the CPU wait
+# Torch says of the mode itself that it is a prototype.
+in_debug_mode = pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 
 
 @pytest.mark.gpu
 @needs_gpu
+@in_debug_mode
 @pytest.mark.parametrize("amp", [False, True])
 def test_a_weight_step_on_a_gpu_waits_for_nothing(amp: bool) -> None:
     search = gpu_search(amp)
@@ -472,6 +589,7 @@ def test_a_weight_step_on_a_gpu_waits_for_nothing(amp: bool) -> None:
 
 @pytest.mark.gpu
 @needs_gpu
+@in_debug_mode
 @pytest.mark.parametrize("amp", [False, True])
 def test_an_architecture_step_on_a_gpu_waits_once(amp: bool) -> None:
     search = gpu_search(amp)
@@ -479,11 +597,11 @@ def test_an_architecture_step_on_a_gpu_waits_once(amp: bool) -> None:
     search.arch_step(x, y)
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        with pytest.warns(UserWarning, match="synchroniz") as waited:
+        with pytest.warns(UserWarning, match=WAITED) as told:
             search.arch_step(x, y)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert len(waited) == 1
+    assert len([1 for one in told if WAITED in str(one.message)]) == 1
     assert all(bool(torch.isfinite(a).all()) for a in search.alphas)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.entry import environment
-from tfnas.stopping import SIGNALS, locked, stop_on_signals
+from tfnas.distributed import Ranks
+from tfnas.stopping import SIGNALS, interrupt_on_signals, locked, stop_on_signals
 
 HOLD = """
 import sys
@@ -56,6 +57,30 @@ def test_the_first_signal_sets_a_flag_the_second_interrupts(number: signal.Signa
         assert signal.getsignal(number) is signal.default_int_handler
     finally:
         signal.signal(number, before)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_of_several_processes_none_is_ended_by_a_second_signal(number: signal.Signals) -> None:
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    ranks = Ranks(0, 2, 0, 2)
+    try:
+        interrupt_on_signals(ranks)
+        with stop_on_signals(ranks) as stop:
+            pass
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+
+        interrupt_on_signals(ranks)
+        signal.signal(number, signal.default_int_handler)
+        with stop_on_signals(ranks) as stop:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+            assert stop()
+        os.kill(os.getpid(), number)  # when it has saved and ends
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_what_the_parent_ignores_stays_ignored() -> None:

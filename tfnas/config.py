@@ -329,7 +329,7 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
         sys.exit(UNUSABLE_INPUT)
     if ranks.rank:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # --help and the like
-    interrupt_on_signals()
+    interrupt_on_signals(ranks)
     logging.raiseExceptions = False  # a log that can't be written, on a full disk, says so no more
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     # Hydra hands its errors on then, instead of printing them at length.
@@ -369,18 +369,20 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
 
 
 def _of_rank(ranks: Ranks, arguments: list[str]) -> list[str]:
-    """A command line as one of several processes runs it: files and log lines are rank 0's.
-
-    Raises:
-        ValueError: for a sweep, whose members would need a torchrun each.
-    """
-    if ranks.size > 1 and {"-m", "--multirun"} & set(arguments):
-        raise ValueError("no sweep runs under torchrun: start each of its runs by a torchrun")
+    """A command line as one of several processes runs it: files and log lines are rank 0's."""
     if ranks.rank == 0:
         return arguments
     own = ("hydra.run.dir=", "hydra.output_subdir=", "hydra/job_logging=")
     kept = [a for a in arguments if not a.startswith(own)]
     return [*kept, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=rank"]
+
+
+def refuse_sweep() -> None:
+    """End a sweep of several processes: its members would need a torchrun each."""
+    ranks = from_environment()
+    if ranks.size > 1:
+        _say("error: no sweep runs under torchrun: start each of its runs by a torchrun", ranks)
+        raise SystemExit(UNUSABLE_INPUT)
 
 
 def _say(text: str, ranks: Ranks) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TIMEOUT = timedelta(days=1)  # the others wait while rank 0 measures a device
+MESSAGE = 4096  # bytes of an error that another rank is told
 BUCKET = 32 * 2**20  # bytes that are sent at once: what the copy of the gradients may take
 
 
@@ -55,6 +56,15 @@ class Ranks:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+
+    @property
+    def launcher(self) -> str:
+        """What starts a module by `-m` in as many processes."""
+        if self.size == 1:
+            return "python"
+        if self.size == self.local_size:
+            return f"torchrun --standalone --nproc_per_node={self.size}"
+        return "torchrun OPTIONS"  # of several machines: those that it was started with
 
     def part(self, count: int) -> slice:
         """This rank's contiguous part of `count` things."""
@@ -105,23 +115,58 @@ class Ranks:
         with suppress(LostError):
             self.wait()
 
+    def agree(self, error: Exception | None) -> None:
+        """Make sure that no rank has an error that the others don't know of.
+
+        Args:
+            error: this rank's own, if it has one.
+
+        Raises:
+            ValueError: on all ranks, with the first error that one has.
+            LostError: where another rank is gone.
+        """
+        if self.size == 1:
+            return
+        import torch
+        import torch.distributed as dist
+
+        text = b"" if error is None else (str(error) or repr(error)).encode()
+        own = torch.frombuffer(bytearray(text[:MESSAGE].ljust(MESSAGE, b"\0")), dtype=torch.uint8)
+        rows = [torch.empty_like(own) for _ in range(self.size)]
+        with _together():
+            dist.all_gather(rows, own)
+        told = [row.numpy().tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]
+        for rank, message in enumerate(told):
+            if message:
+                raise ValueError(f"process {rank}: {message}") from error
+
     def told(self, value: Any) -> Any:
-        """What rank 0 calls this with, on every rank; its tensors in main memory on the others."""
+        """What rank 0 calls this with, on every rank; its tensors in main memory on the others.
+
+        Args:
+            value: tensors, numbers, texts, None, and lists, tuples and dicts of these.
+        """
         if self.size == 1:
             return value
         import torch
         import torch.distributed as dist
 
-        content = io.BytesIO()
+        content = torch.empty(0, dtype=torch.uint8)
         if self.rank == 0:
-            torch.save(value, content)
-        box = [content.getvalue()]
+            file = io.BytesIO()
+            torch.save(value, file)
+            content = torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
+        length = torch.tensor(len(content))
         with _together():
-            dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+            dist.broadcast(length, src=0)
+        if self.rank:
+            content = torch.empty(int(length), dtype=torch.uint8)
+        with _together():
+            dist.broadcast(content, src=0)
         if self.rank == 0:
             return value
-        # Bytes of a process of ours, so they may hold more than tensors.
-        return torch.load(io.BytesIO(box[0]), map_location="cpu", weights_only=False)
+        sent = io.BytesIO(content.numpy().tobytes())
+        return torch.load(sent, map_location="cpu", weights_only=True)
 
     def check_same(self, values: Mapping[str, Any]) -> None:
         """Make sure that every rank has the same values.
@@ -150,8 +195,8 @@ class Ranks:
         if told:
             raise DisagreementError(
                 f"the {self.size} processes no longer do the same; they differ from rank 0 in "
-                f"{'; '.join(told)} (ranks). Give all of them the same code, data and libraries, "
-                "and start anew or from the last checkpoint"
+                f"{'; '.join(told)} (ranks). Give all of them the same code, data, libraries and "
+                "kind of device, and start anew or from the last checkpoint"
             )
 
     def leave(self) -> None:
@@ -187,7 +232,7 @@ def join() -> Ranks:
     """Who this process is, connected to the others, if there are any.
 
     Raises:
-        ValueError: if the environment makes no sense.
+        ValueError: if the environment makes no sense, or this process is connected already.
         LostError: if the others can't be reached.
     """
     ranks = from_environment()
@@ -195,9 +240,13 @@ def join() -> Ranks:
         import torch
         import torch.distributed as dist
 
+        if dist.is_initialized():
+            raise ValueError("one search or training a torchrun: start each by one of its own")
         gpus = torch.cuda.is_available() and dist.is_nccl_available()
-        with _together():
+        try:
             dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
+        except (RuntimeError, ValueError) as error:  # ValueError: MASTER_ADDR and the like
+            raise LostError(f"the other processes can't be reached ({_reason(error)})") from error
     return ranks
 
 
@@ -245,10 +294,17 @@ def _digest(value: Any) -> int:
 @contextmanager
 def _together() -> Iterator[None]:
     """Around what the ranks do together. Raises LostError for torch's own."""
+    import torch
+
     try:
         yield
+    except torch.OutOfMemoryError:  # of this process
+        raise
     except RuntimeError as error:  # of gloo, NCCL and the store: all are of this class
-        reason = str(error).strip().partition("\n")[0]
         raise LostError(
-            f"another process of this run ended, and should have said why ({reason})"
+            f"another process of this run ended, and should have said why ({_reason(error)})"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -22,7 +22,7 @@ from tfnas.resume import HARMLESS, RUN
 CHECKPOINT, HISTORY, RESULT = "search.ckpt", "history.jsonl", "result.json"
 
 
-def check_unused(folder: Path, resume: str | None) -> None:
+def check_unused(folder: Path, resume: str | None, ranks: Ranks = ALONE) -> None:
     """Raises ValueError if a search would overwrite another one, finished or not."""
     if (folder / RESULT).exists():
         raise ValueError(
@@ -31,8 +31,8 @@ def check_unused(folder: Path, resume: str | None) -> None:
         )
     if resume is None and (checkpoint.exists(folder / CHECKPOINT) or (folder / RUN).exists()):
         raise ValueError(
-            f"{folder} holds an unfinished search: go on with `{command(folder)}`, or give another "
-            "folder with hydra.run.dir=FOLDER"
+            f"{folder} holds an unfinished search: go on with `{command(folder, ranks)}`, or "
+            "give another folder with hydra.run.dir=FOLDER"
         )
 
 
@@ -97,6 +97,6 @@ def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, values
 
 
-def command(folder: Path) -> str:
-    """The command line that goes on there."""
-    return f"python -m tfnas.search {shlex.quote(config.override('resume', folder))}"
+def command(folder: Path, ranks: Ranks = ALONE) -> str:
+    """The command line that goes on there, with as many processes."""
+    return f"{ranks.launcher} -m tfnas.search {shlex.quote(config.override('resume', folder))}"

@@ -15,10 +15,11 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,15 +28,15 @@ from profilers.build import build_table
 from profilers.closed_loop import LoopResult, close_loop
 from profilers.verify import Verification
 from tfnas import checkpoint, config
-from tfnas.accelerator import cpu_threads, pick_accelerator
+from tfnas.accelerator import cpu_threads
 from tfnas.config import SearchConfig
-from tfnas.data import Batches, Dataset, reading
+from tfnas.data import Batches, reading
 from tfnas.derive import Constraint, feasible_ms
 from tfnas.distributed import DisagreementError, LostError, Ranks
 from tfnas.export import export
 from tfnas.files import write_atomically
 from tfnas.folder import CHECKPOINT, HISTORY, RESULT, check_unused, command, options_of
-from tfnas.prepare import Prepared, load_data, make_strategy, reachable, split
+from tfnas.prepare import Inputs, Prepared, check_start, inputs, reachable
 from tfnas.progress import duration, heartbeat
 from tfnas.result import RawSamples, Result, versions, within_tolerance
 from tfnas.resume import RUN as OVERRIDES
@@ -82,17 +83,17 @@ def run(p: Prepared) -> int:
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(out))
-            check_unused(out, p.cfg.resume)  # again, now that nobody else can write there
+            check_unused(out, p.cfg.resume, p.ranks)  # again, now that nobody else can write there
             save_overrides(out / OVERRIDES, p.saved is not None)
         except (ValueError, OSError) as error:
             return config.refuse(error)
         try:
             return run_in(p, out)
         except KeyboardInterrupt:
-            log.info("interrupted; %s", how_to_go_on(out))
+            log.info("interrupted; %s", how_to_go_on(p))
             return config.INTERRUPTED
         except OSError as error:
-            log.error("error: %s; %s", error, how_to_go_on(out))
+            log.error("error: %s; %s", error, how_to_go_on(p))
             log.debug("", exc_info=error)
             return config.FAILED
 
@@ -146,14 +147,14 @@ def run_in(p: Prepared, out: Path) -> int:
     feasible = feasible_ms(space, table)
 
     try:
-        with stop_on_signals() as stop:
+        with stop_on_signals(p.ranks) as stop:
             found = search(p, space, constraint, seconds, latencies, stop)
     except StoppedError:
-        log.info("stopped and saved; %s", how_to_go_on(out))
+        log.info("stopped and saved; %s", how_to_go_on(p))
         return config.INTERRUPTED
     except (DivergedError, ValueError, DisagreementError, LostError) as error:
         # ValueError: an unreadable image
-        tail = f"; {how_to_go_on(out)}" if checkpoint.exists(out / CHECKPOINT) else ""
+        tail = f"; {how_to_go_on(p)}" if checkpoint.exists(out / CHECKPOINT) else ""
         log.error("error: %s%s", error, tail)
         log.debug("", exc_info=error)
         return config.FAILED
@@ -255,8 +256,7 @@ def search(
             )  # fmt: skip
     elif cfg.resume is not None:
         log.info("no checkpoint there: the search starts anew")
-    ranks.told(Start(constraint, state))
-    check_start(cfg, p.dataset, ranks)
+    ranks.told({"constraint": packed(constraint), "latencies": latencies, "state": state})
     log.info(
         "searching with %s: %d epochs of %d steps on %s, %d px, target %g ms",
         cfg.strategy["name"],
@@ -307,31 +307,66 @@ def search(
     raise AssertionError("a strategy must end with what it found")
 
 
-@dataclass(frozen=True)
-class Start:
-    """What rank 0 tells the others once it knows what is to be searched."""
+def packed(constraint: Constraint) -> dict[str, Any]:
+    """As it can be sent."""
+    table = constraint.table
+    return {**vars(constraint), "table": [table.to_json(), table.source, table.space]}
 
-    constraint: Constraint
-    state: State | None
+
+def unpacked(values: Mapping[str, Any]) -> Constraint:
+    """What `packed` gave. Raises ValueError if it is none."""
+    text, source, space = values["table"]
+    table = replace(LatencyTable.from_json(text, source), space=space)
+    return Constraint(**{**values, "table": table})
 
 
 def follow(cfg: SearchConfig, ranks: Ranks) -> int:
     """What another rank than 0 does: the steps of the search, and nothing before or after."""
+    with stop_on_signals(ranks) as stop:
+        try:
+            mine = inputs_of_all(cfg, ranks)
+            start = ranks.told(None)
+        except (LostError, ValueError):
+            ranks.wait_for_end()
+            return config.DONE  # rank 0 had nothing to search, or can't, and says why
+        return follow_steps(cfg, ranks, mine, start, stop)
+
+
+def inputs_of_all(cfg: SearchConfig, ranks: Ranks) -> Inputs:
+    """This rank's inputs, once every rank has its own.
+
+    Raises:
+        ValueError: on all ranks, if one can't use what it is given.
+        LostError: see `tfnas.distributed`.
+    """
     try:
-        start: Start = ranks.told(None)
-    except LostError:
-        return config.DONE  # rank 0 had nothing to search, and has said why
+        mine = inputs(cfg, ranks)
+    except (ValueError, LookupError, OSError) as error:  # data or a GPU that aren't here
+        ranks.agree(error)
+        raise
+    ranks.agree(None)
+    check_start(cfg, mine.dataset, mine.accelerator, ranks)
+    return mine
+
+
+def follow_steps(
+    cfg: SearchConfig,
+    ranks: Ranks,
+    mine: Inputs,
+    start: Mapping[str, Any],
+    stop: Callable[[], bool],
+) -> int:
+    """Take the steps of the search that rank 0 begins; the exit status."""
     try:
         torch.set_num_threads(cpu_threads(cfg.cores, os.cpu_count() or 1, ranks))
-        accelerator = pick_accelerator(cfg.accelerator, ranks)
-        strategy = make_strategy(cfg.strategy, cfg.derive.method)
-        spec, dataset = load_data(cfg)
-        batches = split(cfg, dataset, cfg.budget.resolution or spec.resolution, ranks)
-        space = spec.build(start.constraint.table.device.quantum)
-        task = new_task(cfg, space, start.constraint, batches, accelerator, ranks)
-        check_start(cfg, dataset, ranks)
-        with stop_on_signals() as stop, reading():
-            for event in strategy.run(task, start.state):
+        constraint = unpacked(start["constraint"])
+        space = mine.spec.build(constraint.table.device.quantum)
+        if digest(space, constraint.table) != start["latencies"]:
+            raise ValueError("the table that was sent has other latencies here")
+        batches = mine.train, mine.held_out
+        task = new_task(cfg, space, constraint, batches, mine.accelerator, ranks)
+        with reading():
+            for event in mine.strategy.run(task, start["state"]):
                 if isinstance(event, Found):
                     check_end(event, ranks)
                     break
@@ -347,7 +382,7 @@ def follow(cfg: SearchConfig, ranks: Ranks) -> int:
     except (DivergedError, DisagreementError):  # as on rank 0
         ranks.wait_for_end()
         return config.FAILED
-    except (ValueError, LookupError, OSError) as error:  # data that aren't here, or unreadable
+    except (ValueError, LookupError, OSError) as error:  # an unreadable image
         log.error("error: %s", error)
         return config.FAILED
     return config.DONE
@@ -382,12 +417,6 @@ def is_milestone(event: Progress) -> bool:
     return event.record is not None or event.step == event.steps
 
 
-def check_start(cfg: SearchConfig, dataset: Dataset, ranks: Ranks) -> None:
-    """Make sure that the ranks begin the same search."""
-    labels = torch.from_numpy(dataset.train.labels)
-    ranks.check_same({"options": options_of(cfg), "data": dataset.origin, "labels": labels})
-
-
 def check_end(found: Found, ranks: Ranks) -> None:
     """Make sure that the ranks found the same net, the last thing that they do together."""
     ranks.check_same({"the derived net": found.derived})
@@ -401,8 +430,8 @@ def digest(space: SearchSpace, table: LatencyTable) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def how_to_go_on(out: Path) -> str:
-    return f"go on with: {command(out)}"
+def how_to_go_on(p: Prepared) -> str:
+    return f"go on with: {command(p.out, p.ranks)}"
 
 
 def describe(r: EpochRecord, epochs: int) -> str:

@@ -34,7 +34,7 @@ from tfnas.checkpoint import State
 from tfnas.config import SearchConfig
 from tfnas.data import Batches, Dataset
 from tfnas.derive import Architecture, Constraint, derive_constrained, feasible_ms
-from tfnas.distributed import ALONE, Ranks, check_batch
+from tfnas.distributed import ALONE, DisagreementError, Ranks, check_batch
 from tfnas.space import SearchSpace, SpaceSpec
 from tfnas.strategies import strategy_class
 from tfnas.strategies.contract import Strategy
@@ -76,9 +76,20 @@ class Prepared:
     ranks: Ranks = ALONE
 
 
-def prepared(cfg: SearchConfig, out: Path, ranks: Ranks = ALONE) -> Prepared:
-    """Check all that can be checked before work starts."""
-    folder.check_unused(out, cfg.resume)
+@dataclass(frozen=True)
+class Inputs:
+    """What every process of a search loads and checks for itself; see `Prepared`."""
+
+    spec: SpaceSpec
+    dataset: Dataset
+    train: Batches
+    held_out: Batches
+    strategy: Strategy
+    accelerator: torch.device
+
+
+def inputs(cfg: SearchConfig, ranks: Ranks = ALONE) -> Inputs:
+    """Check what doesn't depend on the folder, the table and the device to be measured."""
     check_values(cfg)
     check_budget(cfg)
     check_batch("budget.batch_size", cfg.budget.batch_size, ranks)
@@ -87,8 +98,18 @@ def prepared(cfg: SearchConfig, out: Path, ranks: Ranks = ALONE) -> Prepared:
     strategy = make_strategy(cfg.strategy, cfg.derive.method)
     spec, dataset = load_data(cfg)
     train, held_out = split(cfg, dataset, cfg.budget.resolution or spec.resolution, ranks)
+    return Inputs(spec, dataset, train, held_out, strategy, accelerator)
+
+
+def prepared(cfg: SearchConfig, out: Path, ranks: Ranks = ALONE) -> Prepared:
+    """Check all that can be checked before work starts."""
+    folder.check_unused(out, cfg.resume, ranks)
+    found = inputs(cfg, ranks)
+    spec, dataset, accelerator = found.spec, found.dataset, found.accelerator
     who = folder.identity(cfg, dataset, accelerator, ranks)
     saved = folder.saved(out, cfg, who)
+    ranks.agree(None)  # before anything is measured, while the others still load
+    check_start(cfg, dataset, accelerator, ranks)
     profiler, table, file = find_device(cfg, spec)
     if saved is not None:
         check_device(saved, profiler, table, file)
@@ -98,9 +119,32 @@ def prepared(cfg: SearchConfig, out: Path, ranks: Ranks = ALONE) -> Prepared:
         config.check_writable(file)
         check_extremes(cfg.target_ms, profiler, spec.build(profiler.device.quantum))
     return Prepared(
-        cfg, out, who, saved, spec, dataset, train, held_out, strategy, accelerator, profiler,
-        table, file, ranks,
+        cfg, out, who, saved, spec, dataset, found.train, found.held_out, found.strategy,
+        accelerator, profiler, table, file, ranks,
     )  # fmt: skip
+
+
+def check_start(
+    cfg: SearchConfig, dataset: Dataset, accelerator: torch.device, ranks: Ranks
+) -> None:
+    """Make sure that the ranks begin the same search.
+
+    Raises:
+        ValueError: if they don't.
+    """
+    if ranks.size == 1:
+        return
+    try:
+        ranks.check_same(
+            {
+                "options": folder.options_of(cfg),
+                "data": dataset.origin,
+                "labels": torch.from_numpy(dataset.train.labels),
+                "accelerator": accelerator.type,
+            }
+        )
+    except DisagreementError as error:
+        raise ValueError(str(error)) from None
 
 
 def check_device(

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from tfnas.distributed import ALONE, Ranks
+
 log = logging.getLogger(__name__)
 
 SIGNALS = tuple(
@@ -24,28 +26,47 @@ class StoppedError(RuntimeError):
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """A flag that the first SIGINT, SIGTERM or SIGHUP sets; the second one ends the process."""
+def stop_on_signals(ranks: Ranks = ALONE) -> Iterator[Callable[[], bool]]:
+    """A flag that the first SIGINT, SIGTERM or SIGHUP sets; the second one ends the process.
+
+    Of several ranks none is ended by a second one: torchrun hands on what it gets, and a cluster's
+    manager signals all processes, so that each rank is told twice, the second time perhaps when it
+    has saved and ends. One that doesn't end in time torchrun kills.
+    """
     caught: list[int] = []
 
     def handle(number: int, _frame: FrameType | None) -> None:
+        if caught:
+            return
         caught.append(number)
-        for name, handler in before.items():
-            signal.signal(name, handler)
+        if ranks.size == 1:
+            for name, handler in before.items():
+                signal.signal(name, handler)
         log.info("stopping after this step")
 
     before = {number: signal.signal(number, handle) for number in _heeded()}
     try:
         yield lambda: bool(caught)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if ranks.size == 1 or not caught:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
-def interrupt_on_signals() -> None:
-    """From now on SIGTERM and SIGHUP end this process as Ctrl-C does: what it holds is saved."""
+def interrupt_on_signals(ranks: Ranks = ALONE) -> None:
+    """From now on SIGTERM and SIGHUP end this process as Ctrl-C does: what it holds is saved.
+
+    One of several ranks heeds the first signal alone, see `stop_on_signals`.
+    """
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        if ranks.size > 1:
+            for each in _heeded():
+                signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
     for number in _heeded():
-        signal.signal(number, _interrupt)
+        signal.signal(number, interrupt)
 
 
 def _heeded() -> list[signal.Signals]:
@@ -54,10 +75,6 @@ def _heeded() -> list[signal.Signals]:
     if threading.current_thread() is not threading.main_thread():
         return []
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 @contextmanager

@@ -50,6 +50,9 @@ class Watch(Callback):
     folder: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        from tfnas.config import refuse_sweep  # which needs this module
+
+        refuse_sweep()
         folder = Path(str(config.hydra.sweep.dir)).absolute()
         given = [str(o) for o in config.hydra.overrides.task]
         if "resume" in config and not any(o.startswith("resume=") for o in given):

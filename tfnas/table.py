@@ -170,12 +170,6 @@ class LatencyTable:
         object.__setattr__(self, "nets", MappingProxyType(dict(self.nets)))
         object.__setattr__(self, "spaces", MappingProxyType(dict(self.spaces)))
 
-    def __reduce__(self) -> tuple[type[LatencyTable], tuple[Any, ...]]:
-        """For other processes of a search: views of mappings can't be sent."""
-        values = (getattr(self, f.name) for f in fields(self))
-        sent = tuple(dict(v) if isinstance(v, MappingProxyType) else v for v in values)
-        return LatencyTable, sent
-
     @cached_property
     def _curves(self) -> dict[OpSpec, _Curve]:
         points: dict[OpSpec, list[tuple[int, float]]] = {}
@@ -325,6 +319,10 @@ class LatencyTable:
 
     def save(self, path: Path) -> None:
         """Write atomically: whoever reads the file finds the old table or the new one."""
+        write_atomically(path, self.to_json())
+
+    def to_json(self) -> str:
+        """What a table file holds."""
         head = {
             "format": TABLE_FORMAT,
             "unit": "ms",
@@ -347,7 +345,7 @@ class LatencyTable:
         ]
         text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False)
         body = ",\n  ".join(lines)
-        write_atomically(path, text[:-2] + ',\n "rows": [\n  ' + body + "\n ]\n}\n")
+        return text[:-2] + ',\n "rows": [\n  ' + body + "\n ]\n}\n"
 
     @classmethod
     def load(cls, path: Path) -> LatencyTable:
@@ -369,6 +367,11 @@ class LatencyTable:
             ) from None
         except (OSError, ValueError) as error:
             raise ValueError(f"can't read the table {path}: {error}") from None
+        return cls.from_json(text, str(path))
+
+    @classmethod
+    def from_json(cls, text: str, path: str = "of this text") -> LatencyTable:
+        """Raises ValueError, naming `path`, if the text is no valid table."""
         try:
             data = parse_json(text, MAX_TABLE_VALUES)
         except ValueError as error:
@@ -402,7 +405,7 @@ class LatencyTable:
                     for key, values in _dict(data.get("nets", {}), "nets").items()
                 },
                 notes=tuple(map(check_text, _list(data.get("notes", []), "notes"))),
-                source=str(path),
+                source=path,
             )
         except KeyError as error:
             raise ValueError(

@@ -200,15 +200,38 @@ def _training(
 
 def _follow(config: cfg.TrainConfig, ranks: Ranks) -> int:
     """What another rank than 0 does: the steps, and nothing before or after."""
+    with stop_on_signals(ranks) as stop:
+        try:
+            training = _training_of_all(config, ranks)
+        except (LostError, ValueError):
+            ranks.wait_for_end()
+            return cfg.DONE  # rank 0 had nothing to train, or can't, and says why
+        return _follow_steps(training, stop)
+
+
+def _training_of_all(config: cfg.TrainConfig, ranks: Ranks) -> Training:
+    """This rank's training, once every rank has its own.
+
+    Raises:
+        ValueError: on all ranks, if one can't use what it is given.
+        LostError: see `tfnas.distributed`.
+    """
+    text = ranks.told(None)
     try:
-        subnet: Subnet = ranks.told(None)
-    except LostError:
-        return cfg.DONE  # rank 0 had nothing to train, and has said why
-    try:
+        subnet = Subnet.from_json(text)
         training = _training(config, subnet, _dataset(config), Path(), False, ranks)
-        with stop_on_signals() as stop:
-            training.meet()
-            training.run(stop)
+    except (ValueError, LookupError, OSError) as error:  # data or a GPU that aren't here
+        ranks.agree(error)
+        raise
+    ranks.agree(None)
+    return training
+
+
+def _follow_steps(training: Training, stop: Callable[[], bool]) -> int:
+    ranks = training.ranks
+    try:
+        training.meet()
+        training.run(stop)
     except StoppedError:
         return cfg.INTERRUPTED
     except LostError as error:  # which rank 0 says, or has reason to end for
@@ -217,7 +240,7 @@ def _follow(config: cfg.TrainConfig, ranks: Ranks) -> int:
     except (DivergedError, DisagreementError):  # as on rank 0
         ranks.wait_for_end()
         return cfg.FAILED
-    except (OSError, LookupError, ValueError) as error:  # data that aren't here, or unreadable
+    except (OSError, LookupError, ValueError) as error:  # an unreadable image
         log.error("error: %s", error)
         return cfg.FAILED
     ranks.leave()
@@ -271,14 +294,19 @@ def _train(training: Training, path: Path) -> int:
     if training.kept:
         log.info("not in these weights, initialized anew: %s", ", ".join(training.kept))
     try:
-        with stop_on_signals() as stop:
-            training.ranks.told(subnet)
+        with stop_on_signals(training.ranks) as stop:
+            training.ranks.told(subnet.to_json())
+            try:
+                training.ranks.agree(None)
+            except ValueError as error:
+                return cfg.refuse(error)
             training.meet()
             result = finish(training, stop)
     except StoppedError:
         log.info(
-            "stopped after epoch %d, batch %d, and saved; go on with: python -m tfnas.train %s",
-            training.epoch, training.batch, shlex.quote(cfg.override("resume", training.out)),
+            "stopped after epoch %d, batch %d, and saved; go on with: %s -m tfnas.train %s",
+            training.epoch, training.batch, training.ranks.launcher,
+            shlex.quote(cfg.override("resume", training.out)),
         )  # fmt: skip
         return cfg.INTERRUPTED
     except (DivergedError, DisagreementError, LostError, OSError, ValueError) as error:

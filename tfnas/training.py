@@ -199,7 +199,8 @@ class Training:
         if ranks.size == 1:
             return
         labels = torch.from_numpy(self.dataset.train.labels)
-        ranks.check_same({"options": self.identity, "labels": labels})
+        accelerator = self.device.type
+        ranks.check_same({"options": self.identity, "accelerator": accelerator, "labels": labels})
         state = ranks.told(self._content() if ranks.rank == 0 else None)
         if ranks.rank:
             self._take_over(state)

@@ -89,6 +89,7 @@ class UniformTraining:
                 self.index += 1
                 yield Progress(epoch * len(task.train) + self.index, steps, epoch, state)
             check_finite(epoch, self.meter.loss)
+            task.ranks.check_same({"weights": list(self.net.parameters())})
             record = EpochRecord(
                 epoch=epoch,
                 train_loss=self.meter.loss,

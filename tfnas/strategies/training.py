@@ -134,9 +134,15 @@ class Guard:
         skipped: steps so far that were not taken.
     """
 
-    def __init__(self, task: Task):
+    def __init__(self, task: Task, at_once: bool | None = None):
+        """
+        Args:
+            at_once: whether each step waits for its figures; None: as above.
+        """
         self._skip, self._seed = task.on_nonfinite == "skip", task.seed
-        self._at_once = self._skip or task.device.type == "cpu"
+        if at_once is None:
+            at_once = task.device.type == "cpu"
+        self._at_once = self._skip or at_once
         self._pending: deque[tuple[Tensor, torch.cuda.Event | None, str]] = deque()
         self.skipped = 0
 
