@@ -439,10 +439,7 @@ def test_rounds_are_read_as_written() -> None:
     line = ONE.to_json() + "\n"
     assert list(read_rounds((line + line).encode(), 1)) == [ONE, ONE]
     assert list(read_rounds((line + line[:-9]).encode(), 1)) == [ONE]  # cut off
-    job = Job(
-        "aaaaaa-bbbbbb", "onnxruntime", 1, 1, (4, 5), "s", "a", (("b", 0.8),), 6, 2.0, 0.0, 20.0
-    )
-    assert Job.from_json(job.to_json()) == job
+    assert Job.from_json(JOB.to_json()) == JOB
 
 
 @pytest.mark.parametrize(
