@@ -92,17 +92,11 @@ def with_batch(onnx: bytes, batch: int) -> bytes:
     """The model with its batch size fixed, if it was left open."""
     import onnx as onnx_package
 
+    from tfnas import onnx_graph
+
     model = onnx_package.load_model_from_string(onnx)
-    is_open = False
-    for value in (*model.graph.input, *model.graph.output):
-        shape = value.type.tensor_type.shape
-        if shape.dim and not shape.dim[0].HasField("dim_value"):
-            shape.dim[0].dim_value = batch
-            is_open = True
-    if not is_open:
-        return onnx
-    del model.graph.value_info[:]  # what it says of the batch is no longer so
-    return model.SerializeToString()
+    fixed = onnx_graph.with_batch(model, batch)
+    return onnx if fixed == model else fixed.SerializeToString()
 
 
 @cache

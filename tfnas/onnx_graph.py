@@ -277,4 +277,6 @@ def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
         for first in value.type.tensor_type.shape.dim[:1]:
             if not first.HasField("dim_value") and first.dim_param in opened:
                 first.dim_value = batch
+    if result != model:
+        del result.graph.value_info[:]  # what it says of the batch is no longer so
     return result
