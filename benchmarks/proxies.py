@@ -32,10 +32,10 @@ from torch.nn import functional as F
 
 from benchmarks import steps
 from benchmarks.plain_supernet import PlainSearch
-from profilers.card import spearman
 from tfnas import config, data
 from tfnas.data import Batches
 from tfnas.derive import Constraint, feasible_ms
+from tfnas.intervals import spearman
 from tfnas.strategies.contract import EpochRecord, Progress, Task
 from tfnas.strategies.sampling import gumbel_softmax
 from tfnas.strategies.tfnas import Search

@@ -26,6 +26,7 @@ from profilers.build import open_all
 from profilers.plan import net_key
 from profilers.timing import Measured, Progress
 from tfnas.config import DONE, CardConfig, Work, check_positive, check_writable, main
+from tfnas.intervals import spearman
 from tfnas.space import SearchSpace, Subnet
 from tfnas.table import LatencyTable
 
@@ -163,21 +164,6 @@ def card_of(
         noisy=sum(m.noisy is not None for m in measured),
         seconds=round(seconds, 1),
     )
-
-
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Rank correlation, ties by mean rank; nan for fewer than 2 values."""
-    if len(a) < 2:
-        return math.nan
-    x, y = _ranks(np.array(a)), _ranks(np.array(b))
-    if x.std() == 0 or y.std() == 0:
-        return math.nan
-    return float(np.corrcoef(x, y)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def stage_residuals(

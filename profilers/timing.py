@@ -27,6 +27,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from profilers.rounds import BURST_MS, NET_BURST_MS, Sample, Sampler, Target, Workload
+from tfnas.intervals import mean_interval
 
 log = logging.getLogger(__name__)
 
@@ -167,16 +168,9 @@ Progress = Callable[[str], None]
 Checkpoint = Callable[[Sequence[Measured]], None]
 
 
-def _student(freedom: int) -> float:
-    """The 97.5 % point of Student's distribution, to 0.02 from 3 degrees of freedom on."""
-    if freedom < 3:
-        return (12.71, 12.71, 4.303)[freedom]
-    return 1.96 + 2.37 / freedom + 2.82 / freedom**2 + 2.6 / freedom**3
-
-
 def _across(values: Sequence[float]) -> float:
     """Half the 95 % interval of a mean."""
-    return _student(len(values) - 1) * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return mean_interval(values).half_width
 
 
 def unit_of(anchors: Sequence[Samples]) -> Unit:

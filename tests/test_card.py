@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from profilers.card import (
     draw,
     draw_plot,
     make_card,
-    spearman,
     stage_residuals,
 )
 from profilers.plan import net_key
@@ -35,13 +33,6 @@ def table_of(profiler: SimulatedProfiler) -> LatencyTable:
     space = load_space()
     rows = {op: Measurement(profiler.op_ms(op), 0.0, 30) for op in space.ops()}
     return LatencyTable(DEVICE, rows)
-
-
-def test_ranks() -> None:
-    assert spearman([1, 2, 3, 4], [10, 20, 30, 40]) == pytest.approx(1)
-    assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
-    assert spearman([1, 2, 2, 3], [1, 2, 2, 9]) == pytest.approx(1)
-    assert math.isnan(spearman([1, 1], [1, 2]))
 
 
 def test_card_of_a_device_that_is_three_percent_slower(tmp_path: Path) -> None:
