@@ -37,6 +37,10 @@ class Block:
     text: str
 
 
+def name(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY))
+
+
 def blocks(page: Path) -> list[Block]:
     return [Block(*found) for found in FENCE.findall(page.read_text())]
 
@@ -48,7 +52,9 @@ def inline(page: Path) -> list[str]:
 
 def files(page: Path) -> dict[str, str]:
     """The files that a page shows in full, by path."""
-    named = [(NAMED.match(b.text), b.text) for b in blocks(page) if b.language in ("python", "yaml")]
+    named = [
+        (NAMED.match(b.text), b.text) for b in blocks(page) if b.language in ("python", "yaml")
+    ]
     return {match[1]: text[match.end() :] for match, text in named if match}
 
 
@@ -66,7 +72,7 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
         start = words.index("-m") + 1
         rest = [i for i, word in enumerate(words) if word in ENDS and i > start]
         arguments = words[start + 1 : min(rest, default=None)]
-        found.append((words[start], [word for word in arguments if word != "…"]))
+        found.append((words[start], [w.replace("…", "x") for w in arguments if w != "…"]))
     return found
 
 

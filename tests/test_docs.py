@@ -25,7 +25,7 @@ from tfnas.config import SearchConfig
 from tfnas.prepare import make_strategy
 from tfnas.strategies import STRATEGIES
 
-EVERY = pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
+EVERY = pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
 SESSIONS = [
     page
     for page in pages.PAGES
@@ -62,7 +62,7 @@ def run(command: str, checkout: Path) -> None:
     assert done.returncode == 0, f"{command}{done.stdout}{done.stderr}"
 
 
-@pytest.mark.parametrize("page", SESSIONS, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", SESSIONS, ids=pages.name)
 def test_commands_of_a_page_run_in_order(page: Path, tmp_path: Path) -> None:
     checkout = pages.new_checkout(tmp_path / "checkout")
     pages.follow(page, checkout)
@@ -91,12 +91,13 @@ def accept(module: str, arguments: Sequence[str], checkout: Path) -> None:
     """Raises whatever the entry point would say of its command line."""
     name = module.rpartition(".")[2]
     if module.startswith(("tfnas", "profilers")) and name in SCHEMAS:
-        overrides = list(single(a for a in arguments if not a.startswith("-")))
+        overrides = list(single(arguments))
         given = {override.partition("=")[0] for override in overrides}
         overrides += [r for r in required(name) if r.partition("=")[0] not in given]
         accept_options(compose_config(SCHEMAS[name], name, *overrides, conf=checkout / "conf"))
     elif module.startswith("tfnas"):
-        importlib.import_module(PARSERS.get(module, module))._parser().parse_args(arguments)
+        if len(arguments) > 1:  # else it is only spoken of
+            importlib.import_module(PARSERS.get(module, module))._parser().parse_args(arguments)
     else:
         spec = importlib.util.find_spec(module)
         assert spec is not None, module
@@ -105,9 +106,10 @@ def accept(module: str, arguments: Sequence[str], checkout: Path) -> None:
             assert f'"{option}"' in Path(spec.origin).read_text(), f"{module} {option}"
 
 
-def single(overrides: Iterator[str]) -> Iterator[str]:
-    """Of a sweep its first run."""
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+def single(arguments: Sequence[str]) -> Iterator[str]:
+    """The overrides among the arguments; of a sweep those of its first run."""
+    overrides = [word for word in arguments if not word.startswith("-") and word != "job"]
+    for override in OverridesParser.create().parse_overrides(overrides):
         if override.is_sweep_override():
             yield f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
         else:
@@ -152,7 +154,7 @@ def test_keys_exist(page: Path) -> None:
     options |= set(pages.files(page))
     for text in pages.inline(page):
         for key, value in re.findall(r"(?<![\w.$/-])([a-z][a-z_0-9.]*)=([^\s,;]*)", text):
-            if key.startswith("hydra"):
+            if key.startswith("hydra") or text == "key=value":
                 continue
             assert key in keys(), f"{key} in `{text}`"
             if key in GROUPS or key == "recipe":
