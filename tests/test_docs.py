@@ -107,8 +107,12 @@ def accept(module: str, arguments: Sequence[str], checkout: Path) -> None:
 
 
 def single(arguments: Sequence[str]) -> Iterator[str]:
-    """The overrides among the arguments; of a sweep those of its first run."""
-    overrides = [word for word in arguments if not word.startswith("-") and word != "job"]
+    """The overrides among the arguments; of a sweep those of its first run.
+
+    `resume=` is no override: the entry point makes others of it, before Hydra reads them.
+    """
+    others = ("-", "resume=")
+    overrides = [word for word in arguments if not word.startswith(others) and word != "job"]
     for override in OverridesParser.create().parse_overrides(overrides):
         if override.is_sweep_override():
             yield f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
