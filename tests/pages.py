@@ -62,8 +62,9 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
     """Module and arguments of every `-m` command on a page, whether it is run or not."""
     lines = inline(page)
     for block in blocks(page):
-        if block.language == "sh":
-            lines += block.text.replace("\\\n", " ").splitlines()
+        if block.language in ("sh", "yaml"):
+            text = block.text.replace("\\\n", " ")
+            lines += [line.removeprefix("# ") for line in text.splitlines()]
     found = []
     for line in lines:
         if not re.search(r"(python|torchrun).* -m [a-z]", line):

@@ -171,9 +171,18 @@ def test_paths_exist(page: Path) -> None:
     """Those in capitals stand for others."""
     own = pages.files(page)
     text = page.read_text()
-    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
-        assert link.startswith("https://") or (page.parent / link).exists(), link
+    for link, _, anchor in re.findall(r"\]\(([^)#]+)(#([^)]*))?\)", text):
+        if not link.startswith("https://"):
+            target = page.parent / link
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
     for code in pages.inline(page):
         for path in re.findall(rf"(?<![\w./-]){FOLDERS}", code):
             if not re.search(r"[A-Z]{2}", Path(path).stem) or "/README" in path:
                 assert path in own or list(REPOSITORY.glob(path.rstrip("/."))), path
+
+
+def anchors(page: Path) -> list[str]:
+    """What GitHub makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", pages.FENCE.sub("", page.read_text()), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings]
