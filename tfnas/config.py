@@ -175,6 +175,7 @@ class SearchConfig:
     derive: DeriveConfig
     profile: ProfileConfig
     loop_minutes: float  # longest time for moving widths on the device, 0 for none
+    stage_minutes: float | None  # for measuring stem, stages and head of the net; 0 or null: not
     verify: VerifyConfig
     accelerator: str  # auto | cpu | cuda: what the supernet trains on
     amp: bool  # bfloat16 autocast where a GPU searches
