@@ -25,6 +25,7 @@ from tfnas.prepare import reachable
 from tfnas.report import read_run
 from tfnas.result import within_tolerance
 from tfnas.space import Subnet
+from tfnas.stages import load_stages
 from tfnas.table import LatencyTable
 
 FAST = [
@@ -34,6 +35,7 @@ FAST = [
     "verify=test",
     "data.root=shipped",
     "loop_minutes=0.05",
+    "stage_minutes=0.01",
     "cores=1",
 ]
 
@@ -105,6 +107,11 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
     assert {"profile", "search", "derive", "verify"} <= set(result["seconds"])
     assert within_tolerance(result["measured_ms"], target_ms, 0.5, False)
 
+    stages = load_stages(out / "stages.json")
+    assert stages.whole.table_ms == pytest.approx(table.subnet_ms(subnet))
+    assert stages.whole.device_ms == pytest.approx(result["measured_ms"], rel=0.5)
+    assert "where the milliseconds go" in text
+
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in history] == [0, 1]
 
@@ -148,6 +155,7 @@ def test_a_table_of_another_device_is_obeyed_and_not_verified(
     assert result["verified"] is False
     assert result["measured_ms"] is None
     assert result["measured_ci_ms"] is None
+    assert not (out / "stages.json").exists()
     assert abs(result["table_ms"] / elsewhere.middle - 1) <= 5e-4
 
 
