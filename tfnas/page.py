@@ -73,6 +73,7 @@ figure > .scroll { margin: 0 }
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)) }
 .figures > .wide { grid-column: 1 / -1 }
 svg.plot { display: block; width: 100%; height: auto }
+.wide { overflow-x: auto } .wide > svg.plot { min-width: 46rem }
 svg.plot * { stroke-linejoin: round; stroke-linecap: butt }
 .tiles { display: grid; gap: 1rem; margin: 1.25rem 0;
   grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)) }
@@ -89,7 +90,8 @@ summary { cursor: pointer; margin: .75rem 0 }
   main { max-width: none; padding: 0 }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact }
   h2, h3 { break-after: avoid }
-  .scroll { overflow: visible }
+  .scroll, .wide { overflow: visible }
+  .wide > svg.plot { min-width: 0 }
   tr, .note, .tile { break-inside: avoid }
   details > summary { list-style: none }
 }

@@ -28,19 +28,20 @@ PAPER, PANEL, INK, MUTED, GRID = (
 GOOD, BAD, DOUBT = (PLACEHOLDERS[name] for name in ("good", "bad", "doubt"))
 SERIES = tuple(PLACEHOLDERS[name] for name in LIGHT if re.fullmatch(r"s\d", name))
 FONT = "DejaVu Sans"  # comes with matplotlib: lengths of text are estimated with it everywhere
-SIZE = (4.6, 2.8)  # inches: two or three beside each other
+SIZE = (3.9, 2.5)  # inches: two or three beside each other
+WIDE = 12.2  # inches: alone in its row
 
 STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name may hold dollars
     "font.family": [FONT],
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "axes.titlesize": 9,
+    "font.size": 9.5,
+    "axes.labelsize": 9.5,
+    "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
-    "legend.fontsize": 8,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
+    "legend.fontsize": 8.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
     "text.color": INK,
     "axes.labelcolor": MUTED,
     "xtick.color": GRID,
@@ -167,8 +168,7 @@ def lines(
             count_x(axes)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        if len(drawn) > 1:
-            axes.legend(loc="best")
+        legend_above(axes, len(drawn))
 
     return draw(name, label, paint, size=size)
 
@@ -192,6 +192,15 @@ def mark_level(axes: Axes, value: float, label: str) -> None:
         label, (1, value), (0, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
         ha="right", va="bottom", fontsize=8,
     )  # fmt: skip
+
+
+def legend_above(axes: Axes, count: int) -> None:
+    """A legend that hides nothing, where there are several things to tell apart."""
+    if count > 1:
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=min(count, 4),
+            handlelength=1.4, columnspacing=1.2,
+        )  # fmt: skip
 
 
 def count_x(axes: Axes) -> None:
@@ -285,8 +294,7 @@ def bars(
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(x_label)
-        if len(series) > 1:
-            axes.legend(loc="lower right")
+        legend_above(axes, len(series))
 
     height = 0.75 + 0.2 * len(groups) * (1 + 0.6 * (len(series) - 1))
     return draw(name, label, paint, size=size or (SIZE[0], max(1.6, height)))
