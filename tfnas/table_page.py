@@ -17,7 +17,7 @@ from markupsafe import Markup
 from tfnas import page, plots
 from tfnas.card_page import card_parts
 from tfnas.config import conf_path, load_space
-from tfnas.lint import WIDE_SPREAD, lint
+from tfnas.lint import WIDE_SPREAD, Finding, lint
 from tfnas.page import Part
 from tfnas.space import OpSpec
 from tfnas.table import Calibration, Device, LatencyTable, Measurement, SpaceFit
@@ -33,7 +33,7 @@ MOST_CURVES = 24  # in one figure
 MOST_POINTS = 400  # of one curve; a published one has a point for every channel
 FEW_POINTS = 20  # are drawn with a marker and an interval each
 MOST_ROWS = 1_000
-MOST_FINDINGS = MOST_NOTES = MOST_GROUPS = 30
+MOST_NOTES = MOST_GROUPS = 30
 MOST_SPACES = 10
 LEAST_CERTAIN = 10
 
@@ -45,7 +45,7 @@ def table_page(table: LatencyTable) -> str:
         f"Latency table: {device.name}",
         _context(device),
         _tiles(table),
-        *(page.note(text, kind="plain") for text in table.notes[:MOST_NOTES]),
+        _notes(table.notes),
         page.section("Device", _device(table)),
         page.section("Findings", *_findings(table)),
         page.section("Latency against width", *_curves(table), name="curves"),
@@ -60,9 +60,13 @@ def table_page(table: LatencyTable) -> str:
 def _context(device: Device) -> Markup:
     return page.paragraph(
         f"{device.kind}, {device.backend}, {device.precision}, batch {device.batch}, "
-        f"{device.threads} threads. All latencies are milliseconds for one batch.",
+        f"threads {_threads(device)}. All latencies are milliseconds for one batch.",
         kind="muted",
     )
+
+
+def _threads(device: Device) -> str:
+    return str(device.threads) if device.threads else "unknown"
 
 
 def _tiles(table: LatencyTable) -> Markup:
@@ -83,8 +87,17 @@ def _tiles(table: LatencyTable) -> Markup:
         )
     if one.calibration is not None:
         c = one.calibration
-        tiles.append(page.tile("whole nets", f"± {c.mape_pct:.2g} %", f"calibrated on {c.nets}"))
+        tiles.append(
+            page.tile("error on whole nets", f"{c.mape_pct:.2g} %", f"calibrated on {c.nets}")
+        )
     return page.tiles(*tiles)
+
+
+def _notes(notes: Sequence[str]) -> Markup | None:
+    if not notes:
+        return None
+    more = [f"{len(notes) - MOST_NOTES} more"] if len(notes) > MOST_NOTES else []
+    return page.note(*map(page.paragraph, (*notes[:MOST_NOTES], *more)), kind="plain")
 
 
 def _device(table: LatencyTable) -> Markup:
@@ -96,7 +109,7 @@ def _device(table: LatencyTable) -> Markup:
         ("versions", versions),
         ("precision", device.precision),
         ("batch", str(device.batch)),
-        ("threads", str(device.threads)),
+        ("threads", _threads(device)),
         ("fingerprint", device.fingerprint),
         ("width quantum", f"{device.quantum} ({len(table.quantum_evidence)} widths probed)"),
         ("whole nets", f"{len(table.nets)} measured"),
@@ -111,21 +124,24 @@ def _findings(table: LatencyTable) -> list[Markup]:
     if not found:
         return [page.paragraph("python -m tfnas.table lint finds nothing.", kind="good")]
     errors = sum(finding.error for finding in found)
-    summary = f"{errors} errors, {len(found) - errors} warnings"
+    by_rule: dict[tuple[bool, str], list[Finding]] = defaultdict(list)
+    for finding in found:
+        by_rule[finding.error, finding.rule].append(finding)
     rows = [
         (
-            page.element(
-                "span", "error" if f.error else "warning", class_="bad" if f.error else "doubt"
-            ),
-            f.rule,
-            f.text,
+            page.element("span", "error", class_="bad")
+            if error
+            else page.element("span", "warning", class_="doubt"),
+            rule,
+            str(len(those)),
+            those[0].text,
         )
-        for f in found[:MOST_FINDINGS]
+        for (error, rule), those in by_rule.items()
     ]
+    told = f"{errors} errors, {len(found) - errors} warnings; python -m tfnas.table lint prints all"
     return [
-        page.note(summary, kind="bad" if errors else "doubt"),
-        page.table(("", "rule", "finding"), rows),
-        *_left_out(len(found), MOST_FINDINGS, "findings", "lint"),
+        page.note(told, kind="bad" if errors else "doubt"),
+        page.table(("", "rule", "times", "such as"), rows, numeric=(2,), name="findings"),
     ]
 
 
@@ -147,17 +163,11 @@ def _curves(table: LatencyTable) -> list[Markup]:
             f"±{WIDE_SPREAD:.0%}."
         )
     ]
-    for size in dict.fromkeys(s[0] for s in shown):
-        parts.append(page.element("h3", f"{size} px"))
-        parts.append(
-            page.figures(
-                *(
-                    _curve_figure(f"curves-{i}", shape, shapes[shape], kernels, table)
-                    for i, shape in enumerate(shown)
-                    if shape[0] == size
-                )
-            )
-        )
+    drawn = [
+        _curve_figure(f"curves-{i}", shape, shapes[shape], kernels, table)
+        for i, shape in enumerate(shown)
+    ]
+    parts.append(_side_by_side(drawn))
     return [*parts, *_left_out(len(shapes), MOST_FIGURES, "shapes of blocks")]
 
 
@@ -181,10 +191,11 @@ def _curve_figure(
         axes.set_ylabel("ms")
         plots.legend_above(axes, len(labels))
 
-    told = [title]
+    told: list[Part] = [page.element("b", f"{size} px"), title.removeprefix(f"{size} px")]
     if (factor := _factor(table, curves[0][0][0])) is not None:
-        told.append(f"inside a net × {factor:.3f}")
-    return page.figure(plots.draw(name, f"Latency against width: {title}", paint), "; ".join(told))
+        told.append(f"; inside a net × {factor:.3f}")
+    drawing = plots.draw(name, f"Latency against width: {title}", paint)
+    return page.figure(drawing, page.join(told))
 
 
 def _paint_curve(axes: Axes, rows: list[Row], colour: str, label: str) -> None:
@@ -311,8 +322,15 @@ def _quantum(table: LatencyTable) -> Markup:
         plots.legend_above(axes, 2)
 
     drawing = plots.draw("quantum", "Latency of a probe block against its width", paint)
-    told = f"A probe block at {len(evidence)} widths: off the device's quantum a width costs more."
-    return page.section("Width quantum", page.figures(page.figure(drawing, told)), name="quantum")
+    told = page.paragraph(
+        f"A probe block at {len(evidence)} widths. Searched widths are multiples of {quantum}: "
+        "others cost as much as the next multiple, or more."
+        if quantum > 1
+        else f"A probe block at {len(evidence)} widths, of which none stands out."
+    )
+    return page.section(
+        "Width quantum", told, _side_by_side([page.figure(drawing)]), name="quantum"
+    )
 
 
 def _space(index: int, key: str, fit: SpaceFit) -> Markup:
@@ -337,13 +355,13 @@ def _space(index: int, key: str, fit: SpaceFit) -> Markup:
 def _calibration(c: Calibration) -> list[Markup]:
     rows = [
         (group, f"{factor:.4f}", f"{c.scale * factor:.4f}")
-        for group, factor in c.factors[:MOST_GROUPS]
+        for group, factor in sorted(c.factors[:MOST_GROUPS], key=lambda f: (-len(f[0]), f[0]))
     ]
     return [
         page.paragraph(
             f"A net takes {c.scale:.4f} × the sum of its rows, from {c.nets} whole nets; each of "
             f"them predicted from the others: {c.mape_pct:.2f} % off on average. An op costs more "
-            "or less inside a net than alone, by where it stands:"
+            "or less inside a net than alone, by where it stands (fixed: stem, head and the like):"
         ),
         page.table(("ops", "factor", "with the scale"), rows, numeric=(1, 2)),
     ]
@@ -385,6 +403,11 @@ def _by_curve(table: LatencyTable) -> dict[OpSpec, list[Row]]:
     for op, row in table.rows.items():
         curves[op.curve].append((op, row))
     return {curve: sorted(rows, key=lambda r: r[0].c_mid) for curve, rows in curves.items()}
+
+
+def _side_by_side(figures: list[Markup]) -> Markup:
+    """Of one size on every page: where there are few, the rest of the row stays free."""
+    return page.figures(*figures, *[page.element("div")] * (3 - len(figures)))
 
 
 def _order(op: OpSpec) -> tuple[object, ...]:
