@@ -31,7 +31,7 @@ Shape = tuple[int, int, int, int, str]  # size, c_in, c_out, stride, act
 MOST_FIGURES = 60
 MOST_CURVES = 24  # in one figure
 MOST_POINTS = 400  # of one curve; a published one has a point for every channel
-FEW_POINTS = 20  # are drawn with a marker and an interval each
+FEW_POINTS = 20  # of each curve in a figure: drawn with a marker and an interval each
 MOST_ROWS = 1_000
 MOST_NOTES = MOST_GROUPS = 30
 MOST_SPACES = 10
@@ -87,9 +87,7 @@ def _tiles(table: LatencyTable) -> Markup:
         )
     if one.calibration is not None:
         c = one.calibration
-        tiles.append(
-            page.tile("error on whole nets", f"{c.mape_pct:.2g} %", f"calibrated on {c.nets}")
-        )
+        tiles.append(page.tile("error on whole nets", f"{c.mape_pct:.2g} %", f"of {c.nets}"))
     return page.tiles(*tiles)
 
 
@@ -177,13 +175,15 @@ def _curve_figure(
     size, c_in, c_out, stride, act = shape
     title = f"{size} px, {c_in} → {c_out} channels, stride {stride}, {act}"
 
+    few = max(map(len, curves)) <= FEW_POINTS
+
     def paint(axes: Axes) -> None:
         labels: set[str] = set()
         for rows in sorted(curves, key=lambda r: (r[0][0].kernel, r[0][0].c_se))[:MOST_CURVES]:
             op = rows[0][0]
             label = f"{op.kernel}×{op.kernel}{' SE' if op.c_se else ''}"
             colour = plots.SERIES[kernels.index(op.kernel) % len(plots.SERIES)]
-            _paint_curve(axes, rows, colour, "" if label in labels else label)
+            _paint_curve(axes, rows, colour, "" if label in labels else label, few)
             labels.add(label)
         lowest = min(m.median_ms for rows in curves for _, m in rows)
         axes.set_ylim(bottom=min(0.0, lowest))
@@ -198,7 +198,7 @@ def _curve_figure(
     return page.figure(drawing, page.join(told))
 
 
-def _paint_curve(axes: Axes, rows: list[Row], colour: str, label: str) -> None:
+def _paint_curve(axes: Axes, rows: list[Row], colour: str, label: str, few: bool) -> None:
     """One line with its points; dashed with squeeze-excite."""
     op = rows[0][0]
     step = math.ceil(len(rows) / MOST_POINTS)
@@ -206,7 +206,6 @@ def _paint_curve(axes: Axes, rows: list[Row], colour: str, label: str) -> None:
     widths = [o.c_mid for o, _ in rows]
     ms = np.array([m.median_ms for _, m in rows])
     half = np.array([m.spread_ms if _is_known(m) else 0.0 for _, m in rows])
-    few = len(rows) <= FEW_POINTS
     (line,) = axes.plot(
         widths, ms, color=colour, linestyle=(0, (4, 2)) if op.c_se else "-",
         marker="o" if few else None, label=label or None,
@@ -353,17 +352,20 @@ def _space(index: int, key: str, fit: SpaceFit) -> Markup:
 
 
 def _calibration(c: Calibration) -> list[Markup]:
+    # The largest input first; what isn't searched last.
+    factors = sorted(c.factors, key=lambda f: (f[0] != "fixed", len(f[0]), f[0]), reverse=True)
     rows = [
         (group, f"{factor:.4f}", f"{c.scale * factor:.4f}")
-        for group, factor in sorted(c.factors[:MOST_GROUPS], key=lambda f: (-len(f[0]), f[0]))
+        for group, factor in factors[:MOST_GROUPS]
     ]
     return [
         page.paragraph(
-            f"A net takes {c.scale:.4f} × the sum of its rows, from {c.nets} whole nets; each of "
-            f"them predicted from the others: {c.mape_pct:.2f} % off on average. An op costs more "
-            "or less inside a net than alone, by where it stands (fixed: stem, head and the like):"
+            "An op costs more or less inside a net than alone. A net is the sum of its rows, each "
+            f"times the scale {c.scale:.4f}, times the factor of where it stands: searched blocks "
+            f"by the size of their input, all others (fixed) together. From {c.nets} whole nets; "
+            f"each of them, predicted from the others, is {c.mape_pct:.2f} % off on average."
         ),
-        page.table(("ops", "factor", "with the scale"), rows, numeric=(1, 2)),
+        page.table(("ops", "factor", "scale × factor"), rows, numeric=(1, 2)),
     ]
 
 
