@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Row = tuple[OpSpec, Measurement]
 Shape = tuple[int, int, int, int, str]  # size, c_in, c_out, stride, act
 
-MOST_FIGURES = 60
+MOST_FIGURES = 36
 MOST_CURVES = 24  # in one figure
 MOST_POINTS = 400  # of one curve; a published one has a point for every channel
 FEW_POINTS = 20  # of each curve in a figure: drawn with a marker and an interval each
@@ -267,9 +267,7 @@ def _spaces_covered(table: LatencyTable) -> list[tuple[Part, ...]]:
         try:
             space = load_space(file.stem, classes=10).build(table.device.quantum)
         except ValueError:
-            rows.append(
-                (file.stem, "no: no network has its widths in multiples of the quantum", "")
-            )
+            rows.append((file.stem, "no: no net has widths that are multiples of the quantum", ""))
             continue
         gaps = [op for op in table.missing(space) if op.kind != "classifier"]
         last = space.head[-1]
