@@ -173,14 +173,22 @@ def lines(
     return draw(name, label, paint, size=size)
 
 
-def plot_line(axes: Axes, line: Line) -> None:
-    """A line, with a marker at each of its points while these can be told apart."""
+def plot_line(axes: Axes, line: Line, *, width: float = 1.5, above: bool = False) -> None:
+    """A line, with a marker at each of its points while these can be told apart.
+
+    Args:
+        width: points.
+        above: over lines that were drawn before and after.
+    """
     axes.plot(
         list(line.x),
         [float("nan") if y is None else y for y in line.y],
         color=line.colour,
         linestyle="--" if line.dashed else "-",
         marker="o" if len(line.x) <= 20 else None,
+        markersize=width + 1.5,
+        linewidth=width,
+        zorder=3 if above else 2,
         label=line.label,
     )
 
@@ -203,11 +211,11 @@ def legend_above(axes: Axes, count: int) -> None:
         )  # fmt: skip
 
 
-def count_x(axes: Axes) -> None:
+def count_x(axes: Axes, ticks: int = 8) -> None:
     """Whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=ticks))
 
 
 def heat(
@@ -218,18 +226,20 @@ def heat(
     rows: Sequence[str],
     columns: Sequence[str],
     most: float,
-    shown: Callable[[float], str] | None = None,
+    texts: Sequence[Sequence[str]] | None = None,
     outlined: Sequence[tuple[int, int]] = (),
     x_label: str = "",
     y_label: str = "",
+    above: bool = False,
     size: tuple[float, float] = SIZE,
 ) -> Markup:
     """A matrix as cells from transparent (0) to full (`most`).
 
     Args:
         values: (rows, columns); nan is left out.
-        shown: a value's text within its cell.
+        texts: within the cells.
         outlined: (row, column) of cells to be seen first.
+        above: the columns' names stand above them.
     """
     import numpy as np
     from matplotlib.patches import Rectangle
@@ -241,10 +251,10 @@ def heat(
             axes.add_patch(
                 Rectangle((j, i), 1, 1, facecolor=SERIES[0], alpha=0.75 * share, linewidth=0)
             )
-            if shown is not None:
+            if texts is not None:
                 axes.text(
-                    j + 0.5, i + 0.5, shown(float(values[i, j])), ha="center", va="center",
-                    fontsize=7,
+                    j + 0.5, i + 0.5, texts[i][j], ha="center", va="center",
+                    fontsize=7.5,
                 )  # fmt: skip
         for i, j in outlined:
             axes.add_patch(Rectangle((j, i), 1, 1, facecolor="none", edgecolor=INK, linewidth=1.3))
@@ -252,7 +262,7 @@ def heat(
         axes.set_ylim(height, 0)
         axes.set_xticks([j + 0.5 for j in range(width)], columns)
         axes.set_yticks([i + 0.5 for i in range(height)], rows)
-        axes.tick_params(length=0)
+        axes.tick_params(length=0, labeltop=above, labelbottom=not above)
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.set_xlabel(x_label)
