@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from markupsafe import Markup
 
 from tfnas import page
 from tfnas.plots import (
     BAD,
     DOUBT,
+    FEW,
     GOOD,
     INK,
     SERIES,
     WIDE,
     bars,
-    count_x,
     draw,
+    legend_above,
     mark_level,
 )
 from tfnas.result import Result
@@ -30,12 +32,19 @@ from tfnas.untrusted import shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MINUS = "−"
 MOST_STEPS = 200  # of the closed loop that are shown
 
 
 def off(ms: float, target_ms: float) -> str:
     """How far from the target, signed."""
-    return f"{100 * (ms / target_ms - 1):+.2f} %"
+    return f"{100 * (ms / target_ms - 1):+.2f} %".replace("-", MINUS)
+
+
+def plus_minus(low: float, high: float) -> str:
+    """Half of an interval, to two digits."""
+    half = np.format_float_positional((high - low) / 2, 2, fractional=False, trim="-")
+    return f"± {half}"
 
 
 def scale(result: Result) -> Markup:
@@ -112,7 +121,7 @@ def _measured_stages(stages: StageTimes) -> Iterator[Markup]:
             part.name,
             "–" if part.table_ms is None else f"{part.table_ms:.4g}",
             f"{part.device_ms:.4g}",
-            f"± {(part.device_ci_ms[1] - part.device_ci_ms[0]) / 2:.2g}",
+            plus_minus(*part.device_ci_ms),
         )
         for part in (*parts, stages.whole)
     ]
@@ -143,21 +152,26 @@ def loop_section(loop: list[dict[str, Any]], result: Result) -> Markup:
         band = target_ms * (1 - tolerance), target_ms * (1 + tolerance)
         axes.axhspan(*band, color=GOOD, alpha=0.16, linewidth=0)
         mark_level(axes, target_ms, f"target {target_ms:.4g} ms")
-        for number, (table, measured, low, high, *_) in enumerate(steps, 1):
-            axes.plot((number, number), (low, high), color=SERIES[0], linewidth=1.6)
-            axes.plot([number], [measured], "o", color=SERIES[0], markersize=5)
-            axes.plot([number], [table], "D", color=SERIES[7], markersize=4)
+        numbers = range(1, len(steps) + 1)
+        for number, (_, _, low, high, *_) in zip(numbers, steps, strict=True):
+            axes.plot((number, number), (low, high), color=SERIES[0])
+        measured = [step[1] for step in steps]
+        axes.plot(numbers, measured, "o", color=SERIES[0], markersize=5, label="measured")
+        table = [step[0] for step in steps]
+        axes.plot(numbers, table, "D", color=SERIES[7], markersize=4, label="table")
+        legend_above(axes)
         axes.set_xlim(0.5, len(steps) + 0.5)
-        count_x(axes)
+        if len(steps) <= FEW:
+            axes.set_xticks(numbers)
         axes.set_xlabel("step")
         axes.set_ylabel("latency (ms)")
 
     caption = (
-        "The best net after each step. Blue: measured, 95 % interval; grey: what the table says of "
-        "it; green: the target and its tolerance."
+        "The best net after each step, with its 95 % interval, and what the table says of it. "
+        "Green: within the tolerance."
     )
     rows = [
-        (str(i), f"{table:.4g}", f"{measured:.4g}", f"± {(high - low) / 2:.2g}",
+        (str(i), f"{table:.4g}", f"{measured:.4g}", plus_minus(low, high),
          off(measured, target_ms), str(samples), str(moved), f"{seconds:g}")
         for i, (table, measured, low, high, samples, moved, seconds) in enumerate(steps, 1)
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from markupsafe import Markup
@@ -11,7 +12,11 @@ from tfnas.space import OpSpec, SearchSpace, Subnet
 from tfnas.table import LatencyTable
 
 LARGEST = 7  # kernel that is drawn
-HEADER = ("block", "input", "op", "", "act", "mid width, channels", "output", "latency", "")
+HEADER = (
+    "block", "input", "kernel", "stride", "expansion", "", "act", "mid width, channels", "output",
+    "latency", "",
+)  # fmt: skip
+NUMERIC = ("expansion", "stride", "output", "latency")
 
 
 def network(subnet: Subnet, space: SearchSpace | None, table: LatencyTable | None) -> Markup:
@@ -24,11 +29,12 @@ def network(subnet: Subnet, space: SearchSpace | None, table: LatencyTable | Non
     times = _times(subnet, table)
     largest = max(times.values(), default=0.0)
     total = table.subnet_ms(subnet) if table is not None else 0.0
+    digits = min(6, max(0, 3 - math.floor(math.log10(total)))) if total > 0 else 0
 
     def time_of(op: OpSpec) -> tuple[Part, Part]:
         if op not in times:
             return None, None
-        told = f"{times[op]:.3g} ms · {100 * times[op] / total:.1f} %"
+        told = f"{times[op]:.{digits}f} ms · {100 * times[op] / total:4.1f} %"
         return told, bar(times[op] / largest)
 
     rows = [_row("stem", op, None, time_of(op)) for op in subnet.stem]
@@ -52,8 +58,7 @@ def network(subnet: Subnet, space: SearchSpace | None, table: LatencyTable | Non
     for i, op in enumerate(subnet.head):
         rows.append(_row("head", op, None, time_of(op), first=i == 0))
     used = HEADER if table is not None else HEADER[:-2]
-    numeric = ("latency", "output")
-    head = element("tr", *(element("th", h, class_="num" if h in numeric else None) for h in used))
+    head = element("tr", *(element("th", h, class_="num" if h in NUMERIC else None) for h in used))
     inner = element("table", element("thead", head), element("tbody", *rows), class_="net")
     return element("div", inner, class_="scroll", id="network-table")
 
@@ -80,6 +85,8 @@ def _row(
         element("td", name),
         element("td", f"{op.size}² × {op.c_in}", class_="muted"),
         element("td", *_op(op)),
+        element("td", str(op.stride) if op.stride > 1 else None, class_="num"),
+        element("td", f"{op.c_mid / op.c_in:.2f}" if op.c_mid else None, class_="num"),
         element("td", element("span", "SE", class_="mark") if op.c_se else None,
                 title=f"squeeze-excite, {op.c_se} channels" if op.c_se else None),
         element("td", "" if op.act == "none" else op.act.replace("_", " "), class_="muted"),
@@ -109,11 +116,7 @@ def _op(op: OpSpec) -> Iterator[Part]:
         return
     if op.kernel <= LARGEST:
         yield _kernel(op.kernel)
-    stride = f", stride {op.stride}" if op.stride > 1 else ""
-    if op.kind == "conv":
-        yield f"conv {op.kernel}×{op.kernel}{stride}"
-    else:
-        yield f"{op.kernel}×{op.kernel}, e {op.c_mid / op.c_in:.3g}{stride}"
+    yield f"{'conv ' if op.kind == 'conv' else ''}{op.kernel}×{op.kernel}"
 
 
 def _kernel(size: int) -> Markup:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from tfnas import page
 from tfnas.config import override
 from tfnas.files import write_atomically
-from tfnas.latency_sections import loop_section, off, scale, stages_section
+from tfnas.latency_sections import loop_section, off, plus_minus, scale, stages_section
 from tfnas.net_drawing import network
 from tfnas.page import Part
 from tfnas.result import Result
@@ -69,15 +69,16 @@ def _title(run: Run) -> str:
 def verdict(run: Run, result: Result) -> tuple[str, str]:
     """(kind of `page`, what to say) of a finished run."""
     which = "table's" if result.measured_ms is None else "measured"
-    off = f"the {which} latency is {100 * result.gap:+.2f} % off the target"
-    within = f"tolerance {100 * result.tolerance:g} %" + (
-        ", any lower latency is fine" if result.at_most else ""
+    lower = ", any lower latency is fine" if result.at_most else ""
+    told = (
+        f"the {which} latency is {off(result.last_ms, result.target_ms)} off the target "
+        f"(tolerance {100 * result.tolerance:g} %{lower})."
     )
     if not result.within:
-        return "bad", f"Missed: {off} ({within})."
+        return "bad", f"Missed: {told}"
     if result.measured_ms is None:
-        return "doubt", f"Met on the table only, not measured: {off} ({within})."
-    return "good", f"Met: {off} ({within})."
+        return "doubt", f"Met on the table only, not measured: {told}"
+    return "good", f"Met: {told}"
 
 
 def _headline(run: Run, result: Result | None, status: str | None) -> Markup:
@@ -108,7 +109,7 @@ def _tiles(run: Run, result: Result) -> Markup:
         tiles.append(
             page.tile(
                 "measured, 95 % interval",
-                f"{result.measured_ms:.4g} ± {(high - low) / 2:.2g} ms",
+                f"{result.measured_ms:.4g} {plus_minus(low, high)} ms",
                 f"{off(result.measured_ms, result.target_ms)}; {low:.4g} to {high:.4g} ms"
                 + ("; doubtful" if result.noisy else ""),
                 data_measured_ms=result.measured_ms, data_low_ms=low, data_high_ms=high,

@@ -13,7 +13,20 @@ import numpy as np
 from markupsafe import Markup
 
 from tfnas import page
-from tfnas.plots import INK, MUTED, SERIES, SIZE, WIDE, Line, count_x, draw, heat, lines, plot_line
+from tfnas.plots import (
+    INK,
+    MUTED,
+    SERIES,
+    SIZE,
+    WIDE,
+    Line,
+    count_x,
+    draw,
+    heat,
+    legend_above,
+    lines,
+    plot_line,
+)
 from tfnas.space import SearchSpace, Subnet
 from tfnas.strategies.contract import EpochRecord
 
@@ -62,7 +75,7 @@ def trajectories(
     if records[0].depth_probs:
         yield _depth_probs(records, space)
     if records[0].depths:
-        yield _depths(records, space)
+        yield _depths(records)
     if records[0].sampled:
         yield _sampled(records, names)
     if records[0].op_probs:
@@ -198,13 +211,14 @@ def _entropy(records: Records, names: Names) -> Markup:
             label = f"stage {stage + 1}" if stage not in told else "_"
             told.add(stage)
             y = [r.entropy[block] for r in records]
-            plot_line(axes, Line(label, _epochs(records), y, shade, dashed), width=1.0)
+            plot_line(
+                axes, Line(label, _epochs(records), y, shade, dashed), width=1.0, markers=False
+            )
         axes.axhline(uniform, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         count_x(axes)
         axes.set_xlabel("epoch")
         axes.set_ylabel("entropy (nats)")
-        if len(told) > 1:
-            axes.legend(loc="lower left", fontsize=7.5, handlelength=1.2)
+        legend_above(axes, 4)
 
     caption = (
         f"Entropy of the op probabilities, a line a block. Dashed: all {ops} ops equally probable."
@@ -270,7 +284,7 @@ def _ops_in_panel(
         shade, dashed = colour(op)
         chosen = op == pick
         line = Line("_", _epochs(records), y, shade, dashed)
-        plot_line(axes, line, width=2.0 if chosen else 0.9, above=chosen)
+        plot_line(axes, line, width=2.0 if chosen else 0.9, markers=False, above=chosen)
     axes.set_title(names.told(block), color=MUTED if names.found and pick is None else INK)
 
 
@@ -305,7 +319,7 @@ def _widths(records: Records, names: Names) -> Markup:
         "widths",
         "Mid width of each block's ops"
         + (", as a multiple of the block's input channels." if c_in else ".")
-        + " Ops of one width lie on one line; only those of the most probable net are scaled.",
+        + " Ops of one width lie on one line.",
         len(records[0].widths),
         paint,
         y_label="width / input" if c_in else "channels",
@@ -326,7 +340,7 @@ def _depth_probs(records: Records, space: SearchSpace | None) -> Markup:
         for depth in range(len(records[0].depth_probs[stage])):
             shade, dashed = colour(depth)
             y = [r.depth_probs[stage][depth] for r in records]
-            plot_line(axes, Line("_", _epochs(records), y, shade, dashed), width=1.3)
+            plot_line(axes, Line("_", _epochs(records), y, shade, dashed), markers=False)
         axes.set_title(f"stage {stage + 1}")
 
     return _panels(
@@ -339,23 +353,23 @@ def _depth_probs(records: Records, space: SearchSpace | None) -> Markup:
     )
 
 
-def _depths(records: Records, space: SearchSpace | None) -> Markup:
-    depths = np.array([r.depths for r in records], dtype=float).T
-    known = space is not None and len(space.stages) == len(depths)
-    most = [float(stage.depths[-1]) for stage in space.stages] if known and space else None
-    rows = [f"stage {i + 1}" for i in range(len(depths))]
-    share = depths / np.array(most)[:, None] if most else depths / max(1.0, depths.max())
-    few = depths.shape[1] <= 20
-    caption = "Depth of the most probable net: blocks kept in each stage" + (
-        ", darker where more of them are." if few else "; darkest where all are."
+def _depths(records: Records) -> Markup:
+    most = max(depth for r in records for depth in r.depths)
+
+    def paint(axes: Axes, stage: int) -> None:
+        y = [float(r.depths[stage]) for r in records]
+        plot_line(axes, Line("_", _epochs(records), y, SERIES[0]), markers=False)
+        axes.set_ylim(0, most + 0.5)
+        axes.set_yticks(range(most + 1))
+        axes.set_title(f"stage {stage + 1}")
+
+    return _panels(
+        "depths",
+        "Depth of the most probable net: blocks kept in each stage.",
+        len(records[0].depths),
+        paint,
+        y_label="blocks",
     )
-    step = max(1, math.ceil(depths.shape[1] / 10))
-    columns = [str(r.epoch + 1) if i % step == 0 else "" for i, r in enumerate(records)]
-    drawing = heat(
-        "depths", caption, share, rows=rows, columns=columns, most=1.4,
-        texts=[[f"{v:.0f}" for v in row] for row in depths] if few else None, x_label="epoch",
-    )  # fmt: skip
-    return page.figure(drawing, caption)
 
 
 def _sampled(records: Records, names: Names) -> Markup:
@@ -372,6 +386,6 @@ def _sampled(records: Records, names: Names) -> Markup:
         "sampled", caption, totals, rows=names.blocks, columns=names.ops, most=1.4 * top,
         texts=[[f"{v:,.0f}" for v in row] for row in totals], y_label="block",
         outlined=[(b, p) for b, p in enumerate(names.picks) if p is not None],
-        size=(2 * SIZE[0] + 0.3, 0.7 + 0.19 * len(totals)), above=True,
+        size=(WIDE, 0.5 + 0.2 * len(totals)), above=True,
     )  # fmt: skip
     return page.figure(drawing, caption, wide=True)
