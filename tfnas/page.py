@@ -70,19 +70,36 @@ figure { margin: 0; min-width: 0; break-inside: avoid }
 figcaption { font-size: .88rem; margin-top: .25rem }
 figure > .scroll { margin: 0 }
 .figures { display: grid; gap: 1.75rem 1.5rem; margin: 1rem 0;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)) }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)) }
 .figures > .wide { grid-column: 1 / -1 }
 svg.plot { display: block; width: 100%; height: auto }
 .wide { overflow-x: auto } .wide > svg.plot { min-width: 46rem }
 svg.plot * { stroke-linejoin: round; stroke-linecap: butt }
 .tiles { display: grid; gap: 1rem; margin: 1.25rem 0;
-  grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)) }
+  grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)) }
 .tile { background: var(--panel); border-radius: 8px; padding: .75rem 1rem }
 .tile small { display: block; font-size: .85rem }
-.tile b { display: block; font-size: 1.45rem; font-weight: 600; line-height: 1.3;
+.tile b { display: block; font-size: 1.3rem; font-weight: 600; line-height: 1.3;
   font-variant-numeric: tabular-nums }
 .badge { font-weight: 600 }
+.bar { display: block; position: relative; height: .6em; min-width: 4.5em; background: var(--line);
+  border-radius: 2px; overflow: hidden }
+.bar > i { position: absolute; top: 0; bottom: 0; left: 0; background: var(--bar, var(--s1)) }
+.net { width: 100%; font-size: .88rem }
+.net th, .net td { vertical-align: middle; padding: .24rem .8rem .24rem 0; white-space: nowrap }
+.net tr.first > td { border-top: 2px solid var(--line) }
+.net th:first-child, .net td:first-child { border-left: 4px solid var(--bar, transparent);
+  padding-left: .6rem }
+.net .span { width: 22% } .net .share { width: 17% }
+.net .bounds { display: grid; grid-template-columns: 2.6em minmax(4.5em, 1fr) 5em; gap: .6em;
+  align-items: center; font-size: .85em }
+.net .bounds > :first-child { text-align: right }
+.kernel { display: inline-block; vertical-align: -.2em; width: 1.05em; height: 1.05em;
+  margin-right: .45em; fill: var(--bar, var(--ink)) }
+.mark { display: inline-block; font-size: .8em; font-weight: 600; padding: 0 .45em;
+  border-radius: 3px; background: var(--line) }
 summary { cursor: pointer; margin: .75rem 0 }
+@media (min-width: 48rem) { .figures > .scroll { grid-column: span 2; margin: 0 } }
 @media (max-width: 30rem) { dl { grid-template-columns: 1fr } dd { margin-bottom: .4rem } }
 @media print {
   @page { margin: 14mm }
@@ -264,6 +281,15 @@ def figures(*parts: Part) -> Markup:
 def details(summary: Part, *parts: Part, opened: bool = False) -> Markup:
     """What only some want to read."""
     return element("details", element("summary", summary), *parts, open=opened)
+
+
+def bar(share: float) -> Markup:
+    """
+    Args:
+        share: 0 to 1, the filled part.
+    """
+    width = 100 * min(1.0, max(0.0, share))
+    return element("span", element("i", style=f"width: {width:.1f}%"), class_="bar")
 
 
 def link(path: PurePosixPath | str, label: Part) -> Markup:

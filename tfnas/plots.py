@@ -30,6 +30,7 @@ SERIES = tuple(PLACEHOLDERS[name] for name in LIGHT if re.fullmatch(r"s\d", name
 FONT = "DejaVu Sans"  # comes with matplotlib: lengths of text are estimated with it everywhere
 SIZE = (3.9, 2.5)  # inches: two or three beside each other
 WIDE = 12.2  # inches: alone in its row
+FEW = 20  # points that can be told apart
 
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -153,6 +154,7 @@ def lines(
     """Lines over a common x, with a legend where there are several.
 
     Args:
+        drawn: one or more, none of them empty.
         level: of y, such as a target, with its label: a dashed line.
         whole_x: x counts something.
     """
@@ -164,50 +166,60 @@ def lines(
             mark_level(axes, *level)
         if from_zero:
             axes.set_ylim(bottom=0)
+        ends = [x for line in drawn for x in (min(line.x), max(line.x))]
+        pad = 0.04 * (max(ends) - min(ends)) or 0.5
+        axes.set_xlim(min(ends) - pad, max(ends) + pad)
         if whole_x:
             count_x(axes)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        legend_above(axes, len(drawn))
+        legend_above(axes)
 
     return draw(name, label, paint, size=size)
 
 
-def plot_line(axes: Axes, line: Line) -> None:
-    """A line, with a marker at each of its points while these can be told apart."""
+def plot_line(
+    axes: Axes, line: Line, *, width: float = 1.5, markers: bool = True, above: bool = False
+) -> None:
+    """A line, with a marker at each of its points where there are few.
+
+    Args:
+        width: points.
+        above: over lines that were drawn before and after.
+    """
     axes.plot(
         list(line.x),
         [float("nan") if y is None else y for y in line.y],
         color=line.colour,
         linestyle="--" if line.dashed else "-",
-        marker="o" if len(line.x) <= 20 else None,
+        linewidth=width,
+        marker="o" if len(line.x) == 1 or (markers and len(line.x) <= FEW) else None,
+        markersize=width + 2,
         label=line.label,
+        zorder=3 if above else 2,
     )
 
 
 def mark_level(axes: Axes, value: float, label: str) -> None:
-    """A dashed line across, named at its right end."""
-    axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.annotate(
-        label, (1, value), (0, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
-        ha="right", va="bottom", fontsize=8,
-    )  # fmt: skip
+    """A dashed line across, to be named in the legend."""
+    axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=label)
 
 
-def legend_above(axes: Axes, count: int) -> None:
+def legend_above(axes: Axes, columns: int = 3) -> None:
     """A legend that hides nothing, where there are several things to tell apart."""
-    if count > 1:
+    handles, _ = axes.get_legend_handles_labels()
+    if len(handles) > 1:
         axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=min(count, 4),
-            handlelength=1.4, columnspacing=1.2,
+            loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, handlelength=1.2,
+            columnspacing=1.0, handletextpad=0.5, ncols=min(len(handles), columns),
         )  # fmt: skip
 
 
-def count_x(axes: Axes) -> None:
+def count_x(axes: Axes, ticks: int = 8) -> None:
     """Whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=ticks))
 
 
 def heat(
@@ -218,18 +230,20 @@ def heat(
     rows: Sequence[str],
     columns: Sequence[str],
     most: float,
-    shown: Callable[[float], str] | None = None,
+    texts: Sequence[Sequence[str]] | None = None,
     outlined: Sequence[tuple[int, int]] = (),
     x_label: str = "",
     y_label: str = "",
+    above: bool = False,
     size: tuple[float, float] = SIZE,
 ) -> Markup:
     """A matrix as cells from transparent (0) to full (`most`).
 
     Args:
         values: (rows, columns); nan is left out.
-        shown: a value's text within its cell.
+        texts: within the cells.
         outlined: (row, column) of cells to be seen first.
+        above: the columns' names stand above them.
     """
     import numpy as np
     from matplotlib.patches import Rectangle
@@ -241,10 +255,10 @@ def heat(
             axes.add_patch(
                 Rectangle((j, i), 1, 1, facecolor=SERIES[0], alpha=0.75 * share, linewidth=0)
             )
-            if shown is not None:
+            if texts is not None:
                 axes.text(
-                    j + 0.5, i + 0.5, shown(float(values[i, j])), ha="center", va="center",
-                    fontsize=7,
+                    j + 0.5, i + 0.5, texts[i][j], ha="center", va="center",
+                    fontsize=7.5,
                 )  # fmt: skip
         for i, j in outlined:
             axes.add_patch(Rectangle((j, i), 1, 1, facecolor="none", edgecolor=INK, linewidth=1.3))
@@ -252,7 +266,7 @@ def heat(
         axes.set_ylim(height, 0)
         axes.set_xticks([j + 0.5 for j in range(width)], columns)
         axes.set_yticks([i + 0.5 for i in range(height)], rows)
-        axes.tick_params(length=0)
+        axes.tick_params(length=0, labeltop=above, labelbottom=not above)
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.set_xlabel(x_label)
@@ -294,7 +308,7 @@ def bars(
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(x_label)
-        legend_above(axes, len(series))
+        legend_above(axes)
 
     height = 0.75 + 0.2 * len(groups) * (1 + 0.6 * (len(series) - 1))
     return draw(name, label, paint, size=size or (SIZE[0], max(1.6, height)))

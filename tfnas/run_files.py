@@ -35,7 +35,7 @@ class RunFiles:
         run: as reports of many runs tell it.
         result: None for a run that isn't finished, or whose result can't be used.
         space: what was searched; its widths are those of the table's quantum where `table` is
-            known, else all between the bounds, and its number of classes isn't the data's.
+            known, else all between the bounds, and its stem and head the subnet's where that is.
         table: that result.json names, for this space.
         arguments: of the command line that began the search; None if it left none.
         warnings: why something is missing.
@@ -83,6 +83,8 @@ def read_files(folder: Path) -> RunFiles:
     if values is not None:
         try:
             space = _space_of(values)
+            if subnet is not None:  # which knows the data's number of classes
+                space = replace(space, stem=subnet.stem, head=subnet.head)
             if result is not None and subnet is not None:
                 table, space = _table_of(result, values, subnet)
         except (OSError, ValueError, LookupError, OverflowError) as error:
@@ -170,7 +172,6 @@ def _table_of(result: Result, values: object, subnet: Subnet) -> tuple[LatencyTa
     """
     table = LatencyTable.load(Path(result.table))
     space = _space_of(values, table.device.quantum)
-    # The true ones: the number of classes is the data's.
     space = replace(space, stem=subnet.stem, head=subnet.head)
     space.choices_of(subnet)
     return table.for_space(space), space
