@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,3 +82,39 @@ def test_nets_of_the_calibration_are_left_out() -> None:
     assert second[:3] == first[2:]
     one = Measured(1.0, (0.9, 1.1), 0.1, 1.0, 1.0, 10, None)
     assert card_of(table, first, [one] * 5, 0.0).noisy == 0
+
+
+NET = {"table_ms": 1.0, "measured_ms": 1.1, "half_width_pct": 1.0, "macs": 5}
+CARD: dict[str, Any] = {
+    "nets": [NET], "mape_pct": 1.0, "bias_pct": 0.5, "within_pct": {"1": 50.0}, "spearman": None,
+    "worst": NET, "stages_pct": {"stem": 5.0}, "noisy": 1, "seconds": 3.0,
+}  # fmt: skip
+
+
+def test_a_card_without_a_rank_correlation() -> None:
+    card = Card.from_json(CARD)
+    assert math.isnan(card.spearman)
+    assert json.loads(json.dumps(card.to_json())) == CARD
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("more", 1, "expected those of a card"),
+        ("nets", [], "nets="),
+        ("nets", [{"table_ms": 1.0}], "expected table_ms, measured_ms"),
+        ("nets", [{**NET, "measured_ms": 0.0}], "no latency"),
+        ("nets", [{**NET, "half_width_pct": -1.0}], "no latency"),
+        ("worst", None, "expected table_ms, measured_ms"),
+        ("mape_pct", "1", "mape_pct='1'"),
+        ("bias_pct", True, "bias_pct=True"),
+        ("bias_pct", 1e300, "bias_pct=1e"),
+        ("within_pct", [], "expected an object"),
+        ("within_pct", {"one": 1.0}, "whole percentage"),
+        ("stages_pct", {"stem": None}, "stages_pct=None"),
+        ("seconds", None, "seconds=None"),
+    ],
+)
+def test_what_is_no_card_is_refused(name: str, value: object, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Card.from_json({**CARD, name: value})

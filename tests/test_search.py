@@ -140,6 +140,33 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
     assert verify.returncode == config.DONE, verify.stdout + verify.stderr
 
 
+def test_stopped_while_stages_are_measured(table_file: Path, tmp_path: Path) -> None:
+    """The run is done by then: its result stays, and is told again."""
+    table = LatencyTable.load(table_file)
+    low, high = feasible_ms(load_space("tiny", quantum=table.device.quantum), table)
+    out = tmp_path / "out"
+    command = [
+        *FAST, "stage_minutes=2", "loop_minutes=0", f"target_ms={(low + high) / 2:.4f}",
+        "tolerance=0.5", config.override("table", table_file),
+        config.override("hydra.run.dir", out),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfnas.search", *command], cwd=tmp_path,
+        env={**environment(), "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    with process.stdout as lines:
+        for line in lines:
+            if line.startswith("measuring stem, stages and head"):
+                process.send_signal(signal.SIGINT)
+        assert process.wait(30) == config.INTERRUPTED
+    assert not (out / "stages.json").exists()
+    again = run_entry("tfnas.search", f"resume={out}", cwd=tmp_path)
+    assert again.returncode == config.DONE, again.stdout + again.stderr
+    assert f"{out} is finished" in again.stdout
+
+
 def test_a_table_of_another_device_is_obeyed_and_not_verified(
     elsewhere: Elsewhere, tmp_path: Path
 ) -> None:
