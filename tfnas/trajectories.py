@@ -188,11 +188,11 @@ def _accuracy(records: Records) -> Markup:
 def _latency(records: Records, target_ms: float | None) -> Markup:
     x = _epochs(records)
     drawn = [
-        Line("most probable net", x, [r.derived_ms for r in records], SERIES[7]),
-        Line("widths scaled", x, [r.scaled_ms for r in records], SERIES[0]),
+        Line("most probable", x, [r.derived_ms for r in records], SERIES[7]),
+        Line("scaled", x, [r.scaled_ms for r in records], SERIES[0]),
     ]
     caption = "Latency of the most probable net on the table, before and after scaling its widths."
-    level = None if target_ms is None else (target_ms, f"target {target_ms:.4g} ms")
+    level = None if target_ms is None else (target_ms, "target")
     return page.figure(
         lines("latency", caption, drawn, x_label="epoch", y_label="latency (ms)", level=level),
         caption,
