@@ -213,9 +213,10 @@ def _origin(files: RunFiles) -> Markup:
         ("table", clean(result.table)),
         ("data", clean(result.data)),
         ("input", f"{result.resolution} px, {result.classes} classes"),
-        ("log-probability", f"{result.log_prob:.4g} nats; most probable net "
-                            f"{result.argmax_log_prob:.4g}"),
     ]  # fmt: skip
+    if files.records and files.records[-1].op_probs:  # other strategies learn none
+        told = f"{result.log_prob:.4g} nats; most probable net {result.argmax_log_prob:.4g}"
+        facts.append(("log-probability", told))
     if result.measured_raw_ms is not None:
         raw = result.measured_raw_ms
         facts.append(("single runs", f"minimum {raw.min:.4g} ms, median {raw.median:.4g} ms"))

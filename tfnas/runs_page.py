@@ -19,10 +19,9 @@ from tfnas.runs import Run, clean
 from tfnas.sweep import RESULT
 
 NOTHING = "–"
-MOST_OPTIONS = 12  # columns of options that differ
+MOST_OPTIONS = 8  # that differ: columns of a table
 MOST_LABELS = 12  # points that are named
 MOST_RUNS = 500
-OWN_COLUMNS = ("target_ms",)  # told anyway
 
 
 def runs_page(runs: Sequence[Run], base: Path) -> str:
@@ -38,7 +37,7 @@ def runs_page(runs: Sequence[Run], base: Path) -> str:
     parts: list[Part] = [page.paragraph(told)]
     if len(shown) < len(runs):
         parts.append(page.note(f"The first {MOST_RUNS} are shown."))
-    parts += [_figures(finished, base), _table(shown, base)]
+    parts += [_figures(finished, base), _table(shown, base), _options_table(shown, base)]
     return page.document(f"{len(runs)} searches", *parts)
 
 
@@ -125,25 +124,27 @@ def _last_ms(run: Run) -> float:
 
 
 def _table(runs: Sequence[Run], base: Path) -> Markup:
-    options = {run.folder: _options(run) for run in runs}
-    keys = differing([values for values in options.values() if values is not None])
-    told = keys[:MOST_OPTIONS]
-    rows = []
-    for run in runs:
-        values = options[run.folder] or {}
-        rows.append((*_row(run, base), *(_option(values, key) for key in told)))
     header = ("run", "status", "target, ms", "table, ms", "measured, ms", "95 %", "off", "top-1, %")
-    caption = "Options that differ stand at the right."
-    if len(keys) > len(told):
-        caption = f"Of {len(keys)} options that differ the first {len(told)} stand at the right."
+    rows = [_row(run, base) for run in runs]
     return page.section(
-        "Runs",
-        page.table(
-            (*header, *told), rows, numeric=range(2, 8), name="runs",
-            caption=caption if keys else None,
-        ),
-        name="runs-section",
-    )  # fmt: skip
+        "Runs", page.table(header, rows, numeric=range(2, 8), name="runs-table"), name="runs"
+    )
+
+
+def _options_table(runs: Sequence[Run], base: Path) -> Markup | None:
+    """None where no options are known to differ."""
+    options = {run: values for run in runs if (values := _options(run)) is not None}
+    keys = differing(list(options.values()))
+    if not keys:
+        return None
+    told = keys[:MOST_OPTIONS]
+    rows = [
+        (clean(_name(run, base)), *(_option(values, key) for key in told))
+        for run, values in options.items()
+    ]
+    caption = f"The first {len(told)} of {len(keys)}." if len(keys) > len(told) else None
+    table = page.table(("run", *told), rows, name="options-table", caption=caption)
+    return page.section("Options that differ", table, name="options")
 
 
 def _row(run: Run, base: Path) -> tuple[Part, ...]:
@@ -186,13 +187,18 @@ def _options(run: Run) -> Mapping[str, Any] | None:
 
 
 def differing(options: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys whose values aren't the same in all, in order."""
+    """The keys of plain values that aren't the same in all, those that all have first.
+
+    Lists are parts of a search space, whose name tells.
+    """
     keys = dict.fromkeys(key for values in options for key in values)
-    return sorted(
+    found = [
         key
-        for key in keys
-        if key not in OWN_COLUMNS and len({json.dumps(o.get(key)) for o in options}) > 1
-    )
+        for key in sorted(keys)
+        if not any(isinstance(o.get(key), list | dict) for o in options)
+        and len({json.dumps(o.get(key)) for o in options}) > 1
+    ]
+    return sorted(found, key=lambda key: not all(key in values for values in options))
 
 
 def _option(values: Mapping[str, Any], key: str) -> str:

@@ -163,7 +163,7 @@ def _line(
 
 def _loss(records: Records) -> Markup:
     drawn = [Line("training", _epochs(records), [r.train_loss for r in records], SERIES[0])]
-    caption = "Supernet loss on training batches, first path."
+    caption = "Supernet loss on training batches."
     return page.figure(
         lines("loss", caption, drawn, x_label="epoch", y_label="cross-entropy (nats)"), caption
     )
@@ -176,8 +176,8 @@ def _accuracy(records: Records) -> Markup:
         Line("held out", x, [r.held_out_top1 for r in records], SERIES[1]),
     ]
     caption = (
-        "Supernet accuracy: first path on augmented training batches, and on the architecture's "
-        "own part of the data."
+        "Supernet accuracy on augmented training batches, and on the part of the data that is "
+        "held out for the architecture."
     )
     return page.figure(
         lines("accuracy", caption, drawn, x_label="epoch", y_label="top-1 (%)", from_zero=True),
