@@ -22,8 +22,8 @@ from tests.spaces import load_space, macs_table
 from tfnas import config
 from tfnas.derive import Constraint, feasible_ms
 from tfnas.prepare import reachable
-from tfnas.runs import read_run
 from tfnas.result import within_tolerance
+from tfnas.runs import read_run
 from tfnas.space import Subnet
 from tfnas.table import LatencyTable
 

@@ -168,7 +168,7 @@ def element(tag: str, *parts: Part, **attributes: str | float | bool | None) -> 
 
 
 def join(parts: Iterable[Part], between: str = "") -> Markup:
-    return Markup(escape(between)).join(map(text, parts))
+    return text(between).join(map(text, parts))
 
 
 def document(title: str, *parts: Part) -> str:

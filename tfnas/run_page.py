@@ -66,7 +66,7 @@ def _title(run: Run) -> str:
     return f"{run.strategy or 'Search'}: a net{target} on {run.device or 'a device'}"
 
 
-def verdict(run: Run, result: Result) -> tuple[str, str]:
+def verdict(result: Result) -> tuple[str, str]:
     """(kind of `page`, what to say) of a finished run."""
     which = "table's" if result.measured_ms is None else "measured"
     lower = ", any lower latency is fine" if result.at_most else ""
@@ -88,7 +88,7 @@ def _headline(run: Run, result: Result | None, status: str | None) -> Markup:
             page.element("span", told, class_="badge doubt", id="status"),
             ": this search has no result.",
         )
-    kind, told = verdict(run, result)
+    kind, told = verdict(result)
     head, _, tail = told.partition(":")
     badge = page.element("span", head, class_=f"badge {kind}", id="status")
     return page.paragraph(badge, f":{tail}")
