@@ -31,11 +31,15 @@ def network(subnet: Subnet, space: SearchSpace | None, table: LatencyTable | Non
     total = table.subnet_ms(subnet) if table is not None else 0.0
     digits = min(6, max(0, 3 - math.floor(math.log10(total)))) if total > 0 else 0
 
-    def time_of(op: OpSpec) -> tuple[Part, Part]:
+    def time_of(op: OpSpec) -> tuple[Markup, ...]:
+        """Cells; of an op that the table doesn't tell they are empty."""
         if op not in times:
-            return None, None
+            return (element("td"), element("td")) if table is not None else ()
         told = f"{times[op]:.{digits}f} ms · {100 * times[op] / total:4.1f} %"
-        return told, bar(times[op] / largest)
+        return (
+            element("td", told, class_="num", data_ms=times[op]),
+            element("td", bar(times[op] / largest), class_="share"),
+        )
 
     rows = [_row("stem", op, None, time_of(op)) for op in subnet.stem]
     for s, stage in enumerate(subnet.stages):
@@ -75,12 +79,11 @@ def _row(
     name: str,
     op: OpSpec,
     bounds: tuple[int, int] | None,
-    time: tuple[Part, Part],
+    time: tuple[Markup, ...],
     *,
     stage: int | None = None,
     first: bool = False,
 ) -> Markup:
-    told, share = time
     cells: list[Markup] = [
         element("td", name),
         element("td", f"{op.size}² × {op.c_in}", class_="muted"),
@@ -92,9 +95,8 @@ def _row(
         element("td", "" if op.act == "none" else op.act.replace("_", " "), class_="muted"),
         element("td", *_width(op, bounds), class_="span"),
         element("td", f"{op.out_size}² × {op.c_out}", class_="num muted"),
+        *time,
     ]  # fmt: skip
-    if share is not None or told is not None:
-        cells += [element("td", told, class_="num"), element("td", share, class_="share")]
     return Markup("\n") + element(
         "tr",
         *cells,

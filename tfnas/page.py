@@ -76,10 +76,11 @@ svg.plot { display: block; width: 100%; height: auto }
 .wide { overflow-x: auto } .wide > svg.plot { min-width: 46rem }
 svg.plot * { stroke-linejoin: round; stroke-linecap: butt }
 .tiles { display: grid; gap: 1rem; margin: 1.25rem 0;
-  grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)) }
+  grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)) }
 .tile { background: var(--panel); border-radius: 8px; padding: .75rem 1rem }
 .tile small { display: block; font-size: .85rem }
-.tile b { display: block; font-size: 1.3rem; font-weight: 600; line-height: 1.3;
+.tile b { display: block; font-size: 1.2rem; font-weight: 600; line-height: 1.4;
+  white-space: nowrap;
   font-variant-numeric: tabular-nums }
 .badge { font-weight: 600 }
 .bar { display: block; position: relative; height: .6em; min-width: 4.5em; background: var(--line);
@@ -167,7 +168,7 @@ def element(tag: str, *parts: Part, **attributes: str | float | bool | None) -> 
 
 
 def join(parts: Iterable[Part], between: str = "") -> Markup:
-    return Markup(escape(between)).join(map(text, parts))
+    return text(between).join(map(text, parts))
 
 
 def document(title: str, *parts: Part) -> str:

@@ -90,14 +90,17 @@ def run(p: Prepared) -> int:
         except (ValueError, OSError) as error:
             return config.refuse(error)
         try:
-            return run_in(p, out)
+            status = run_in(p, out)
         except KeyboardInterrupt:
             log.info("interrupted; %s", how_to_go_on(p))
-            return config.INTERRUPTED
+            status = config.INTERRUPTED
         except OSError as error:
             log.error("error: %s; %s", error, how_to_go_on(p))
             log.debug("", exc_info=error)
-            return config.FAILED
+            status = config.FAILED
+        if status != config.UNUSABLE_INPUT:
+            draw_page(out, status)
+        return status
 
 
 def run_in(p: Prepared, out: Path) -> int:
@@ -530,6 +533,19 @@ def measure_parts(
     log.info("where the milliseconds go; parts measured alone don't add up to the whole net:")
     for line in str(times).splitlines():
         log.info("%s", line)
+
+
+def draw_page(out: Path, status: int) -> None:
+    """The run's page. The run is over, whatever comes of it: a second Ctrl-C ends but the page."""
+    try:
+        from tfnas.run_page import write_report
+
+        log.info("report: %s", write_report(out, config.STATUS_NAMES[status]))
+    except (Exception, KeyboardInterrupt) as error:
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        again = f"python -m tfnas.report {shlex.quote(str(out))}"
+        log.warning("warning: the report is not written (%s); `%s` does it", reason, again)
+        log.debug("", exc_info=error)
 
 
 def verify_arguments(p: Prepared, table: LatencyTable, out: Path) -> list[str]:

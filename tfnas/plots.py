@@ -85,7 +85,8 @@ class Point:
     label: str = ""
     x_interval: tuple[float, float] | None = None
     y_interval: tuple[float, float] | None = None
-    colour: str = SERIES[0]
+    group: str = ""  # of one colour, named in the legend
+    colour: str | None = None  # None: that of the group
 
 
 def draw(
@@ -111,7 +112,9 @@ def draw(
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a matplotlibrc of the user's changes nothing
+        mpl.rcParams.update({**STYLE, "svg.hashsalt": name})
         figure = Figure(figsize=size, layout="constrained")
         if rows is None and columns is None:
             paint(figure.subplots(**subplots))
@@ -321,12 +324,14 @@ def scatter(
     *,
     x_label: str,
     y_label: str,
+    level: tuple[float, str] | None = None,
     diagonal: bool = False,
     size: tuple[float, float] = SIZE,
 ) -> Markup:
-    """Points with their intervals and labels.
+    """Points with their intervals and labels, coloured by group.
 
     Args:
+        level: see `lines`.
         diagonal: x and y are the same quantity; a line shows where they are equal.
     """
 
@@ -335,17 +340,25 @@ def scatter(
             values = [v for p in points for v in (p.x, p.y)]
             ends = [min(values), max(values)]
             axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        groups = list(dict.fromkeys(p.group for p in points))
+        told = set()
         for p in points:
+            colour = p.colour or SERIES[groups.index(p.group) % len(SERIES)]
             if p.x_interval is not None:
-                axes.plot(p.x_interval, (p.y, p.y), color=p.colour, linewidth=1.2)
+                axes.plot(p.x_interval, (p.y, p.y), color=colour, linewidth=1.2)
             if p.y_interval is not None:
-                axes.plot((p.x, p.x), p.y_interval, color=p.colour, linewidth=1.2)
-            axes.plot([p.x], [p.y], "o", color=p.colour, markersize=5)
+                axes.plot((p.x, p.x), p.y_interval, color=colour, linewidth=1.2)
+            label = p.group if p.group and p.group not in told else "_"
+            told.add(p.group)
+            axes.plot([p.x], [p.y], "o", color=colour, markersize=5, label=label)
             if p.label:
                 axes.annotate(p.label, (p.x, p.y), (5, 4), textcoords="offset points", fontsize=8)
+        if level is not None:
+            mark_level(axes, *level)
         axes.margins(0.12)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
+        legend_above(axes)
 
     return draw(name, label, paint, size=size)
 

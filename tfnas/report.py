@@ -1,7 +1,8 @@
 """python -m tfnas.report RUN [RUN ...]
 
-One table of what runs of `tfnas.search` found, and of what became of those that found nothing. A
-RUN is the folder of a run or of a sweep. What stands in their files is checked and escaped before
+One table of what runs of `tfnas.search` found, and of what became of those that found nothing, and
+a page: of one run all that its folder tells, of several how they compare. A RUN is the folder of a
+run or of a sweep. What stands in their files is checked and escaped before
 it is printed or written: a folder may come from elsewhere. A plain command line: exit 0 told, 2
 unusable input.
 """
@@ -28,6 +29,7 @@ from tfnas.config import (
 )
 from tfnas.files import write_atomically
 from tfnas.runs import LOG, NOT_STARTED, UNREADABLE, Run, gather, printable
+from tfnas.sweep import is_run
 
 NOTHING = "–"
 # What `tfnas.search resume=` takes up again.
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tfnas.report", description="What searches found, in one table."
+        prog="python -m tfnas.report", description="What searches found: one table, and a page."
     )
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="folder of a run or of a sweep"
@@ -92,6 +94,23 @@ def _report(folders: Sequence[Path], file: Path | None) -> None:
     check_writable(file)
     write_atomically(file, to_csv(runs))
     print(f"wrote {file}: {len(runs)} run{'s' if len(runs) != 1 else ''}")
+    print(f"wrote {_write_page(folders, runs, file.parent)}")
+
+
+def _write_page(folders: Sequence[Path], runs: Sequence[Run], base: Path) -> Path:
+    """The page of the one run that was given, else of all, in `base`, with those of single runs
+    that have a result and none yet."""
+    from tfnas.run_page import REPORT, write_report  # which draw: matplotlib takes its time
+
+    if len(folders) == 1 and is_run(folders[0]):
+        return write_report(folders[0])
+    from tfnas.runs_page import runs_page
+
+    for run in runs:
+        if run.gap is not None and not (run.folder / REPORT).exists():
+            write_report(run.folder)
+    write_atomically(base / REPORT, runs_page(runs, base))
+    return base / REPORT
 
 
 def table(runs: Iterable[Run]) -> str:

@@ -54,8 +54,10 @@ class RunFiles:
 
 def read_files(folder: Path) -> RunFiles:
     """Read all that there is."""
-    run, warnings = read_run(folder)
-    warnings = list(warnings)
+    run, told = read_run(folder)
+    if (folder / OVERRIDES).is_file():
+        run = replace(run, resume=folder)
+    warnings = list(told)
 
     def tried(name: str, read: Callable[[Path], Value]) -> Value | None:
         file = folder / name

@@ -66,7 +66,7 @@ def _title(run: Run) -> str:
     return f"{run.strategy or 'Search'}: a net{target} on {run.device or 'a device'}"
 
 
-def verdict(run: Run, result: Result) -> tuple[str, str]:
+def verdict(result: Result) -> tuple[str, str]:
     """(kind of `page`, what to say) of a finished run."""
     which = "table's" if result.measured_ms is None else "measured"
     lower = ", any lower latency is fine" if result.at_most else ""
@@ -88,7 +88,7 @@ def _headline(run: Run, result: Result | None, status: str | None) -> Markup:
             page.element("span", told, class_="badge doubt", id="status"),
             ": this search has no result.",
         )
-    kind, told = verdict(run, result)
+    kind, told = verdict(result)
     head, _, tail = told.partition(":")
     badge = page.element("span", head, class_=f"badge {kind}", id="status")
     return page.paragraph(badge, f":{tail}")
@@ -213,9 +213,10 @@ def _origin(files: RunFiles) -> Markup:
         ("table", clean(result.table)),
         ("data", clean(result.data)),
         ("input", f"{result.resolution} px, {result.classes} classes"),
-        ("log-probability", f"{result.log_prob:.4g} nats; most probable net "
-                            f"{result.argmax_log_prob:.4g}"),
     ]  # fmt: skip
+    if files.records and files.records[-1].op_probs:  # other strategies learn none
+        told = f"{result.log_prob:.4g} nats; most probable net {result.argmax_log_prob:.4g}"
+        facts.append(("log-probability", told))
     if result.measured_raw_ms is not None:
         raw = result.measured_raw_ms
         facts.append(("single runs", f"minimum {raw.min:.4g} ms, median {raw.median:.4g} ms"))

@@ -163,7 +163,7 @@ def _line(
 
 def _loss(records: Records) -> Markup:
     drawn = [Line("training", _epochs(records), [r.train_loss for r in records], SERIES[0])]
-    caption = "Supernet loss on training batches, first path."
+    caption = "Supernet loss on training batches."
     return page.figure(
         lines("loss", caption, drawn, x_label="epoch", y_label="cross-entropy (nats)"), caption
     )
@@ -176,8 +176,8 @@ def _accuracy(records: Records) -> Markup:
         Line("held out", x, [r.held_out_top1 for r in records], SERIES[1]),
     ]
     caption = (
-        "Supernet accuracy: first path on augmented training batches, and on the architecture's "
-        "own part of the data."
+        "Supernet accuracy on augmented training batches, and on the part of the data that is "
+        "held out for the architecture."
     )
     return page.figure(
         lines("accuracy", caption, drawn, x_label="epoch", y_label="top-1 (%)", from_zero=True),
@@ -188,11 +188,11 @@ def _accuracy(records: Records) -> Markup:
 def _latency(records: Records, target_ms: float | None) -> Markup:
     x = _epochs(records)
     drawn = [
-        Line("most probable net", x, [r.derived_ms for r in records], SERIES[7]),
-        Line("widths scaled", x, [r.scaled_ms for r in records], SERIES[0]),
+        Line("most probable", x, [r.derived_ms for r in records], SERIES[7]),
+        Line("scaled", x, [r.scaled_ms for r in records], SERIES[0]),
     ]
     caption = "Latency of the most probable net on the table, before and after scaling its widths."
-    level = None if target_ms is None else (target_ms, f"target {target_ms:.4g} ms")
+    level = None if target_ms is None else (target_ms, "target")
     return page.figure(
         lines("latency", caption, drawn, x_label="epoch", y_label="latency (ms)", level=level),
         caption,
