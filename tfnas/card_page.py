@@ -73,7 +73,7 @@ def _agreement(name: str, card: Card) -> Markup:
     ]
     return plots.scatter(
         name, "Whole nets: table against device", points,
-        x_label="device, ms", y_label="table, ms", diagonal=True,
+        x_label="device (ms)", y_label="table (ms)", diagonal=True,
     )  # fmt: skip
 
 
@@ -97,8 +97,8 @@ def _errors(name: str, card: Card) -> Markup:
             color=plots.SERIES[0], linewidth=1.2,
         )  # fmt: skip
         axes.plot(x, y, "o", color=plots.SERIES[0], markersize=5, label="nets")
-        axes.set_xlabel("device, ms")
-        axes.set_ylabel("table against device, %")
+        axes.set_xlabel("device (ms)")
+        axes.set_ylabel("table against device (%)")
         plots.legend_above(axes, 2)
 
     return plots.draw(name, "Errors of the table by latency", paint)
@@ -121,7 +121,7 @@ def _stages(name: str, card: Card) -> Markup:
         axes.set_ylim(len(stages) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("device against table, %")
+        axes.set_xlabel("device against table (%)")
 
     size = (plots.SIZE[0], max(plots.SIZE[1], 0.75 + 0.2 * len(stages)))
     return plots.draw(name, "Residuals by stage", paint, size=size)
@@ -135,5 +135,5 @@ def _nets(name: str, card: Card) -> Markup:
         )
         for net in card.nets[:MOST_NETS]
     ]  # fmt: skip
-    header = ("table, ms", "device, ms", "95 % interval", "error", "million MACs")
+    header = ("table, ms", "device (ms)", "95 % interval", "error", "million MACs")
     return page.table(header, rows, numeric=range(len(header)), name=f"{name}-table")

@@ -165,7 +165,7 @@ def _curves(table: LatencyTable) -> list[Markup]:
         _curve_figure(f"curves-{i}", shape, shapes[shape], kernels, table)
         for i, shape in enumerate(shown)
     ]
-    parts.append(_side_by_side(drawn))
+    parts.append(page.figures(*drawn))
     return [*parts, *_left_out(len(shapes), MOST_FIGURES, "shapes of blocks")]
 
 
@@ -187,8 +187,8 @@ def _curve_figure(
             labels.add(label)
         lowest = min(m.median_ms for rows in curves for _, m in rows)
         axes.set_ylim(bottom=min(0.0, lowest))
-        axes.set_xlabel("mid width, channels")
-        axes.set_ylabel("ms")
+        axes.set_xlabel("mid width (channels)")
+        axes.set_ylabel("latency (ms)")
         plots.legend_above(axes, len(labels))
 
     told: list[Part] = [page.element("b", f"{size} px"), title.removeprefix(f"{size} px")]
@@ -252,7 +252,10 @@ def _coverage(table: LatencyTable) -> list[Markup]:
     )  # fmt: skip
     return [
         page.table(
-            ("space", "covered", "classes"), _spaces_covered(table), caption="Spaces of conf/space"
+            ("space", "covered", "classes"),
+            _spaces_covered(table),
+            caption="Spaces of conf/space",
+            name="covered",
         ),
         page.table(
             header, rows, numeric=(0, 2, 6, 7, 8), caption="Blocks, as measured", name="shapes"
@@ -314,8 +317,8 @@ def _quantum(table: LatencyTable) -> Markup:
                 x, y = zip(*points, strict=True)
                 axes.plot(x, y, "o", color=colour, markersize=5, label=label)
         axes.set_ylim(bottom=min(0.0, *(ms for _, ms in evidence)))
-        axes.set_xlabel("mid width, channels")
-        axes.set_ylabel("ms")
+        axes.set_xlabel("mid width (channels)")
+        axes.set_ylabel("latency (ms)")
         plots.legend_above(axes, 2)
 
     drawing = plots.draw("quantum", "Latency of a probe block against its width", paint)
@@ -325,9 +328,7 @@ def _quantum(table: LatencyTable) -> Markup:
         if quantum > 1
         else f"A probe block at {len(evidence)} widths, of which none stands out."
     )
-    return page.section(
-        "Width quantum", told, _side_by_side([page.figure(drawing)]), name="quantum"
-    )
+    return page.section("Width quantum", told, page.figures(page.figure(drawing)), name="quantum")
 
 
 def _space(index: int, key: str, fit: SpaceFit) -> Markup:
@@ -403,11 +404,6 @@ def _by_curve(table: LatencyTable) -> dict[OpSpec, list[Row]]:
     for op, row in table.rows.items():
         curves[op.curve].append((op, row))
     return {curve: sorted(rows, key=lambda r: r[0].c_mid) for curve, rows in curves.items()}
-
-
-def _side_by_side(figures: list[Markup]) -> Markup:
-    """Of one size on every page: where there are few, the rest of the row stays free."""
-    return page.figures(*figures, *[page.element("div")] * (3 - len(figures)))
 
 
 def _order(op: OpSpec) -> tuple[object, ...]:
