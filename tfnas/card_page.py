@@ -1,4 +1,4 @@
-"""A calibration card as a part of a page: whole nets, table against device."""
+"""Whole nets on the page of a table: the calibration on them, and the calibration card."""
 
 from __future__ import annotations
 
@@ -9,20 +9,59 @@ from markupsafe import Markup
 
 from tfnas import page, plots
 from tfnas.card import Card, CardNet
+from tfnas.table import Calibration, SpaceFit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_NETS = 500
-MOST_STAGES = 30
+MOST_STAGES = MOST_GROUPS = 30
 
 
-def card_parts(name: str, data: Mapping[str, Any]) -> list[Markup]:
+def space_section(index: int, key: str, fit: SpaceFit) -> Markup:
     """
     Args:
-        name: unique in the page, see `plots.draw`.
-        data: the card as a table's header holds it.
+        index: of the space, unique in the page.
+        key: see `SearchSpace.key`.
     """
+    parts: list[Markup] = []
+    if fit.calibration is not None:
+        parts += _calibration(fit.calibration)
+    if fit.held_out is not None:
+        h = fit.held_out
+        parts.append(
+            page.paragraph(
+                f"Interpolation, on {h.points} measured points predicted without them: mean error "
+                f"{h.mean_pct:.2f} %, 95th percentile {h.p95_pct:.2f} %, worst {h.max_pct:.2f} %."
+            )
+        )
+    if fit.card is None:
+        parts.append(page.paragraph("No calibration card; python -m profilers.card makes one."))
+    else:
+        parts += _card(f"card-{index}", fit.card)
+    return page.section(f"Whole nets of {key}", *parts, name=f"space-{index}")
+
+
+def _calibration(c: Calibration) -> list[Markup]:
+    # The largest input first; what isn't searched last.
+    factors = sorted(c.factors, key=lambda f: (f[0] != "fixed", len(f[0]), f[0]), reverse=True)
+    rows = [
+        (group, f"{factor:.4f}", f"{c.scale * factor:.4f}")
+        for group, factor in factors[:MOST_GROUPS]
+    ]
+    return [
+        page.paragraph(
+            "An op costs more or less inside a net than alone. A net is the sum of its rows, each "
+            f"times the scale {c.scale:.4f}, times the factor of where it stands: searched blocks "
+            f"by the size of their input, all others (fixed) together. From {c.nets} whole nets; "
+            f"each of them, predicted from the others, is {c.mape_pct:.2f} % off on average."
+        ),
+        page.table(("ops", "factor", "scale × factor"), rows, numeric=(1, 2)),
+    ]
+
+
+def _card(name: str, data: Mapping[str, Any]) -> list[Markup]:
+    """What a table's header holds of it, checked only now."""
     try:
         card = Card.from_json(data)
     except ValueError as error:
@@ -135,5 +174,5 @@ def _nets(name: str, card: Card) -> Markup:
         )
         for net in card.nets[:MOST_NETS]
     ]  # fmt: skip
-    header = ("table, ms", "device (ms)", "95 % interval", "error", "million MACs")
+    header = ("table (ms)", "device (ms)", "95 % interval", "error", "million MACs")
     return page.table(header, rows, numeric=range(len(header)), name=f"{name}-table")

@@ -15,12 +15,12 @@ import numpy as np
 from markupsafe import Markup
 
 from tfnas import page, plots
-from tfnas.card_page import card_parts
+from tfnas.card_page import space_section
 from tfnas.config import conf_path, load_space
 from tfnas.lint import WIDE_SPREAD, Finding, lint
 from tfnas.page import Part
 from tfnas.space import OpSpec
-from tfnas.table import Calibration, Device, LatencyTable, Measurement, SpaceFit
+from tfnas.table import Device, LatencyTable, Measurement, SpaceFit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,9 +31,8 @@ Shape = tuple[int, int, int, int, str]  # size, c_in, c_out, stride, act
 MOST_FIGURES = 36
 MOST_CURVES = 24  # in one figure
 MOST_POINTS = 400  # of one curve; a published one has a point for every channel
-FEW_POINTS = 20  # of each curve in a figure: drawn with a marker and an interval each
 MOST_ROWS = 1_000
-MOST_NOTES = MOST_GROUPS = 30
+MOST_NOTES = 30
 MOST_SPACES = 10
 LEAST_CERTAIN = 10
 
@@ -52,7 +51,7 @@ def table_page(table: LatencyTable) -> str:
         page.section("Coverage", *_coverage(table), name="coverage"),
         page.section("Least certain rows", *_uncertain(table), name="uncertain"),
         *([_quantum(table)] if table.quantum_evidence else []),
-        *(_space(i, *fit) for i, fit in enumerate(list(table.spaces.items())[:MOST_SPACES])),
+        *(space_section(i, *fit) for i, fit in enumerate(list(table.spaces.items())[:MOST_SPACES])),
         page.section("All rows", *_rows(table), name="rows"),
     )
 
@@ -175,7 +174,7 @@ def _curve_figure(
     size, c_in, c_out, stride, act = shape
     title = f"{size} px, {c_in} → {c_out} channels, stride {stride}, {act}"
 
-    few = max(map(len, curves)) <= FEW_POINTS
+    few = max(map(len, curves)) <= plots.FEW
 
     def paint(axes: Axes) -> None:
         labels: set[str] = set()
@@ -323,49 +322,9 @@ def _quantum(table: LatencyTable) -> Markup:
 
     drawing = plots.draw("quantum", "Latency of a probe block against its width", paint)
     told = page.paragraph(
-        f"A probe block at {len(evidence)} widths. Searched widths are multiples of {quantum}: "
-        "others cost as much as the next multiple, or more."
-        if quantum > 1
-        else f"A probe block at {len(evidence)} widths, of which none stands out."
+        f"A probe block at {len(evidence)} widths. Searched widths are multiples of {quantum}."
     )
     return page.section("Width quantum", told, page.figures(page.figure(drawing)), name="quantum")
-
-
-def _space(index: int, key: str, fit: SpaceFit) -> Markup:
-    parts: list[Markup] = []
-    if fit.calibration is not None:
-        parts += _calibration(fit.calibration)
-    if fit.held_out is not None:
-        h = fit.held_out
-        parts.append(
-            page.paragraph(
-                f"Interpolation, on {h.points} measured points predicted without them: mean error "
-                f"{h.mean_pct:.2f} %, 95th percentile {h.p95_pct:.2f} %, worst {h.max_pct:.2f} %."
-            )
-        )
-    if fit.card is None:
-        parts.append(page.paragraph("No calibration card; python -m profilers.card makes one."))
-    else:
-        parts += card_parts(f"card-{index}", fit.card)
-    return page.section(f"Whole nets of {key}", *parts, name=f"space-{index}")
-
-
-def _calibration(c: Calibration) -> list[Markup]:
-    # The largest input first; what isn't searched last.
-    factors = sorted(c.factors, key=lambda f: (f[0] != "fixed", len(f[0]), f[0]), reverse=True)
-    rows = [
-        (group, f"{factor:.4f}", f"{c.scale * factor:.4f}")
-        for group, factor in factors[:MOST_GROUPS]
-    ]
-    return [
-        page.paragraph(
-            "An op costs more or less inside a net than alone. A net is the sum of its rows, each "
-            f"times the scale {c.scale:.4f}, times the factor of where it stands: searched blocks "
-            f"by the size of their input, all others (fixed) together. From {c.nets} whole nets; "
-            f"each of them, predicted from the others, is {c.mape_pct:.2f} % off on average."
-        ),
-        page.table(("ops", "factor", "scale × factor"), rows, numeric=(1, 2)),
-    ]
 
 
 ROW_HEADER = ("op", "ms, alone", "95 % interval", "samples", "ms, inside a net")
