@@ -25,7 +25,7 @@ import argparse
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ TRAININGS = 2  # of each net of the main comparison; one in the others
 RANDOM_NETS = 20
 HAND_MADE = ("mobilenetv2", "mobilenetv3")
 HAND_TRAININGS = 4
+RECIPE = "small"
 TARGET_MS = 0.14  # in the middle of what random nets of the space take
 BUDGET = (
     "budget.epochs=10", "budget.warmup_epochs=2", "budget.batch_size=32", "budget.max_train=6000",
@@ -79,10 +80,10 @@ def plan(first_seed: int) -> dict[str, list[Job]]:
     ours, spos = searches("tfnas"), searches("spos")
     hand = range(first_seed, first_seed + HAND_TRAININGS)
     pays: list[Job] = [
-        *ours,
-        *(Train.found(source, seed) for seed in trainings for source in ours),
         *(Train(f"random-{i}", first_seed) for i in range(RANDOM_NETS)),
         *(Train(net, seed) for net in HAND_MADE for seed in hand),
+        *ours,
+        *(Train.found(source, seed) for seed in trainings for source in ours),
         *spos,
         *(Train.found(source, seed) for seed in trainings for source in spos),
     ]
@@ -103,6 +104,7 @@ def setting_of(data: str, group: int) -> Setting:
         variants={name: (*BUDGET, *own) for name, own in VARIANTS.items()},
         proxies={name: (*BUDGET, *UNIFORM, *own) for name, own in PROXIES.items()},
         random_nets=RANDOM_NETS,
+        recipe=RECIPE,
     )
 
 
@@ -149,7 +151,6 @@ def _short(record: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    planned: Callable[[int], dict[str, list[Job]]] = plan
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.quality",
         description=__doc__,
@@ -162,7 +163,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=0)
     parser.add_argument("--tables", action="store_true", help="of what is done, and nothing else")
     args = parser.parse_args()
-    jobs = planned(100 * args.group)
+    jobs = plan(100 * args.group)
     if unknown := set(args.comparisons) - set(jobs):
         parser.error(f"{', '.join(unknown)}: expected some of {', '.join(jobs)}")
     setting = setting_of(args.data, args.group)

@@ -38,7 +38,7 @@ from tfnas.training import CHECKPOINT
 from tfnas.weights import save_weights
 
 TABLE = Path(__file__).with_name("quality_table.json")
-SPACE, RECIPE = "small", "small"
+SPACE = "small"
 WEIGHTS = "supernet_weights.safetensors"
 IMPOSSIBLE = -1e3  # nats, of an op or a depth that a hand-made net must not have
 NO_RANDOM_NET = 20_000  # seed of the random nets; a search's is below 1000
@@ -54,6 +54,7 @@ class Setting:
         variants: overrides of `tfnas.search` by the name of a way to search.
         proxies: overrides by the name of a way to train a supernet on uniform paths.
         random_nets: how many.
+        recipe: of all trainings, a name of conf/recipe/.
     """
 
     data: str
@@ -62,6 +63,7 @@ class Setting:
     variants: Mapping[str, tuple[str, ...]]
     proxies: Mapping[str, tuple[str, ...]]
     random_nets: int
+    recipe: str
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1) + "\n"
@@ -198,7 +200,8 @@ class Study:
     @cached_property
     def random_nets(self) -> list[Derived]:
         """Uniform depths, ops and widths, each changed to meet the target."""
-        _, task = self.task((), self.setting.first_seed)
+        budget = next(iter(self.setting.variants.values()))  # a task has one; it doesn't matter
+        _, task = self.task(budget, self.setting.first_seed)
         seeds = range(self.setting.random_nets)
         first = NO_RANDOM_NET + self.setting.first_seed
         rngs = [np.random.default_rng(first + i) for i in seeds]
@@ -334,8 +337,8 @@ def trained(study: Study, out: Path, job: Train, found: Mapping[str, Any] | None
         assert job.source is not None
         weights = out / job.source.name / WEIGHTS
     result = train(
-        subnet, study.dataset, recipe(), seed=job.seed, out=folder, weights=weights,
-        resume=checkpoint.exists(folder / CHECKPOINT),
+        subnet, study.dataset, recipe(study.setting.recipe), seed=job.seed, out=folder,
+        weights=weights, resume=checkpoint.exists(folder / CHECKPOINT),
     )  # fmt: skip
     return {
         "net": job.net,
@@ -348,8 +351,8 @@ def trained(study: Study, out: Path, job: Train, found: Mapping[str, Any] | None
     }
 
 
-def recipe() -> config.Recipe:
-    values = OmegaConf.load(config.conf_path() / "recipe" / f"{RECIPE}.yaml")
+def recipe(name: str) -> config.Recipe:
+    values = OmegaConf.load(config.conf_path() / "recipe" / f"{name}.yaml")
     loaded = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.Recipe), values))
     assert isinstance(loaded, config.Recipe)
     return loaded
