@@ -6,7 +6,8 @@ no caller can forget to; how samples become a latency is `profilers.timing`'s, o
 
 - what measuring means: `rounds` (samples beside a reference), `timing` (from samples to a latency),
   `usual`, `bench` (a device set up for measuring), `conditions`, `lock`
-- what is measured: `plan`, `quantum`, `build` (the table), `card`, `closed_loop`, `verify`
+- what is measured: `plan`, `quantum`, `build` (the table), `card`, `closed_loop`, `verify`,
+  `stages`
 - devices here: `cpu` (`ort`, `linux`); `gpu` (`trt`, `cuda`, `stream`, `nvml`, `cache`)
 - devices elsewhere: `remote` and `remote_rounds` over a `transport` (`ssh`, `adb`, `process`); what
   runs there: `runner` with `job`, `ort`, `ncnn_net`, or `measure.sh` with a program (`runners`,

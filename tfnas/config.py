@@ -145,7 +145,6 @@ class CardConfig:
     nets: int  # whole random nets to measure
     max_minutes: float
     net_precision: float  # half-width of each net's 95 % interval to reach, fraction
-    plot: str | None  # SVG file to write; needs matplotlib, an extra
 
 
 @dataclass
@@ -175,6 +174,7 @@ class SearchConfig:
     derive: DeriveConfig
     profile: ProfileConfig
     loop_minutes: float  # longest time for moving widths on the device, 0 for none
+    stage_minutes: float | None  # for measuring stem, stages and head of the net; 0 or null: not
     verify: VerifyConfig
     accelerator: str  # auto | cpu | cuda: what the supernet trains on
     amp: bool  # bfloat16 autocast where a GPU searches

@@ -23,9 +23,10 @@ from typing import Any
 
 import torch
 
-from profilers import usual_options
+from profilers import Profiler, usual_options
 from profilers.build import build_table
 from profilers.closed_loop import LoopResult, close_loop
+from profilers.stages import measure_stages
 from profilers.verify import Verification
 from tfnas import checkpoint, config
 from tfnas.accelerator import cpu_threads
@@ -42,6 +43,7 @@ from tfnas.result import RawSamples, Result, versions, within_tolerance
 from tfnas.resume import RUN as OVERRIDES
 from tfnas.resume import save_overrides
 from tfnas.space import SearchSpace, Subnet
+from tfnas.stages import STAGES
 from tfnas.stopping import StoppedError, locked, stop_on_signals
 from tfnas.strategies.contract import DivergedError, EpochRecord, Found, Progress, State, Task
 from tfnas.table import LatencyTable
@@ -88,14 +90,17 @@ def run(p: Prepared) -> int:
         except (ValueError, OSError) as error:
             return config.refuse(error)
         try:
-            return run_in(p, out)
+            status = run_in(p, out)
         except KeyboardInterrupt:
             log.info("interrupted; %s", how_to_go_on(p))
-            return config.INTERRUPTED
+            status = config.INTERRUPTED
         except OSError as error:
             log.error("error: %s; %s", error, how_to_go_on(p))
             log.debug("", exc_info=error)
-            return config.FAILED
+            status = config.FAILED
+        if status != config.UNUSABLE_INPUT:
+            draw_page(out, status)
+        return status
 
 
 def run_in(p: Prepared, out: Path) -> int:
@@ -216,6 +221,8 @@ def run_in(p: Prepared, out: Path) -> int:
     result.save(out / RESULT)
     checkpoint.remove(out / CHECKPOINT)
     conclude(result)
+    if p.profiler is not None and cfg.stage_minutes:
+        measure_parts(cfg, p.profiler, table, subnet, out)
     say_next(p, table, out)
     return config.DONE if result.within else config.OUTSIDE_TOLERANCE
 
@@ -508,6 +515,37 @@ def verify(p: Prepared, table: LatencyTable, out: Path) -> Verification:
     if process.returncode not in (config.DONE, config.OUTSIDE_TOLERANCE):
         raise OSError(f"verifying ended with status {process.returncode}, see above")
     return Verification.from_json(json.loads(file.read_text()))
+
+
+def measure_parts(
+    cfg: SearchConfig, profiler: Profiler, table: LatencyTable, subnet: Subnet, out: Path
+) -> None:
+    """Where the net's milliseconds go, into stages.json. The run is done, whatever comes of it."""
+    try:
+        times = measure_stages(
+            profiler, table, subnet, max_minutes=cfg.stage_minutes or 0.0, seed=cfg.seed
+        )
+        times.save(out / STAGES)
+    except Exception as error:  # a runtime's own, too: they have no common class
+        log.warning("warning: what stem, stages and head take is not known: %s", error)
+        log.debug("", exc_info=error)
+        return
+    log.info("where the milliseconds go; parts measured alone don't add up to the whole net:")
+    for line in str(times).splitlines():
+        log.info("%s", line)
+
+
+def draw_page(out: Path, status: int) -> None:
+    """The run's page. The run is over, whatever comes of it: a second Ctrl-C ends but the page."""
+    try:
+        from tfnas.run_page import write_report
+
+        log.info("report: %s", write_report(out, config.STATUS_NAMES[status]))
+    except (Exception, KeyboardInterrupt) as error:
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        again = f"python -m tfnas.report {shlex.quote(str(out))}"
+        log.warning("warning: the report is not written (%s); `%s` does it", reason, again)
+        log.debug("", exc_info=error)
 
 
 def verify_arguments(p: Prepared, table: LatencyTable, out: Path) -> list[str]:

@@ -188,6 +188,8 @@ def check_values(cfg: SearchConfig) -> None:
         raise ValueError(f"derive.tol={cfg.derive.tol}: expected a fraction above 0 and below 1")
     if not 0 <= cfg.loop_minutes < math.inf:
         raise ValueError(f"loop_minutes={cfg.loop_minutes}: expected 0 or more")
+    if not 0 <= (cfg.stage_minutes or 0) < math.inf:
+        raise ValueError(f"stage_minutes={cfg.stage_minutes}: expected 0 or more")
     if not 0 <= cfg.seed < 2**32:
         raise ValueError(f"seed={cfg.seed}: expected 0 to {2**32 - 1}")
     cores = os.cpu_count() or 1

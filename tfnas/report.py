@@ -1,7 +1,8 @@
 """python -m tfnas.report RUN [RUN ...]
 
-One table of what runs of `tfnas.search` found, and of what became of those that found nothing. A
-RUN is the folder of a run or of a sweep. What stands in their files is checked and escaped before
+One table of what runs of `tfnas.search` found, and of what became of those that found nothing, and
+a page: of one run all that its folder tells, of several how they compare. A RUN is the folder of a
+run or of a sweep. What stands in their files is checked and escaped before
 it is printed or written: a folder may come from elsewhere. A plain command line: exit 0 told, 2
 unusable input.
 """
@@ -15,49 +16,25 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tfnas.config import (
     DONE,
-    FAILED,
-    OUTSIDE_TOLERANCE,
     STATUS_NAMES,
     UNUSABLE_INPUT,
     check_writable,
     override,
 )
 from tfnas.files import write_atomically
-from tfnas.result import Result, within_tolerance
-from tfnas.resume import RUN as OVERRIDES
-from tfnas.sweep import (
-    DEPTH,
-    HYDRA_DIR,
-    MULTIRUN,
-    RESULT,
-    load_json,
-    load_yaml,
-    members,
-    natural,
-    planned,
-    read_status,
-)
-from tfnas.untrusted import parse_yaml, shown
+from tfnas.runs import LOG, NOT_STARTED, UNREADABLE, Run, gather, printable
+from tfnas.sweep import is_run
 
-TRAIN_RESULT, TRAIN_FORMAT = "train.json", "tfnas.train/1"
-LOG = "log.txt"
-LOG_TAIL = 50_000  # bytes of a log that are looked at
-LONGEST = 300  # characters of what a file says
-LONGEST_MS = 1e9
 NOTHING = "–"
-NOT_STARTED, RUNNING, UNREADABLE = "not started", "running", "unreadable"
 # What `tfnas.search resume=` takes up again.
 UNFINISHED = ("interrupted", "failed", NOT_STARTED, UNREADABLE)
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
-RECORD = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ ([A-Z]+) (.*)")  # of conf/hydra/job_logging/run.yaml
 HEADER = (
     "run", "target", "table", "measured ± 95 %", "gap", "within", "strategy", "seed", "device",
     "space", "accuracy", "status",
@@ -67,38 +44,6 @@ COLUMNS = (
     "within", "strategy", "seed", "device", "space", "top1", "top1_resolution", "doubtful",
     "status", "told",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Run:
-    """One line of the table; None where nothing is known.
-
-    Attributes:
-        status: a name of `STATUS_NAMES`, or running, not started, unreadable.
-        told: why there is no result.
-        resume: the folder that `tfnas.search resume=` goes on with, if it can.
-        gap: of the measured latency to the target, signed, as a fraction; else of the table's.
-        top1: fraction of the test images, at `top1_resolution` pixels.
-        doubtful: why the measured interval deserves doubt.
-    """
-
-    folder: Path
-    status: str = ""
-    told: str = ""
-    resume: Path | None = None
-    target_ms: float | None = None
-    table_ms: float | None = None
-    measured_ms: float | None = None
-    measured_ci_ms: tuple[float, float] | None = None
-    gap: float | None = None
-    within: bool | None = None
-    strategy: str | None = None
-    seed: int | None = None
-    device: str | None = None
-    space: str | None = None
-    top1: float | None = None
-    top1_resolution: int | None = None
-    doubtful: str | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -119,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tfnas.report", description="What searches found, in one table."
+        prog="python -m tfnas.report", description="What searches found: one table, and a page."
     )
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="folder of a run or of a sweep"
@@ -149,199 +94,28 @@ def _report(folders: Sequence[Path], file: Path | None) -> None:
     check_writable(file)
     write_atomically(file, to_csv(runs))
     print(f"wrote {file}: {len(runs)} run{'s' if len(runs) != 1 else ''}")
+    print(f"wrote {_write_page(folders, runs, file.parent)}")
 
 
-def gather(folder: Path) -> tuple[list[Run], list[str]]:
-    """The runs within a folder, and warnings of files that can't be used.
+def _write_page(folders: Sequence[Path], runs: Sequence[Run], base: Path) -> Path:
+    """The page of the one run that was given, else of all, in `base`, with those of single runs
+    that have a result and none yet."""
+    from tfnas.run_page import REPORT, write_report  # which draw: matplotlib takes its time
 
-    Raises:
-        ValueError: if there is no run.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder of a run or of a sweep")
-    found = members(folder)
-    sweeps = {member: _sweep_of(member) for member in found}
-    plans = {sweep: planned(sweep) for sweep in {folder, *sweeps.values()} if sweep}
-    runs, warnings = [], []
-    for member, sweep in sweeps.items():
-        run, told = read_run(member)
-        plan = plans[sweep] if sweep else None
-        if plan and plan.app == "search":
-            run = replace(run, resume=sweep)
-        elif (member / OVERRIDES).is_file():
-            run = replace(run, resume=member)
-        runs.append(run)
-        warnings += told
-    for sweep, plan in plans.items():
-        if plan is None or not sweep.is_relative_to(folder):
-            continue
-        for member, overrides in plan.members.items():
-            if member not in sweeps:
-                values = {key: _plain(text) for key, text in overrides.items()}
-                run = _asked(Run(member, NOT_STARTED), values)
-                runs.append(replace(run, resume=sweep if plan.app == "search" else None))
-    if not runs:
-        raise ValueError(f"{folder} holds no run, nor a sweep's")
-    return sorted(runs, key=lambda run: natural(run.folder)), warnings
+    if len(folders) == 1 and is_run(folders[0]):
+        return write_report(folders[0])
+    from tfnas.runs_page import runs_page
 
-
-def _sweep_of(member: Path) -> Path | None:
-    return next((p for p in list(member.parents)[:DEPTH] if (p / MULTIRUN).is_file()), None)
-
-
-def _is_search(folder: Path) -> bool:
-    """Of the entry points only the search keeps Hydra's files in the run's folder."""
-    return (folder / HYDRA_DIR).is_dir()
-
-
-def read_run(folder: Path) -> tuple[Run, list[str]]:
-    """A run by its files, and warnings of those that can't be used."""
-    warnings = []
-    status, told = _status(folder)
-    run = Run(folder, status, told)
-    with suppress(OSError, ValueError):  # a result tells it as well
-        run = _asked(run, load_yaml(folder / HYDRA_DIR / "config.yaml"))
-    if (folder / RESULT).exists():
-        try:
-            if not (folder / RESULT).is_file():
-                raise ValueError(f"{folder / RESULT} is no plain file")
-            run = _with_result(run, Result.load(folder / RESULT))
-        except (ValueError, OverflowError) as error:
-            file = "" if isinstance(error, ValueError) else f"{folder / RESULT}: "
-            warnings.append(_clean(f"{file}{error}"))
-            run = replace(run, status=UNREADABLE, told=f"delete its {RESULT} to run it again")
-    elif not status:
-        run = replace(run, status="failed", told="it ended without leaving a status")
-    elif status in (STATUS_NAMES[DONE], STATUS_NAMES[OUTSIDE_TOLERANCE]) and _is_search(folder):
-        run = replace(run, status=UNREADABLE, told=f"it has no {RESULT}")
-    if (folder / TRAIN_RESULT).exists():
-        try:
-            run = _with_accuracy(run, load_json(folder / TRAIN_RESULT))
-        except (OSError, ValueError) as error:
-            warnings.append(_clean(f"{folder / TRAIN_RESULT} {error}"))
-    return run, warnings
-
-
-def _status(folder: Path) -> tuple[str, str]:
-    """What became of a run, and why; "" if it left nothing that tells."""
-    status = read_status(folder)
-    if status is None:
-        return "", ""
-    if status.status is None:
-        if status.running is False:
-            return "failed", "its process was killed"
-        where = f"process {status.pid} on {_clean(status.host)}"
-        return RUNNING, where if status.running else f"{where}, if that hasn't died"
-    name = STATUS_NAMES.get(status.status, "failed")
-    return name, _reason(folder / LOG) if status.status in (UNUSABLE_INPUT, FAILED) else ""
-
-
-def _reason(log: Path) -> str:
-    """The last error in a log, or what its trace ends with."""
-    if not log.is_file():  # or it may be a pipe, and wait for ever
-        return ""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - LOG_TAIL))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    found, trace = "", False
-    for line in lines:
-        record = RECORD.fullmatch(line)
-        if record:
-            trace = record[1] == "ERROR"
-            found = record[2] if trace else found
-        elif trace and line.strip():
-            found = line
-    return _clean(found.removeprefix("error: "))
-
-
-def _asked(run: Run, values: Mapping[str, Any]) -> Run:
-    """What a run was asked for, as far as that is told; of a group its name."""
-    target_ms: Any = values.get("target_ms")
-    seed = values.get("seed")
-    strategy, space = (
-        value.get("name") if isinstance(value, dict) else value
-        for value in (values.get("strategy"), values.get("space"))
-    )
-    return replace(
-        run,
-        target_ms=float(target_ms) if _is_latency(target_ms) else None,
-        seed=seed if type(seed) is int else None,
-        strategy=_clean(strategy) if isinstance(strategy, str) else None,
-        space=_clean(space) if isinstance(space, str) else None,
-    )
-
-
-def _plain(text: str) -> Any:
-    """The value in an override; None if it isn't a simple one."""
-    try:
-        return parse_yaml(text)
-    except ValueError:
-        return None
-
-
-def _is_latency(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value < LONGEST_MS
-
-
-def _with_result(run: Run, result: Result) -> Run:
-    """Raises ValueError for values that no run can have."""
-    low, high = result.measured_ci_ms or (None, None)
-    for name, ms in (
-        ("target_ms", result.target_ms),
-        ("table_ms", result.table_ms),
-        ("measured_ms", result.measured_ms),
-        ("measured_ci_ms", low),
-        ("measured_ci_ms", high),
-    ):
-        if ms is not None and not _is_latency(ms):
-            raise ValueError(f"{run.folder / RESULT}: {name}={ms!r}, expected a latency above 0")
-    if low is not None and high is not None and low > high:
-        raise ValueError(f"{run.folder / RESULT}: measured_ci_ms={low, high}, expected low, high")
-    if result.within is not within_tolerance(
-        result.last_ms, result.target_ms, result.tolerance, result.at_most
-    ):
-        raise ValueError(
-            f"{run.folder / RESULT}: within={result.within}, but it is {100 * result.gap:+.2g} % "
-            f"off its target, with tolerance={result.tolerance}"
-        )
-    return replace(
-        run,
-        # Not that of a later try, such as one that was refused.
-        status=STATUS_NAMES[DONE if result.within else OUTSIDE_TOLERANCE],
-        told="",
-        target_ms=result.target_ms,
-        table_ms=result.table_ms,
-        measured_ms=result.measured_ms,
-        measured_ci_ms=result.measured_ci_ms,
-        gap=result.gap,
-        within=result.within,
-        strategy=_clean(result.strategy),
-        seed=result.seed,
-        device=_clean(result.device),
-        space=_clean(result.space),
-        doubtful=_clean(result.noisy) if result.noisy else None,
-    )
-
-
-def _with_accuracy(run: Run, data: Mapping[str, Any]) -> Run:
-    """Raises ValueError for what isn't train.json."""
-    top1: Any = data.get("top1")
-    resolution = data.get("resolution")
-    if data.get("format") != TRAIN_FORMAT:
-        raise ValueError(f"has format {shown(data.get('format'))}, expected {TRAIN_FORMAT!r}")
-    if type(top1) not in (int, float) or not 0 <= top1 <= 1:
-        raise ValueError(f"has top1={shown(top1)}, expected a fraction")
-    if type(resolution) is not int or not 0 < resolution < 100_000:
-        raise ValueError(f"has resolution={shown(resolution)}, expected pixels")
-    return replace(run, top1=float(top1), top1_resolution=resolution)
+    for run in runs:
+        if run.gap is not None and not (run.folder / REPORT).exists():
+            write_report(run.folder)
+    write_atomically(base / REPORT, runs_page(runs, base))
+    return base / REPORT
 
 
 def table(runs: Iterable[Run]) -> str:
     """The runs as text, in columns."""
-    rows = [HEADER, *(tuple(map(_printable, _told(run))) for run in runs)]
+    rows = [HEADER, *(tuple(map(printable, _told(run))) for run in runs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -387,7 +161,7 @@ def advice(runs: Sequence[Run]) -> list[str]:
     again = dict.fromkeys(run.resume for run in runs if run.resume and run.status in UNFINISHED)
     for folder in again:
         lines.append(f"go on: python -m tfnas.search {shlex.join([override('resume', folder)])}")
-    return list(map(_printable, lines))
+    return list(map(printable, lines))
 
 
 def to_csv(runs: Iterable[Run]) -> str:
@@ -413,20 +187,10 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    text = _printable(str(value))
+    text = printable(str(value))
     if text.lstrip().startswith(("=", "+", "-", "@")) and not NUMBER.fullmatch(text):
         return f"'{text}"
     return text
-
-
-def _clean(text: str) -> str:
-    """What a file says, in one line of bearable length."""
-    return _printable(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…")
-
-
-def _printable(text: str) -> str:
-    """Without control characters, which a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 if __name__ == "__main__":

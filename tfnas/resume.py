@@ -29,8 +29,8 @@ MAX_BYTES = 10_000_000
 # Options that may change when a run goes on: they don't touch what has been done so far.
 HARMLESS = {
     "search": (
-        "tolerance", "loop_minutes", "checkpoint_minutes", "on_nonfinite", "resume", "cores",
-        "table", "profile", "verify", "data.workers",
+        "tolerance", "loop_minutes", "stage_minutes", "checkpoint_minutes", "on_nonfinite",
+        "resume", "cores", "table", "profile", "verify", "data.workers",
         # How a device is reached; which one it is, the latencies tell.
         "device.host", "device.port", "device.config", "device.serial", "device.scratch",
         "device.python", "device.program", "device.libraries", "device.job_s", "device.rest_s",

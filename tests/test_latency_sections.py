@@ -1,0 +1,91 @@
+"""Latency against the target, by stage, and while closing on it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.browser import Elements, check_self_contained
+from tests.run_folders import RESULT
+from tests.spaces import load_space, macs_table
+from tfnas import page
+from tfnas.latency_sections import loop_section, off, plus_minus, scale, stages_section
+from tfnas.stages import StageTime, StageTimes
+
+SPACE = load_space("tiny")
+NET = SPACE.sample(random.Random(0))
+STAGES = StageTimes(
+    device="<b>Xeon",
+    parts=(
+        StageTime("stem", None, 0.5, (0.49, 0.52)),
+        StageTime("stage 1", 1.25, 1.5, (1.4, 1.6)),
+    ),
+    whole=StageTime("whole net", 1.9, 1.8, (1.78, 1.83)),
+)
+
+
+def page_of(part: Any) -> Elements:
+    return check_self_contained(page.document("x", part))
+
+
+def test_off_the_target() -> None:
+    assert off(7.92, 8.0) == "−1.00 %"
+    assert off(8.08, 8.0) == "+1.00 %"
+
+
+@pytest.mark.parametrize(
+    ("interval", "told"),
+    [((7.0, 9.0), "± 1"), ((0.0, 0.00015), "± 0.000075"), ((1.0, 1.0), "± 0"),
+     ((0, 2469), "± 1200")],
+)  # fmt: skip
+def test_half_an_interval(interval: tuple[float, float], told: str) -> None:
+    assert plus_minus(*interval) == told
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [({}, ["table", "measured"]), ({"measured_ms": None, "measured_ci_ms": None}, ["table"])],
+)
+def test_the_scale_shows_what_was_measured(changes: dict[str, Any], rows: list[str]) -> None:
+    text = page_of(scale(replace(RESULT, **changes))).text
+    assert [row for row in ("table", "measured") if row in text] == rows
+
+
+def test_stages_table_against_device() -> None:
+    found = page_of(stages_section(None, None, STAGES))
+    for told in ("<b>Xeon", "1.25", "1.5", "± 0.1", "sum of the parts", "whole net", "1.8"):
+        assert told in found.text
+    assert "don't add up" in found.text
+
+
+def test_stages_by_the_table_alone() -> None:
+    table = macs_table(SPACE)
+    found = page_of(stages_section(NET, table, None))
+    assert "weren't measured on the device" in found.text
+    first = sum(table.ms(op) for op in NET.stages[0])
+    assert f"{first:.4g}" in found.text
+
+
+def test_stages_of_which_nothing_is_known() -> None:
+    assert "the table can't be read here" in page_of(stages_section(NET, None, None)).text
+
+
+def test_the_trail_of_the_closed_loop() -> None:
+    assert RESULT.loop is not None
+    found = page_of(loop_section(RESULT.loop, RESULT))
+    for told in ("7.92", "7.97", "± 0.075", "−0.38 %", "20", "3.5"):
+        assert told in found.text
+
+
+@pytest.mark.parametrize(
+    "step",
+    [7, {}, {"measured_ci_ms": 3}, {"measured_ci_ms": [1, "x"]}, {"samples": "<script>"}],
+)
+def test_a_trail_that_makes_no_sense_is_told(step: Any) -> None:
+    assert RESULT.loop is not None
+    wrong = {**RESULT.loop[0], **step} if step and isinstance(step, dict) else step
+    found = page_of(loop_section([wrong], RESULT))
+    assert "can't be read" in found.text

@@ -1,0 +1,79 @@
+"""The page of several runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser import Elements, check_self_contained
+from tests.run_folders import RESULT, saved_run, unfinished_run
+from tfnas.run_page import write_report
+from tfnas.runs import gather
+from tfnas.runs_page import differing, runs_page
+
+UNMEASURED = {"measured_ms": None, "measured_ci_ms": None, "measured_raw_ms": None}
+
+
+def page_of(base: Path) -> Elements:
+    return check_self_contained(runs_page(gather(base)[0], base))
+
+
+def test_runs_are_compared(tmp_path: Path) -> None:
+    for name, changes in (
+        ("a", {"options": {"seed": 0, "space.kernels": [3]}}),
+        ("b", {"options": {"seed": 1, "space.kernels": [5]}, "noisy": "busy"}),
+        ("c", {**UNMEASURED, "verified": False}),
+    ):
+        saved_run(tmp_path / name, **changes)
+    unfinished_run(tmp_path / "d")
+    write_report(tmp_path / "a")
+    trained = {"format": "tfnas.train/1", "top1": 0.5, "resolution": 32}
+    (tmp_path / "b" / "train.json").write_text(json.dumps(trained))
+    found = page_of(tmp_path)
+    assert found.values("href") == ["./a/report.html"] + [
+        href for href in found.values("href") if href.startswith("#")
+    ]
+    for told in ("4 runs, 3 finished, 3 within their tolerance", "doubtful", "unverified",
+                 "interrupted", "50.0", "seed", "Accuracy of the trained nets"):  # fmt: skip
+        assert told in found.text
+    assert "space.kernels" not in found.text
+
+
+def test_nothing_is_said_of_accuracy_where_nothing_is_trained(tmp_path: Path) -> None:
+    saved_run(tmp_path / "a")
+    text = page_of(tmp_path).text
+    assert "None is trained yet" in text
+    assert "Options that differ" not in text
+
+
+def test_unfinished_runs_alone(tmp_path: Path) -> None:
+    unfinished_run(tmp_path / "a")
+    found = page_of(tmp_path)
+    assert "1 runs, 0 finished" in found.text
+    assert found.values("aria-label") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "keys"),
+    [
+        ([{"a": 1}, {"a": 1}], []),
+        ([{"a": 1, "b": 2}, {"a": 2, "b": 2}], ["a"]),
+        ([{"a": 1}, {"b": 1, "a": 1}], ["b"]),
+        ([{"a": 1, "b": 0, "c": [1]}, {"b": 1, "c": [2]}], ["b", "a"]),
+        ([], []),
+    ],
+)
+def test_options_that_differ(options: list[dict[str, Any]], keys: list[str]) -> None:
+    assert differing(options) == keys
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script>"
+    saved_run(tmp_path / "a", strategy=hostile, options={**RESULT.options, hostile: hostile})
+    saved_run(tmp_path / "<img src=x>")
+    text = page_of(tmp_path).text
+    assert hostile in text
+    assert "<img src=x>" in text
