@@ -263,6 +263,7 @@ def measure(
     ]
     anchor_series = [_Series(w, p, NET_BURST_MS) for w, p in zip(anchors, anchor_pool, strict=True)]
     progress(f"{label}: {len(workloads)} to measure, at most {max_seconds:.0f} s")
+    shown.draw(0.0, f"{len(workloads)} to measure")
     active, done, next_check = series, 0, min_rounds
 
     def scale() -> Unit:

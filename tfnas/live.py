@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from hydra.core.hydra_config import HydraConfig
+
 from tfnas import sweep
 from tfnas.config import is_sweep
 
@@ -101,9 +103,7 @@ class Bar:
         finally:
             _shown.reset(token)
 
-    def _picture(
-        self, console: Console, share: float, text: str, figures: str
-    ) -> RenderableType:
+    def _picture(self, console: Console, share: float, text: str, figures: str) -> RenderableType:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -117,7 +117,9 @@ class Bar:
         row.add_column(no_wrap=True, overflow="ellipsis")
         row.add_column(width=width)
         row.add_column(no_wrap=True, overflow="ellipsis")
-        row.add_row(Text(self.label), ProgressBar(1.0, share, width), Text(told))
+        row.add_row(
+            Text(self.label), ProgressBar(1.0, share, width, complete_style="cyan"), Text(told)
+        )
         if not figures:
             return row
         return Group(row, Text(figures, "dim", no_wrap=True, overflow="ellipsis"))
@@ -158,10 +160,14 @@ def _free_terminal() -> ConsoleHandler | None:
     """The console's handler, if a bar may be drawn there now."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, ConsoleHandler) and handler.live is None:
-            if not _is_terminal(handler.stream.fileno()) or (is_sweep() and not sweep.Watch.folder):
-                return None  # the latter: one of several processes that a launcher started
-            return handler
+            alone = not _is_launched() and _is_terminal(handler.stream.fileno())
+            return handler if alone else None
     return None
+
+
+def _is_launched() -> bool:
+    """Whether this is one of several processes of a sweep, which would draw over each other."""
+    return HydraConfig.initialized() and is_sweep() and sweep.Watch.folder is None
 
 
 def _is_terminal(number: int) -> bool:

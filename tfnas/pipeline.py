@@ -42,6 +42,7 @@ from tfnas.progress import duration, heartbeat
 from tfnas.result import RawSamples, Result, versions, within_tolerance
 from tfnas.resume import RUN as OVERRIDES
 from tfnas.resume import save_overrides
+from tfnas.scalars import ScalarWriter, search_figures, search_scalars
 from tfnas.space import SearchSpace, Subnet
 from tfnas.stages import STAGES
 from tfnas.stopping import StoppedError, locked, stop_on_signals
@@ -274,7 +275,8 @@ def search(
         cfg.target_ms,
     )
     write_atomically(out / HISTORY, "".join(history))
-    share, text = 0.0, f"epoch 1/{cfg.budget.epochs}"
+    scalars = ScalarWriter(cfg.tensorboard, out, "search", first_step=len(history) + 1)
+    share, text, figures = 0.0, f"epoch 1/{cfg.budget.epochs}", ""
     written = time.monotonic()
 
     def save(event: Progress) -> None:
@@ -291,7 +293,7 @@ def search(
         }
         checkpoint.write_checkpoint(out / CHECKPOINT, values)
 
-    with heartbeat(log, "search", lambda: (share, text)), reading():
+    with heartbeat(log, "search", lambda: (share, text), lambda: figures), reading():
         for event in p.strategy.run(task, state):
             if isinstance(event, Found):
                 check_end(event, ranks)
@@ -302,6 +304,9 @@ def search(
                 history.append(json.dumps(asdict(event.record), allow_nan=False) + "\n")
                 with (out / HISTORY).open("a") as lines:
                     lines.write(history[-1])
+                told = search_scalars(event.record, space, cfg.target_ms)
+                scalars.add(event.record.epoch + 1, told)
+                figures = search_figures(event.record, cfg.target_ms)
                 log.info("%s", describe(event.record, cfg.budget.epochs))
             due = time.monotonic() - written >= 60 * cfg.checkpoint_minutes
             stopped, due = ranks.any(stop(), due)

@@ -35,6 +35,7 @@ from tfnas.config import SearchConfig
 from tfnas.data import Batches, Dataset
 from tfnas.derive import Architecture, Constraint, derive_constrained, feasible_ms
 from tfnas.distributed import ALONE, DisagreementError, Ranks, check_batch
+from tfnas.scalars import check_tensorboard
 from tfnas.space import SearchSpace, SpaceSpec
 from tfnas.strategies import strategy_class
 from tfnas.strategies.contract import Strategy
@@ -196,6 +197,7 @@ def check_values(cfg: SearchConfig) -> None:
     if cfg.cores is not None and cfg.cores > cores:
         raise ValueError(f"cores={cfg.cores}: this machine has {cores}")
     config.check_choice("on_nonfinite", cfg.on_nonfinite, ("stop", "skip"))
+    check_tensorboard(cfg.tensorboard)
     config.check_choice("derive.method", cfg.derive.method, ("constrained", "greedy"))
     if cfg.space.in_channels != 3:
         raise ValueError(

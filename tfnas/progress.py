@@ -40,7 +40,9 @@ def heartbeat(
                 shown.draw(share, text, figures())
                 if number % round(EVERY_S / pause_s) == 0:
                     left = duration(shown.left_s(share))
-                    shown.say(log.info, "%s %3.0f %% · %s left · %s", label, 100 * share, left, text)
+                    shown.say(
+                        log.info, "%s %3.0f %% · %s left · %s", label, 100 * share, left, text
+                    )
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
