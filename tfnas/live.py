@@ -160,12 +160,12 @@ def _free_terminal() -> ConsoleHandler | None:
     """The console's handler, if a bar may be drawn there now."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, ConsoleHandler) and handler.live is None:
-            alone = not _is_launched() and _is_terminal(handler.stream.fileno())
+            alone = not is_launched() and _is_terminal(handler.stream.fileno())
             return handler if alone else None
     return None
 
 
-def _is_launched() -> bool:
+def is_launched() -> bool:
     """Whether this is one of several processes of a sweep, which would draw over each other."""
     return HydraConfig.initialized() and is_sweep() and sweep.Watch.folder is None
 

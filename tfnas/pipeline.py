@@ -37,6 +37,7 @@ from tfnas.distributed import DisagreementError, LostError, Ranks
 from tfnas.export import export
 from tfnas.files import write_atomically
 from tfnas.folder import CHECKPOINT, HISTORY, RESULT, check_unused, command, options_of
+from tfnas.live import is_launched
 from tfnas.prepare import Inputs, Prepared, check_start, inputs, reachable
 from tfnas.progress import duration, heartbeat
 from tfnas.result import RawSamples, Result, versions, within_tolerance
@@ -516,7 +517,8 @@ def verify(p: Prepared, table: LatencyTable, out: Path) -> Verification:
     log.info("verifying in a fresh process, up to %s", duration(60 * p.cfg.verify.max_minutes))
     command = [sys.executable, "-m", "profilers.verify", *verify_arguments(p, table, out)]
     command += [config.override(key, value) for key, value in arguments.items()]
-    process = subprocess.run(command, check=False)
+    plain = {**os.environ, "TERM": "dumb"} if is_launched() else None  # it can't tell by itself
+    process = subprocess.run(command, check=False, env=plain)
     if process.returncode not in (config.DONE, config.OUTSIDE_TOLERANCE):
         raise OSError(f"verifying ended with status {process.returncode}, see above")
     return Verification.from_json(json.loads(file.read_text()))
