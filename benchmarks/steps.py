@@ -102,7 +102,7 @@ def random_task(
         constraints=(Constraint(table, (low + high) / 2),),
         train=random_batches(batches, resolution, batch, augment=True),
         held_out=random_batches(1, resolution, batch, augment=False),
-        budget=Budget("benchmark", epochs, 0, batch, None, resolution, 1.0, 0.2),
+        budget=Budget("benchmark", epochs, 0, batch, None, resolution, 1.0, False, 0.2),
         seed=0,
         derive="constrained",
         device=torch.device("cpu"),

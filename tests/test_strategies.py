@@ -73,7 +73,7 @@ def task() -> Task:
         constraints=(Constraint(table, (low + high) / 2),),
         train=batches(train, True),
         held_out=batches(held_out, False),
-        budget=Budget("test", 2, 1, 32, 400, 16, 1.0, 0.2),
+        budget=Budget("test", 2, 1, 32, 400, 16, 1.0, True, 0.2),
         seed=0,
         derive="constrained",
         device=torch.device("cpu"),
@@ -206,7 +206,7 @@ def test_weights_are_those_that_were_scored(name: str, task: Task) -> None:
 
 def test_weights_of_trained_widths_are_left_in_their_order(task: Task) -> None:
     space = task.space
-    net = new_supernet(space, 1.0, 0, task.device)
+    net = new_supernet(space, 1.0, 0, task.device, alike=False)
     widths = net.initial_widths()
     picks, order = [0] * len(space.blocks), range(len(space.blocks))
     picked = [row[0] for row in widths]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from tests.spaces import load_space
 from tfnas.blocks import Network
+from tfnas.layers import moments
 from tfnas.space import SearchSpace, Subnet
 from tfnas.strategies.training import new_supernet
 from tfnas.supernet import Mix, Supernet
@@ -19,7 +20,7 @@ CPU = torch.device("cpu")
 
 def space_and_net(name: str = "tiny", factor: float = 1.0) -> tuple[SearchSpace, Supernet]:
     space = load_space(name)
-    return space, new_supernet(space, factor, seed=0, device=CPU)
+    return space, new_supernet(space, factor, seed=0, device=CPU, alike=False)
 
 
 def path_of(space: SearchSpace, subnet: Subnet, net: Supernet):
@@ -171,12 +172,42 @@ def test_channel_factor_is_a_proxy_without_weights_for_the_subnet() -> None:
 def test_weights_depend_on_the_seed_alone() -> None:
     space = load_space("tiny")
     torch.manual_seed(5)
-    one = new_supernet(space, 1.0, 3, CPU)
+    one = new_supernet(space, 1.0, 3, CPU, alike=False)
     torch.manual_seed(6)
     state = torch.get_rng_state()
-    two = new_supernet(space, 1.0, 3, CPU)
+    two = new_supernet(space, 1.0, 3, CPU, alike=False)
     assert torch.equal(state, torch.get_rng_state())
-    other = new_supernet(space, 1.0, 4, CPU)
+    other = new_supernet(space, 1.0, 4, CPU, alike=False)
     pairs = list(zip(one.parameters(), two.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in pairs)
     assert not torch.equal(one.classifier.weight, other.classifier.weight)
+
+
+def spread_of_ops(space: SearchSpace, net: Supernet) -> float:
+    """How far what a block's ops give lies apart, relative to its size; mean over the blocks."""
+    apart = []
+    for ops, block in zip(net.blocks, space.blocks, strict=True):
+        op = block[0].op
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(4, op.c_in, op.size, op.size, generator=generator)
+        given = [
+            m.branch(x, c.op.c_mid, moments(x)).detach()
+            for m, c in zip(ops, block, strict=True)  # type: ignore[call-overload]
+        ]
+        y = torch.stack(given)  # (ops, N, c_out, H', W')
+        apart.append(float(y.std(0).mean() / y.std()))
+    return sum(apart) / len(apart)
+
+
+@pytest.mark.parametrize("name", ["tiny", "small"])
+def test_ops_that_start_alike(name: str) -> None:
+    space, net = space_and_net(name)
+    before = spread_of_ops(space, net)
+    net.start_alike()
+    assert spread_of_ops(space, net) < 0.7 * before
+    for block in net.blocks:
+        ops = list(block)  # type: ignore[call-overload]
+        widest = max(ops, key=lambda op: op.mid)
+        for op in ops:
+            assert torch.equal(op.project.weight, widest.project.weight[:, : op.mid])
+        assert len({op.project.weight.data_ptr() for op in ops}) == len(ops)  # none is shared

@@ -32,6 +32,8 @@ from tfnas.layers import (
 )
 from tfnas.space import Block, Choice, OpSpec, SearchSpace, Subnet
 
+RIM = 0.25  # of a larger kernel's weights around those of the smallest one, when ops start alike
+
 
 class Mix(NamedTuple):
     """A weighted sum of some of a block's ops, the others not run: `weights` is (len(picks),)."""
@@ -154,6 +156,29 @@ class Supernet(nn.Module):
         self.head = nn.Sequential(*(self._fixed(op) for op in convs))
         self.classifier = nn.Linear(self._scaled(classifier.c_in), classifier.c_out)
         nn.init.zeros_(self.classifier.bias)
+
+    @torch.no_grad()
+    def start_alike(self) -> None:
+        """Give the ops of each block the same start: of the leading channels and of the centre of
+        the kernels, the widest op's weights.
+
+        A sampled path then changes little of what the blocks behind it see, where ops with random
+        starts of their own hand on other features each time, to which those blocks must first
+        become indifferent. A larger kernel's rim starts small, for the same reason.
+        """
+        for block in self.blocks:
+            members: list[SuperMBConv] = list(block)  # type: ignore[call-overload]
+            ops = sorted(members, key=lambda op: -op.mid)
+            widest, inner = ops[0], min(op.op.kernel for op in ops)
+            core = _centre(widest.depthwise.weight, inner).clone()  # (mid, 1, inner, inner)
+            kernels: dict[int, Tensor] = {}
+            for op in ops:
+                kernel = kernels.setdefault(op.op.kernel, RIM * op.depthwise.weight)
+                _centre(kernel, inner).copy_(core[: len(kernel)])
+                op.depthwise.weight.copy_(kernel[: op.mid])
+                op.project.weight.copy_(widest.project.weight[:, : op.mid])
+                if op.expand is not None and widest.expand is not None:
+                    op.expand.weight.copy_(widest.expand.weight[: op.mid])
 
     def _scaled(self, channels: int) -> int:
         return max(1, round(channels * self.channel_factor)) if channels else 0
@@ -339,6 +364,12 @@ class Supernet(nn.Module):
         state[f"{prefix}linear.weight"] = self.classifier.weight.clone()
         state[f"{prefix}linear.bias"] = self.classifier.bias.clone()
         return state
+
+
+def _centre(kernels: Tensor, size: int) -> Tensor:
+    """The middle (mid, 1, size, size) of depthwise kernels, a view."""
+    rim = (kernels.shape[-1] - size) // 2
+    return kernels[..., rim : rim + size, rim : rim + size]
 
 
 class _AtWidth(nn.Module):

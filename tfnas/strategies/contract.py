@@ -34,6 +34,7 @@ class Budget:
     max_train: int | None  # class-balanced upper limit on the training images; null: all
     resolution: int | None  # pixels the supernet trains at; null: that of the space
     channel_factor: float  # proxy: all channels of the supernet scaled by it
+    start_alike: bool  # the ops of a block begin with the same weights, see `Supernet.start_alike`
     arch_fraction: float  # share of the training images held out for the architecture
 
 

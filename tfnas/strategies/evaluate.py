@@ -60,7 +60,9 @@ class UniformTraining:
         self.task, self.how = task, how
         budget = task.budget
         self.generator = torch.Generator().manual_seed(task.seed)
-        self.net = new_supernet(task.space, budget.channel_factor, task.seed, task.device)
+        self.net = new_supernet(
+            task.space, budget.channel_factor, task.seed, task.device, alike=budget.start_alike
+        )
         self.sgd = momentum_sgd(self.net, how.lr, how.momentum, how.decay)
         self.guard = Guard(task)
         self.epoch = self.index = 0  # the next batch

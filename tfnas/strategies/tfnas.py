@@ -162,7 +162,10 @@ class Search:
         space = task.space
         self.knobs, self.task, self.space = knobs, task, space
         self.generator = torch.Generator().manual_seed(task.seed)
-        self.net = new_supernet(space, task.budget.channel_factor, task.seed, task.device)
+        budget = task.budget
+        self.net = new_supernet(
+            space, budget.channel_factor, task.seed, task.device, alike=budget.start_alike
+        )
         self.widths = [list(row) for row in self.net.initial_widths()]
         self.depth = DepthSearch(space, knobs.depth)
         self.alphas = [log_uniform(self.depth.ops(b)) for b in range(len(space.blocks))]

@@ -26,12 +26,18 @@ EXPLODED = 1e6  # norm of a gradient, before clipping: the loss is lost, if not 
 
 
 def new_supernet(
-    space: SearchSpace, channel_factor: float, seed: int, device: torch.device
+    space: SearchSpace, channel_factor: float, seed: int, device: torch.device, *, alike: bool
 ) -> Supernet:
-    """A supernet whose weights depend on the seed alone, channels last."""
+    """A supernet whose weights depend on the seed alone, channels last.
+
+    Args:
+        alike: see `Supernet.start_alike`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = Supernet(space, channel_factor)
+    if alike:
+        net.start_alike()
     return net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
