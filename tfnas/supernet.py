@@ -155,7 +155,9 @@ class Supernet(nn.Module):
         *convs, classifier = space.head
         self.head = nn.Sequential(*(self._fixed(op) for op in convs))
         self.classifier = nn.Linear(self._scaled(classifier.c_in), classifier.c_out)
-        nn.init.zeros_(self.classifier.bias)
+        for module in self.modules():  # torch's own starts otherwise, as in the published code
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
 
     @torch.no_grad()
     def start_alike(self) -> None:
