@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from tests.browser import check_self_contained, render
 from tests.entry import compose_config, environment, run_entry
 from tests.nets import image_folder
 from tests.spaces import load_space, macs_table
@@ -77,6 +78,21 @@ def elsewhere(tmp_path: Path) -> Elsewhere:
     return Elsewhere(file, low, high, round((low + high) / 2, 4))
 
 
+def check_report(out: Path, subnet: Subnet) -> None:
+    """That the page tells what the run found."""
+    html = (out / "report.html").read_text()
+    found = check_self_contained(html)
+    result = json.loads((out / "result.json").read_text())
+    for name in ("target_ms", "table_ms", "measured_ms"):
+        (told,) = found.values(f"data-{name.replace('_', '-')}")
+        assert float(told) == result[name]
+    assert found.values("data-width") == [str(op.c_mid) for op in subnet.blocks]
+    assert sum(map(float, found.values("data-ms"))) == pytest.approx(result["table_ms"])
+    for told in ("Op probabilities", "Closing on the device", "device, the part alone"):
+        assert told in html
+    assert 'role="note"' not in html or result["noisy"]
+
+
 def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> None:
     table = LatencyTable.load(table_file)
     space = load_space("tiny", quantum=table.device.quantum)
@@ -107,6 +123,8 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
 
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in history] == [0, 1]
+    assert f"report: {out / 'report.html'}" in text
+    check_report(out, subnet)
 
     train = run_entry(
         "tfnas.train", config.override("subnet", out / "subnet.json"), "data.root=shipped",
@@ -131,6 +149,14 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
         "tolerance=0.5", "verify=test", cwd=tmp_path,
     )  # fmt: skip
     assert verify.returncode == config.DONE, verify.stdout + verify.stderr
+
+    report = run_entry("tfnas.report", str(out), cwd=tmp_path)
+    assert report.returncode == config.DONE, report.stdout + report.stderr
+    rendered = render(out / "report.html", tmp_path)  # skips what is left where none is
+    assert rendered.console == ()
+    found = check_self_contained(rendered.dom)
+    assert found.values("data-measured-ms") == [str(result["measured_ms"])]
+    assert found.values("data-top1") == [str(json.loads((out / "train.json").read_text())["top1"])]
 
 
 def test_a_table_of_another_device_is_obeyed_and_not_verified(
