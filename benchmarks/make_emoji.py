@@ -13,8 +13,8 @@ DIR is where npm put the packages that hold the drawings and the names:
     pip install resvg-py==0.5.0
 
 Licences: noto and noto-v1 Apache 2.0, fluent-emoji and fluent-emoji-flat MIT, twemoji and emojione
-CC BY 4.0, emojibase-data MIT. Sets under share-alike licences are left out. The file is an archive of numpy
-arrays named as MedMNIST names them, and `data=npz data.root=emoji.npz` reads it.
+CC BY 4.0, emojibase-data MIT. Sets under share-alike licences are left out. The file is an archive
+of numpy arrays named as MedMNIST names them: `data=npz data.root=emoji.npz` reads it.
 """
 
 from __future__ import annotations

@@ -1,21 +1,18 @@
 """python -m profilers.card
 
 The calibration card of a latency table: whole random nets, none of those it was calibrated on, are
-measured and compared with what the table says. The card is printed, written into the table's
-header, and drawn where `plot=FILE.svg` asks for it.
+measured and compared with what the table says. The card is printed and written into the table's
+header; `python -m tfnas.table page FILE` draws it.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import math
 import random
+import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +22,8 @@ from profilers.bench import Bench
 from profilers.build import open_all
 from profilers.plan import net_key
 from profilers.timing import Measured, Progress
-from tfnas.config import DONE, CardConfig, Work, check_positive, check_writable, main
+from tfnas.card import Card, CardNet
+from tfnas.config import DONE, CardConfig, Work, check_positive, main
 from tfnas.intervals import spearman
 from tfnas.space import SearchSpace, Subnet
 from tfnas.table import LatencyTable
@@ -34,67 +32,6 @@ log = logging.getLogger(__name__)
 
 WITHIN_PCT = (1, 5, 10)
 RIDGE = 1e-3  # of the mean squared stage latency; keeps stages that hardly vary from guessing
-
-
-@dataclass(frozen=True)
-class CardNet:
-    """One net of a card: what the table says and what the device says."""
-
-    table_ms: float
-    measured_ms: float
-    half_width_pct: float
-    macs: int
-
-    @property
-    def error_pct(self) -> float:
-        """The table against the device, signed."""
-        return 100 * (self.table_ms / self.measured_ms - 1)
-
-
-@dataclass(frozen=True)
-class Card:
-    """How true a table is; errors are the table's against the device's, in percent.
-
-    Attributes:
-        within_pct: (limit, share of nets whose error is at most that), all in percent.
-        stages_pct: (name, residual): how much more or less than the table says a stage costs
-            inside whole nets, fitted over all nets.
-        noisy: nets whose interval deserves doubt.
-    """
-
-    nets: tuple[CardNet, ...]
-    mape_pct: float
-    bias_pct: float
-    within_pct: tuple[tuple[int, float], ...]
-    spearman: float
-    worst: CardNet
-    stages_pct: tuple[tuple[str, float], ...]
-    noisy: int
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        data = {**asdict(self), "within_pct": {str(k): v for k, v in self.within_pct}}
-        data["stages_pct"] = dict(self.stages_pct)
-        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in data.items()}
-
-    def __str__(self) -> str:
-        shares = ", ".join(f"{share:.0f} % within ±{limit} %" for limit, share in self.within_pct)
-        worst = self.worst
-        stages = ", ".join(f"{name} {residual:+.1f} %" for name, residual in self.stages_pct)
-        low, high = (f(n.measured_ms for n in self.nets) for f in (min, max))
-        lines = [
-            f"calibration card: {len(self.nets)} whole nets of {low:.3g} to {high:.3g} ms",
-            f"  mean absolute error  {self.mape_pct:.2f} %",
-            f"  bias                 {self.bias_pct:+.2f} %",
-            f"  share                {shares}",
-            f"  Spearman             {self.spearman:.4f}",
-            f"  worst                {worst.error_pct:+.2f} % (table {worst.table_ms:.4g} ms, "
-            f"measured {worst.measured_ms:.4g} ms)",
-            f"  residual by stage    {stages}",
-        ]
-        if self.noisy:
-            lines.append(f"  {self.noisy} nets were measured less precisely than asked")
-        return "\n".join(lines)
 
 
 def make_card(
@@ -182,40 +119,8 @@ def stage_residuals(
     return tuple((name, float(100 * f)) for name, f in zip(names, factors, strict=True))
 
 
-def check_plot(path: Path) -> None:
-    """Raises LookupError without matplotlib, ValueError for another suffix, OSError if the file
-    can't be written."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise LookupError("plot=FILE needs matplotlib: pip install matplotlib")
-    if path.suffix != ".svg":
-        raise ValueError(f"plot={path}: expected a name that ends with .svg")
-    check_writable(path)
-
-
-def draw_plot(card: Card, path: Path) -> None:
-    """Table against device as SVG; needs matplotlib."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    measured = [net.measured_ms for net in card.nets]
-    left.plot(measured, [net.table_ms for net in card.nets], "o", ms=4)
-    ends = [min(measured), max(measured)]
-    left.plot(ends, ends, color="gray", lw=0.8)
-    left.set(xlabel="measured, ms", ylabel="table, ms", title=f"Spearman {card.spearman:.4f}")
-    right.axhline(0, color="gray", lw=0.8)
-    errors = [net.error_pct for net in card.nets]
-    widths = [net.half_width_pct for net in card.nets]
-    right.errorbar(measured, errors, yerr=widths, fmt="o", ms=4, lw=0.8)
-    title = f"error {card.mape_pct:.2f} %, bias {card.bias_pct:+.2f} %"
-    right.set(xlabel="measured, ms", ylabel="table against device, %", title=title)
-    figure.savefig(path, format="svg")
-
-
 def prepare(config: CardConfig) -> Work:
     """Check the input; raises ValueError or LookupError if it is unusable."""
-    if config.plot:
-        check_plot(Path(config.plot))
     check_positive(
         nets=config.nets, max_minutes=config.max_minutes, net_precision=config.net_precision
     )
@@ -244,12 +149,10 @@ def prepare(config: CardConfig) -> Work:
         now = LatencyTable.load(path).for_space(space)
         if now.calibration == table.calibration:
             now.with_fit(space, card=card.to_json()).save(path)
-            log.info("written into %s", path)
+            log.info("written into %s; to see it:", path)
+            log.info("  python -m tfnas.table page %s", shlex.quote(str(path)))
         else:
             log.warning("warning: %s was calibrated anew meanwhile: the card isn't kept", path)
-        if config.plot:
-            draw_plot(card, Path(config.plot))
-            log.info("drawn in %s", config.plot)
         return DONE
 
     return work

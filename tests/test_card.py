@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from profilers.card import (
     card_of,
-    check_plot,
     draw,
-    draw_plot,
     make_card,
     stage_residuals,
 )
@@ -21,6 +22,7 @@ from profilers.plan import net_key
 from profilers.timing import Measured
 from tests.simulated_device import DEVICE, Machine, SimulatedProfiler
 from tests.spaces import load_space
+from tfnas.card import Card
 from tfnas.table import LatencyTable, Measurement
 
 
@@ -55,21 +57,10 @@ def test_card_of_a_device_that_is_three_percent_slower(tmp_path: Path) -> None:
     table.with_fit(space, card=card.to_json()).save(path)
     loaded = LatencyTable.load(path)
     assert loaded.spaces[space.key].card == json.loads(json.dumps(card.to_json()))
-    draw_plot(card, tmp_path / "card.svg")
-    assert "<svg" in (tmp_path / "card.svg").read_text()
-
-
-def test_a_plot_that_cannot_be_drawn_is_refused_before_measuring(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(ValueError, match=r"ends with \.svg"):
-        check_plot(tmp_path / "card.png")
-    (tmp_path / "a.svg").mkdir()
-    with pytest.raises(OSError, match="can't write"):
-        check_plot(tmp_path / "a.svg")
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(LookupError, match="needs matplotlib"):
-        check_plot(tmp_path / "card.svg")
+    kept = loaded.spaces[space.key].card
+    assert kept is not None
+    assert Card.from_json(kept) == card
+    assert str(Card.from_json(kept)) == str(card)
 
 
 def test_residuals_find_the_stage() -> None:
@@ -91,3 +82,39 @@ def test_nets_of_the_calibration_are_left_out() -> None:
     assert second[:3] == first[2:]
     one = Measured(1.0, (0.9, 1.1), 0.1, 1.0, 1.0, 10, None)
     assert card_of(table, first, [one] * 5, 0.0).noisy == 0
+
+
+NET = {"table_ms": 1.0, "measured_ms": 1.1, "half_width_pct": 1.0, "macs": 5}
+CARD: dict[str, Any] = {
+    "nets": [NET], "mape_pct": 1.0, "bias_pct": 0.5, "within_pct": {"1": 50.0}, "spearman": None,
+    "worst": NET, "stages_pct": {"stem": 5.0}, "noisy": 1, "seconds": 3.0,
+}  # fmt: skip
+
+
+def test_a_card_without_a_rank_correlation() -> None:
+    card = Card.from_json(CARD)
+    assert math.isnan(card.spearman)
+    assert json.loads(json.dumps(card.to_json())) == CARD
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("more", 1, "expected those of a card"),
+        ("nets", [], "nets="),
+        ("nets", [{"table_ms": 1.0}], "expected table_ms, measured_ms"),
+        ("nets", [{**NET, "measured_ms": 0.0}], "no latency"),
+        ("nets", [{**NET, "half_width_pct": -1.0}], "no latency"),
+        ("worst", None, "expected table_ms, measured_ms"),
+        ("mape_pct", "1", "mape_pct='1'"),
+        ("bias_pct", True, "bias_pct=True"),
+        ("bias_pct", 1e300, "bias_pct=1e"),
+        ("within_pct", [], "expected an object"),
+        ("within_pct", {"one": 1.0}, "whole percentage"),
+        ("stages_pct", {"stem": None}, "stages_pct=None"),
+        ("seconds", None, "seconds=None"),
+    ],
+)
+def test_what_is_no_card_is_refused(name: str, value: object, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Card.from_json({**CARD, name: value})

@@ -524,7 +524,7 @@ def test_list_that_is_missing_or_binary(folder_root: Path) -> None:
 
 
 def test_names() -> None:
-    known = "expected one of fashion_mnist, cifar10, cifar100, folder, list"
+    known = "expected one of fashion_mnist, cifar10, cifar100, npz, folder, list"
     for function in (load, num_classes):
         with pytest.raises(LookupError, match=known):
             function("mnist")

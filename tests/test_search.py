@@ -26,6 +26,7 @@ from tfnas.prepare import reachable
 from tfnas.result import within_tolerance
 from tfnas.runs import read_run
 from tfnas.space import Subnet
+from tfnas.stages import load_stages
 from tfnas.table import LatencyTable
 
 FAST = [
@@ -35,6 +36,7 @@ FAST = [
     "verify=test",
     "data.root=shipped",
     "loop_minutes=0.05",
+    "stage_minutes=0.01",
     "cores=1",
 ]
 
@@ -121,6 +123,11 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
     assert {"profile", "search", "derive", "verify"} <= set(result["seconds"])
     assert within_tolerance(result["measured_ms"], target_ms, 0.5, False)
 
+    stages = load_stages(out / "stages.json")
+    assert stages.whole.table_ms == pytest.approx(table.subnet_ms(subnet))
+    assert stages.whole.device_ms == pytest.approx(result["measured_ms"], rel=0.5)
+    assert "where the milliseconds go" in text
+
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in history] == [0, 1]
     assert f"report: {out / 'report.html'}" in text
@@ -159,6 +166,33 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
     assert found.values("data-top1") == [str(json.loads((out / "train.json").read_text())["top1"])]
 
 
+def test_stopped_while_stages_are_measured(table_file: Path, tmp_path: Path) -> None:
+    """The run is done by then: its result stays, and is told again."""
+    table = LatencyTable.load(table_file)
+    low, high = feasible_ms(load_space("tiny", quantum=table.device.quantum), table)
+    out = tmp_path / "out"
+    command = [
+        *FAST, "stage_minutes=2", "loop_minutes=0", f"target_ms={(low + high) / 2:.4f}",
+        "tolerance=0.5", config.override("table", table_file),
+        config.override("hydra.run.dir", out),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfnas.search", *command], cwd=tmp_path,
+        env={**environment(), "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    with process.stdout as lines:
+        for line in lines:
+            if line.startswith("measuring stem, stages and head"):
+                process.send_signal(signal.SIGINT)
+        assert process.wait(30) == config.INTERRUPTED
+    assert not (out / "stages.json").exists()
+    again = run_entry("tfnas.search", f"resume={out}", cwd=tmp_path)
+    assert again.returncode == config.DONE, again.stdout + again.stderr
+    assert f"{out} is finished" in again.stdout
+
+
 def test_a_table_of_another_device_is_obeyed_and_not_verified(
     elsewhere: Elsewhere, tmp_path: Path
 ) -> None:
@@ -174,6 +208,7 @@ def test_a_table_of_another_device_is_obeyed_and_not_verified(
     assert result["verified"] is False
     assert result["measured_ms"] is None
     assert result["measured_ci_ms"] is None
+    assert not (out / "stages.json").exists()
     assert abs(result["table_ms"] / elsewhere.middle - 1) <= 5e-4
 
 

@@ -17,6 +17,7 @@ from profilers.transport import LinkError, TooMuchError
 from tests.entry import run_entry
 from tests.spaces import load_space, macs_table
 from tests.sshd import is_installed, sshd
+from tfnas.stages import load_stages
 from tfnas.table import LatencyTable
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="needs ssh, ssh-keygen and sshd")
@@ -137,14 +138,17 @@ def test_from_profile_to_verify(client: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run = run_entry(
         "tfnas.search", *device, f"table={table}", "space=tiny", "budget=test",
-        "loop_minutes=0.05", "verify=test", "verify.max_minutes=0.05", f"target_ms={target_ms}",
-        "tolerance=0.5", f"hydra.run.dir={out}", cwd=tmp_path,
+        "loop_minutes=0.05", "stage_minutes=0.01", "verify=test", "verify.max_minutes=0.05",
+        f"target_ms={target_ms}", "tolerance=0.5", f"hydra.run.dir={out}", cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     result = json.loads((out / "result.json").read_text())
     assert result["verified"] is True
     assert result["device"] == measured.device.name
     assert result["measured_ms"] > 0
+    stages = load_stages(out / "stages.json")
+    assert stages.device == measured.device.name
+    assert [part.name for part in stages.parts] == ["stem", "stage 1", "stage 2", "head"]
     assert f"device.host=board device.config={client}" in run.stdout  # the command to verify again
     # Without a way to the device the same table serves, and nothing is said to be verified.
     alone = tmp_path / "alone"
@@ -154,4 +158,5 @@ def test_from_profile_to_verify(client: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     assert json.loads((alone / "result.json").read_text())["verified"] is False
+    assert not (alone / "stages.json").exists()
     shutil.rmtree(out)

@@ -145,7 +145,6 @@ class CardConfig:
     nets: int  # whole random nets to measure
     max_minutes: float
     net_precision: float  # half-width of each net's 95 % interval to reach, fraction
-    plot: str | None  # SVG file to write; needs matplotlib, an extra
 
 
 @dataclass

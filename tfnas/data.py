@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfnas import readers
+from tfnas.arrays import count_npz, read_npz
 from tfnas.distributed import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -125,9 +126,10 @@ def load(
 
     `fashion_mnist`: `root` holds the idx files; "shipped" is the cut of 12,000 + 3,000 images in
     this package; None is Debian's full set where installed, else the cut. `cifar10`, `cifar100`:
-    `root` is the published archive or its folder. `folder`: `root` holds train/<class> and
-    val/<class> (or test/), or only class folders. `list`: two files of `path label` lines, paths
-    relative to `root`. `max_train` keeps at most that many training images, balanced over classes.
+    `root` is the published archive or its folder. `npz`: a numpy archive, see `tfnas.arrays`.
+    `folder`: `root` holds train/<class> and val/<class> (or test/), or only class folders. `list`:
+    two files of `path label` lines, paths relative to `root`. `max_train` keeps at most that many
+    training images, balanced over classes.
 
     Raises LookupError for an unknown name, FileNotFoundError for what is missing, ValueError for
     what is there but unusable.
@@ -408,6 +410,14 @@ def _load_cifar(name: str, layout: readers.CifarLayout, root: str | None) -> Dat
     return _in_memory(name, arrays.classes, train, test, f"python archive {path}")
 
 
+def _load_npz(root: str | None, *_: str | None) -> Dataset:
+    path = _existing_root("npz", root)
+    arrays = read_npz(path)
+    train = ArrayImages(arrays.train_pixels, arrays.train_labels)
+    test = ArrayImages(arrays.test_pixels, arrays.test_labels)
+    return _in_memory("npz", arrays.classes, train, test, f"numpy archive {path}")
+
+
 def _load_folder(root: str | None, *_: str | None) -> Dataset:
     train_folder, test_folder = readers.folder_layout(_existing_root("folder", root))
     classes = readers.class_folders(train_folder)
@@ -488,6 +498,7 @@ SOURCES = {
     "fashion_mnist": _Source(_load_fashion_mnist, lambda *_: len(FASHION_MNIST_CLASSES)),
     "cifar10": _Source(_load_cifar10, lambda *_: readers.CIFAR10.classes),
     "cifar100": _Source(_load_cifar100, lambda *_: readers.CIFAR100.classes),
+    "npz": _Source(_load_npz, lambda root, *_: count_npz(_existing_root("npz", root))),
     "folder": _Source(_load_folder, _count_folder),
     "list": _Source(_load_list, _count_list),
 }

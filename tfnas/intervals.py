@@ -31,11 +31,11 @@ class Interval:
 
 
 def student(freedom: float) -> float:
-    """The 97.5 % point of Student's distribution, to 0.02 from 3 degrees of freedom on."""
+    """The 97.5 % point of Student's distribution, to 0.02 at whole degrees of freedom."""
     if freedom < 1:
         return math.inf
-    if freedom < 3:
-        low, high = ((12.71, 4.303), (4.303, 3.182))[int(freedom) - 1]
+    if freedom < 4:
+        low, high = ((12.71, 4.303), (4.303, 3.182), (3.182, 2.776))[int(freedom) - 1]
         return float(low * (high / low) ** (freedom - int(freedom)))
     return 1.96 + 2.37 / freedom + 2.82 / freedom**2 + 2.6 / freedom**3
 
@@ -91,7 +91,7 @@ def spearman_interval(a: Sequence[float], b: Sequence[float], seed: int = 0) -> 
         return Interval(spearman(a, b), math.inf, len(a))
     rng = np.random.default_rng(seed)
     x, y, n = np.array(a), np.array(b), len(a)
-    drawn = [rng.integers(n, size=n) for _ in range(2000)]
+    drawn = [rng.integers(n, size=n) for _ in range(1000)]
     values = [spearman(x[i].tolist(), y[i].tolist()) for i in drawn]
     low, high = np.nanquantile(values, (0.025, 0.975))
     return Interval(spearman(a, b), float(high - low) / 2, n)

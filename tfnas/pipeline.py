@@ -223,7 +223,7 @@ def run_in(p: Prepared, out: Path) -> int:
     checkpoint.remove(out / CHECKPOINT)
     conclude(result)
     if p.profiler is not None and cfg.stage_minutes:
-        measure_parts(p, p.profiler, table, subnet, out)
+        measure_parts(cfg, p.profiler, table, subnet, out)
     say_next(p, table, out)
     return config.DONE if result.within else config.OUTSIDE_TOLERANCE
 
@@ -519,12 +519,12 @@ def verify(p: Prepared, table: LatencyTable, out: Path) -> Verification:
 
 
 def measure_parts(
-    p: Prepared, profiler: Profiler, table: LatencyTable, subnet: Subnet, out: Path
+    cfg: SearchConfig, profiler: Profiler, table: LatencyTable, subnet: Subnet, out: Path
 ) -> None:
     """Where the net's milliseconds go, into stages.json. The run is done, whatever comes of it."""
     try:
         times = measure_stages(
-            profiler, table, subnet, max_minutes=p.cfg.stage_minutes or 0.0, seed=p.cfg.seed
+            profiler, table, subnet, max_minutes=cfg.stage_minutes or 0.0, seed=cfg.seed
         )
         times.save(out / STAGES)
     except Exception as error:  # a runtime's own, too: they have no common class

@@ -1,4 +1,4 @@
-"""python -m tfnas.table show FILE | lint FILE | compare FILE FILE | import FILE --out FILE
+"""python -m tfnas.table show | page | lint | compare | import FILE ...
 
 A plain command line: exit 0 done (warnings included), 1 lint errors, 2 unusable input.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import numpy as np
 
+from tfnas.files import write_atomically
 from tfnas.lint import lint
 from tfnas.table import CARD_FIELDS, LatencyTable, Measurement
 
@@ -29,8 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Parse, run, and exit with the status."""
     args = _parser().parse_args(arguments)
     try:
-        run = {"show": _show, "lint": _lint, "compare": _compare, "import": _import}[args.command]
-        status = run(args)
+        commands = {
+            "show": _show, "page": _page, "lint": _lint, "compare": _compare, "import": _import,
+        }  # fmt: skip
+        status = commands[args.command](args)
     except BrokenPipeError:
         # Whoever read the output has seen enough; nothing more can be printed, not even at exit.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
@@ -46,15 +49,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tfnas.table", description="Latency tables.")
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="print a table's context and rows")
+    page = commands.add_parser("page", help="draw a table and its calibration card as an HTML page")
     lint_ = commands.add_parser(
         "lint", help="say what is wrong or odd in a table; exit 1 on errors"
     )
     compare = commands.add_parser("compare", help="say how two tables differ in what both measured")
     import_ = commands.add_parser("import", help="read another project's table")
-    for command in (show, lint_, compare, import_):
+    for command in (show, page, lint_, compare, import_):
         command.add_argument("file", type=Path)
     compare.add_argument("other", type=Path)
     show.add_argument("--rows", type=int, default=20, help="how many rows to print (0: all)")
+    page.add_argument(
+        "--out", type=Path, help="page to write; FILE.html beside the table if not given"
+    )
     import_.add_argument("--out", type=Path, required=True, help="table file to write")
     for command in (lint_, import_):
         command.add_argument("--device", help="name of the device that it was measured on")
@@ -102,6 +109,18 @@ def _show(args: argparse.Namespace) -> int:
         print(f"    {row.median_ms:9.4f} ms{spread}  {op}  ({row.runs} samples)")
     if len(shown) > limit:
         print(f"    ... {len(shown) - limit} more (--rows 0 prints all)")
+    return DONE
+
+
+def _page(args: argparse.Namespace) -> int:
+    out: Path = args.out or args.file.with_suffix(".html")
+    if out.resolve() == args.file.resolve():
+        raise ValueError(f"{out} is the table itself; give another file with --out")
+    table = LatencyTable.load(args.file)
+    from tfnas.table_page import table_page
+
+    write_atomically(out, table_page(table))
+    print(f"wrote {out}")
     return DONE
 
 

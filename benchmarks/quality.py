@@ -1,0 +1,182 @@
+"""python -m benchmarks.quality DATA [COMPARISON ...] --out FOLDER [--processes 2] [--group 0]
+
+Does the search pay? On real images, in a space whose deployed resolution is the trained one
+(conf/space/small.yaml, 32 px, with the table `benchmarks/quality_table.json`), all nets at one
+latency on that table, trained from scratch by one recipe (conf/recipe/small.yaml).
+
+DATA is `fashion_mnist` (the shipped cut) or an archive that `benchmarks/make_emoji.py` made.
+Comparisons, all of them if none is named:
+
+    pays         TF-NAS's nets against random ones, SPOS's, and hand-made ones
+    rank         does a supernet rank? its accuracy against trained accuracy of the random nets
+    inherit      training from the supernet's weights against training from scratch
+    derive       sink-connecting against skip as an op, constrained against greedy derivation
+    second_path  bi-sampling against single sampling at equal cost, and other second paths
+
+N and budget of each stand below and are written into FOLDER before anything runs. A job's result
+is a line of FOLDER/results.jsonl as soon as it is there; the same command goes on with what is
+missing. The tables are printed at the end, whatever they say; `--tables` prints those of what is
+done. Seeds begin at 100 times the group. Times are those of the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality_jobs import Job, Rank, Search, Setting, Train, run
+from benchmarks.quality_tables import Results, tables
+from tfnas.files import write_atomically
+
+SEARCHES = 3  # of each way to search
+TRAININGS = 2  # of each net of the main comparison; one in the others
+RANDOM_NETS = 20
+HAND_MADE = ("mobilenetv2", "mobilenetv3")
+HAND_TRAININGS = 4
+RECIPE = "small"
+TARGET_MS = 0.14  # in the middle of what random nets of the space take
+BUDGET = (
+    "budget.epochs=10", "budget.warmup_epochs=2", "budget.batch_size=32", "budget.max_train=6000",
+    "budget.resolution=null",
+)  # fmt: skip
+# Epochs that cost what the ten of TF-NAS cost, from the times of an epoch of each.
+SINGLE_EPOCHS, SPOS_EPOCHS = 13, 36
+VARIANTS = {
+    "tfnas": (),
+    "spos": ("strategy=spos", f"budget.epochs={SPOS_EPOCHS}", "budget.warmup_epochs=0"),
+    "skip_op": ("strategy.depth=skip_op",),
+    "single": ("strategy.second_path=none", f"budget.epochs={SINGLE_EPOCHS}"),
+    "gumbel": ("strategy.second_path=gumbel",),
+    "max": ("strategy.second_path=max",),
+    "min": ("strategy.second_path=min",),
+}
+UNIFORM = ("strategy=spos", "budget.epochs=20", "budget.warmup_epochs=0")
+PROXIES = {
+    "uniform": (),
+    "channel_factor=0.5": ("budget.channel_factor=0.5",),
+    "resolution=16": ("budget.resolution=16",),
+    "half the samples": ("budget.max_train=2730",),
+    "half the epochs": ("budget.epochs=10",),
+}
+
+
+def plan(first_seed: int) -> dict[str, list[Job]]:
+    """The jobs of each comparison, in the order that they run in."""
+    seeds = range(first_seed, first_seed + SEARCHES)
+    trainings = range(first_seed, first_seed + TRAININGS)
+
+    def searches(*variants: str) -> list[Search]:
+        return [Search(variant, seed) for variant in variants for seed in seeds]
+
+    def once(*variants: str) -> list[Job]:
+        return [*searches(*variants), *(Train.found(s, first_seed) for s in searches(*variants))]
+
+    ours, spos = searches("tfnas"), searches("spos")
+    hand = range(first_seed, first_seed + HAND_TRAININGS)
+    pays: list[Job] = [
+        *(Train(f"random-{i}", first_seed) for i in range(RANDOM_NETS)),
+        *(Train(net, seed) for net in HAND_MADE for seed in hand),
+        *ours,
+        *(Train.found(source, seed) for seed in trainings for source in ours),
+        *spos,
+        *(Train.found(source, seed) for seed in trainings for source in spos),
+    ]
+    return {
+        "pays": pays,
+        "rank": [Rank(proxy, first_seed) for proxy in PROXIES],
+        "inherit": [Train.found(s, seed, inherits=True) for seed in trainings for s in ours],
+        "derive": [*(Train.found(s, first_seed, greedy=True) for s in ours), *once("skip_op")],
+        "second_path": once("single", "gumbel", "max", "min"),
+    }
+
+
+def setting_of(data: str, group: int) -> Setting:
+    return Setting(
+        data=Path(data).name,
+        target_ms=TARGET_MS,
+        first_seed=100 * group,
+        variants={name: (*BUDGET, *own) for name, own in VARIANTS.items()},
+        proxies={name: (*BUDGET, *UNIFORM, *own) for name, own in PROXIES.items()},
+        random_nets=RANDOM_NETS,
+        recipe=RECIPE,
+    )
+
+
+def check_setting(out: Path, setting: Setting) -> None:
+    """Write the setting down, or make sure that it is the one that was written down.
+
+    Raises:
+        SystemExit: if it isn't.
+    """
+    file = out / "setting.json"
+    if file.is_file() and file.read_text() != setting.to_json():
+        raise SystemExit(f"{file} has another setting than this command: give another --out")
+    write_atomically(file, setting.to_json())
+
+
+def go_on(out: Path, data: str, setting: Setting, jobs: list[Job], processes: int) -> None:
+    """Run the jobs that have no result yet, `processes` beside each other."""
+    file = out / "results.jsonl"
+    results = Results.load(file)
+    waiting = [job for job in jobs if job.name not in results]
+    running: dict[Future[dict[str, Any]], Job] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        while waiting or running:
+            ready = [j for j in waiting if all(n.name in results for n in j.needs)]
+            for job in ready[: processes - len(running)]:
+                waiting.remove(job)
+                found = results.get(job.needs[0].name) if job.needs else None
+                running[pool.submit(run, out, data, setting, job, found)] = job
+            if not running:
+                raise SystemExit(f"{waiting[0].name} needs {waiting[0].needs}, which isn't planned")
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                job, record = running.pop(future), future.result()
+                with file.open("a") as lines:
+                    lines.write(json.dumps(record) + "\n")
+                results[job.name] = record
+                print(f"{_short(record)}; {len(waiting) + len(running)} to go", flush=True)
+
+
+def _short(record: Mapping[str, Any]) -> str:
+    plain = (float, int, str)
+    return ", ".join(f"{k} {v}" for k, v in record.items() if isinstance(v, plain))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quality",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("data", metavar="DATA")
+    parser.add_argument("comparisons", nargs="*", metavar="COMPARISON", help=", ".join(plan(0)))
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--group", type=int, default=0)
+    parser.add_argument("--tables", action="store_true", help="of what is done, and nothing else")
+    args = parser.parse_args()
+    jobs = plan(100 * args.group)
+    if unknown := set(args.comparisons) - set(jobs):
+        parser.error(f"{', '.join(unknown)}: expected some of {', '.join(jobs)}")
+    setting = setting_of(args.data, args.group)
+    args.out.mkdir(parents=True, exist_ok=True)
+    check_setting(args.out, setting)
+    if not args.tables:
+        os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started here
+        names = args.comparisons or list(jobs)
+        chosen = list(dict.fromkeys(job for name in names for job in jobs[name]))
+        sources = [need for job in chosen for need in job.needs if need not in chosen]
+        go_on(args.out, args.data, setting, [*dict.fromkeys(sources), *chosen], args.processes)
+    print(tables(Results.load(args.out / "results.jsonl"), jobs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,378 @@
+"""The jobs of `benchmarks.quality`: searches, trainings, and supernets that rank.
+
+A job is plain data, and so is its result: a line of JSON that needs no other file, but for the
+supernet's weights that a training may start from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from tfnas import checkpoint, config
+from tfnas.architecture import Architecture, Constraint, Derived
+from tfnas.blocks import Network
+from tfnas.data import Batches
+from tfnas.derive import derive_constrained, derive_greedy
+from tfnas.prepare import load_data, make_strategy, split
+from tfnas.space import SearchSpace, Subnet
+from tfnas.strategies.contract import Found, Progress, Task
+from tfnas.strategies.evaluate import Genome, SampledSearch, WeightTraining
+from tfnas.strategies.spos import SPOS
+from tfnas.table import LatencyTable
+from tfnas.train import train
+from tfnas.training import CHECKPOINT
+from tfnas.weights import save_weights
+
+TABLE = Path(__file__).with_name("quality_table.json")
+SPACE = "small"
+WEIGHTS = "supernet_weights.safetensors"
+IMPOSSIBLE = -1e3  # nats, of an op or a depth that a hand-made net must not have
+NO_RANDOM_NET = 20_000  # seed of the random nets; a search's is below 1000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all jobs of a study share; written down before the first one runs.
+
+    Attributes:
+        data: its name, or that of its file.
+        first_seed: all seeds count from it.
+        variants: overrides of `tfnas.search` by the name of a way to search.
+        proxies: overrides by the name of a way to train a supernet on uniform paths.
+        random_nets: how many.
+        recipe: of all trainings, a name of conf/recipe/.
+    """
+
+    data: str
+    target_ms: float
+    first_seed: int
+    variants: Mapping[str, tuple[str, ...]]
+    proxies: Mapping[str, tuple[str, ...]]
+    random_nets: int
+    recipe: str
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search by one of the setting's variants."""
+
+    variant: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"search-{self.variant}-{self.seed}"
+
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        return ()
+
+
+@dataclass(frozen=True)
+class Train:
+    """A training of a net: `random-7`, `mobilenetv2`, or what a search found.
+
+    Attributes:
+        greedy: the net that the published derivation takes from the search, not ours.
+        inherits: starts from the supernet's weights.
+    """
+
+    net: str
+    seed: int
+    source: Search | None = None
+    greedy: bool = False
+    inherits: bool = False
+
+    @classmethod
+    def found(
+        cls, source: Search, seed: int, greedy: bool = False, inherits: bool = False
+    ) -> Train:
+        name = f"{source.variant}{'+greedy' if greedy else ''}-{source.seed}"
+        return cls(name, seed, source, greedy, inherits)
+
+    @property
+    def name(self) -> str:
+        return f"train-{self.net}-{'inherited' if self.inherits else 'scratch'}-{self.seed}"
+
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        return () if self.source is None else (self.source,)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A supernet trained on uniform paths that scores the random nets."""
+
+    proxy: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"rank-{self.proxy}-{self.seed}"
+
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        return ()
+
+
+Job = Search | Train | Rank
+
+
+def run(
+    out: Path, data: str, setting: Setting, job: Job, found: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Run a job in a process of its own; its result.
+
+    Args:
+        out: folder for what is large.
+        data: a name of conf/data/, or the path of an archive of arrays.
+        found: the result of the search that a training needs.
+    """
+    torch.set_num_threads(1)
+    logging.getLogger("tfnas").setLevel(logging.ERROR)
+    started = time.process_time()
+    study = Study(data, setting)
+    if isinstance(job, Search):
+        result = searched(study, out, job)
+    elif isinstance(job, Train):
+        result = trained(study, out, job, found)
+    else:
+        result = ranked(study, job)
+    return {"job": job.name, **result, "cpu_s": round(time.process_time() - started, 1)}
+
+
+class Study:
+    """The data, the space and the table of a setting."""
+
+    def __init__(self, data: str, setting: Setting):
+        self.data = data
+        self.setting = setting
+        self.table = LatencyTable.load(TABLE)
+        self.spec, self.dataset = load_data(self.config())
+        self.space = self.spec.build(self.table.device.quantum)
+        self.constraint = Constraint(self.table.for_space(self.space), setting.target_ms)
+
+    def config(self, overrides: Sequence[str] = (), seed: int = 0) -> config.SearchConfig:
+        data = self.data
+        given = (
+            ("data=npz", config.override("data.root", Path(data).resolve()))
+            if data.endswith(".npz")
+            else (f"data={data}", "data.root=shipped")
+        )
+        ConfigStore.instance().store(name="search_schema", node=config.SearchConfig)
+        with initialize_config_dir(str(config.conf_path()), version_base="1.3"):
+            composed = compose(
+                "search",
+                [f"space={SPACE}", f"target_ms={self.setting.target_ms}", f"seed={seed}", *given,
+                 "data.workers=0", *overrides],
+            )  # fmt: skip
+        cfg = OmegaConf.to_object(composed)
+        assert isinstance(cfg, config.SearchConfig)
+        return cfg
+
+    def task(self, overrides: Sequence[str], seed: int) -> tuple[config.SearchConfig, Task]:
+        cfg = self.config(overrides, seed)
+        _, dataset = load_data(cfg)
+        train_batches, held_out = split(cfg, dataset, cfg.budget.resolution or self.spec.resolution)
+        task = Task(
+            self.space, (self.constraint,), train_batches, held_out, cfg.budget, seed,
+            cfg.derive.method, torch.device("cpu"),
+        )  # fmt: skip
+        return cfg, task
+
+    @cached_property
+    def random_nets(self) -> list[Derived]:
+        """Uniform depths, ops and widths, each changed to meet the target."""
+        budget = next(iter(self.setting.variants.values()))  # a task has one; it doesn't matter
+        _, task = self.task(budget, self.setting.first_seed)
+        seeds = range(self.setting.random_nets)
+        first = NO_RANDOM_NET + self.setting.first_seed
+        rngs = [np.random.default_rng(first + i) for i in seeds]
+        return [Genome.random(task, rng).meet_target(task, rng) for rng in rngs]
+
+    def net(self, name: str) -> Subnet:
+        """One that no search found."""
+        if name.startswith("random-"):
+            return self.random_nets[int(name.removeprefix("random-"))].subnet
+        return hand_made(self.space, self.constraint, name)
+
+
+def mobilenet_op(name: str, stage: int, stages: int) -> tuple[int, int, bool]:
+    """Kernel, expansion ratio and squeeze-excite of a hand-made net's blocks in a stage, from 0.
+
+    MobileNetV2 (arXiv 1801.04381, table 2) has one block throughout. MobileNetV3-Large (arXiv
+    1905.02244, table 1) begins with 3x3 and little expansion, goes on with 5x5 and squeeze-excite,
+    and ends with 3x3 and then 5x5, expansion 6 and squeeze-excite.
+    """
+    if name == "mobilenetv2":
+        return 3, 6, False
+    return ((3, 3, False), (5, 3, True), (3, 6, True), (5, 6, True))[stage * 4 // stages]
+
+
+def hand_made(space: SearchSpace, constraint: Constraint, name: str) -> Subnet:
+    """A net by a rule, with the depths that bring it nearest to the target, its widths scaled.
+
+    Raises:
+        ValueError: if the rule has no net at the target.
+    """
+    picks = []
+    for number, stage in enumerate(space.stages):
+        kernel, ratio, se = mobilenet_op(name, number, len(space.stages))
+        for block in stage.blocks:
+            same = [
+                i for i, c in enumerate(block)
+                if c.op.kernel == kernel and round(c.op.c_mid / c.op.c_in) == ratio
+                and bool(c.op.c_se) == se
+            ]  # fmt: skip
+            picks.append(same[0])
+    initial = Architecture.initial(space)
+    widths = [block[pick].op.c_mid for block, pick in zip(space.blocks, picks, strict=True)]
+
+    def gap(depths: tuple[int, ...]) -> float:
+        ms = constraint.table.subnet_ms(space.subnet(depths, picks, widths))
+        return abs(np.log(ms / constraint.target_ms))
+
+    depths = min(itertools.product(*(stage.depths for stage in space.stages)), key=gap)
+    alphas = [_only(pick, len(block)) for pick, block in zip(picks, space.blocks, strict=True)]
+    betas = [
+        _only(depth - stage.min_depth, len(stage.depths))
+        for depth, stage in zip(depths, space.stages, strict=True)
+    ]
+    arch = replace(initial, alphas=tuple(alphas), betas=tuple(betas))
+    derived = derive_constrained(space, arch, [constraint])
+    if derived.depths != depths or list(derived.picks) != picks:
+        raise ValueError(f"no {name} at {constraint.target_ms} ms: its widths don't reach it")
+    return derived.subnet
+
+
+def _only(index: int, count: int) -> np.ndarray:
+    return np.where(np.arange(count) == index, 0.0, IMPOSSIBLE)
+
+
+def searched(study: Study, out: Path, job: Search) -> dict[str, Any]:
+    """Search, keep what is found, and have the supernet score the random nets."""
+    folder = out / job.name
+    folder.mkdir(parents=True, exist_ok=True)
+    cfg, task = study.task(study.setting.variants[job.variant], job.seed)
+    history: list[dict[str, Any]] = []
+    found: Found | None = None
+    started = time.process_time()
+    for event in make_strategy(cfg.strategy, cfg.derive.method).run(task):
+        if isinstance(event, Progress) and event.record is not None:
+            history.append(asdict(event.record))
+        if isinstance(event, Found):
+            found = event
+    assert found is not None
+    cost = time.process_time() - started
+    derived, arch = found.derived, found.architecture
+    supernet_top1 = None
+    if found.weights is not None:
+        weights = found.weights(derived.subnet)
+        save_weights(weights, derived.subnet, folder / WEIGHTS)
+        supernet_top1 = [_score(found, net.subnet, task.held_out) for net in study.random_nets]
+    return {
+        "variant": job.variant,
+        "seed": job.seed,
+        "search_cpu_s": round(cost, 1),
+        **_told(derived),
+        "greedy": None
+        if arch is None
+        else _told(derive_greedy(study.space, arch, study.constraint)),
+        "scores": dict(found.scores),
+        "supernet_top1": supernet_top1,
+        "history": history,
+    }
+
+
+def _told(derived: Derived) -> dict[str, Any]:
+    return {
+        "depths": derived.depths,
+        "picks": derived.picks,
+        "widths": derived.widths,
+        "table_ms": derived.table_ms[0],
+        "macs": derived.subnet.macs,
+        "reached": derived.reached,
+        "log_prob": derived.log_prob,
+        "argmax_log_prob": derived.argmax_log_prob,
+    }
+
+
+@torch.no_grad()
+def _score(found: Found, subnet: Subnet, held_out: Batches) -> float:
+    """Top-1 on held-out images, percent, by the supernet's weights and each batch's statistics."""
+    assert found.weights is not None
+    network = Network(subnet).train().to(memory_format=torch.channels_last)
+    network.load_state_dict(dict(found.weights(subnet)), strict=False)
+    hits = [(network(x).argmax(1) == y).float().mean() for x, y in held_out.epoch(0)]
+    return 100 * float(torch.stack(hits).mean())
+
+
+def trained(study: Study, out: Path, job: Train, found: Mapping[str, Any] | None) -> dict[str, Any]:
+    if found is None:
+        subnet = study.net(job.net)
+    else:
+        how = found["greedy"] if job.greedy else found
+        subnet = study.space.subnet(how["depths"], how["picks"], how["widths"])
+    folder = out / job.name
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = None
+    if job.inherits:
+        assert job.source is not None
+        weights = out / job.source.name / WEIGHTS
+    result = train(
+        subnet, study.dataset, recipe(study.setting.recipe), seed=job.seed, out=folder,
+        weights=weights, resume=checkpoint.exists(folder / CHECKPOINT),
+    )  # fmt: skip
+    return {
+        "net": job.net,
+        "seed": job.seed,
+        "inherits": job.inherits,
+        "table_ms": study.constraint.table.subnet_ms(subnet),
+        "macs": subnet.macs,
+        "top1": 100 * result.trained.top1,
+        "top1_by_epoch": [round(100 * epoch.top1, 3) for epoch in result.epochs],
+    }
+
+
+def recipe(name: str) -> config.Recipe:
+    values = OmegaConf.load(config.conf_path() / "recipe" / f"{name}.yaml")
+    loaded = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.Recipe), values))
+    assert isinstance(loaded, config.Recipe)
+    return loaded
+
+
+def ranked(study: Study, job: Rank) -> dict[str, Any]:
+    """Train a supernet on uniform paths, and have it score the random nets."""
+    cfg, task = study.task(study.setting.proxies[job.proxy], job.seed)
+    strategy = make_strategy(cfg.strategy, cfg.derive.method)
+    assert isinstance(strategy, SPOS)
+    how = WeightTraining(
+        strategy.weight_lr, strategy.weight_momentum, strategy.weight_decay, strategy.clip
+    )
+    search = SampledSearch(task, how, len(task.held_out) * task.held_out.batch)
+    for _ in search.train(0):
+        pass
+    for net in study.random_nets:
+        search.add(net)
+    return {
+        "proxy": job.proxy,
+        "seed": job.seed,
+        "supernet_top1": [search.scored[net.subnet][0] for net in study.random_nets],
+    }
