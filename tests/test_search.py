@@ -197,12 +197,15 @@ def test_a_table_of_another_device_is_obeyed_and_not_verified(
     elsewhere: Elsewhere, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
+    (out / "report.html").mkdir(parents=True)  # what goes wrong with the page changes nothing
     done = run_entry(
         "tfnas.search", *FAST, f"target_ms={elsewhere.middle}",
         config.override("table", elsewhere.file), config.override("hydra.run.dir", out),
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == config.DONE, done.stdout + done.stderr
+    assert "warning: the report is not written (IsADirectoryError" in done.stdout
+    assert f"`python -m tfnas.report {out}` does it" in done.stdout
     assert "profilers.verify" not in done.stdout  # it would measure another device
     result = json.loads((out / "result.json").read_text())
     assert result["verified"] is False
@@ -229,6 +232,11 @@ def test_other_strategies_leave_the_same_files(
     assert result["scores"]["path_passes"] > 0
     for name in ("subnet.json", "model.onnx", "history.jsonl", "supernet_weights.safetensors"):
         assert (out / name).exists()
+    told = check_self_contained((out / "report.html").read_text()).text
+    assert "Unverified: the device couldn't be reached" in told
+    assert "How often each op was trained" in told
+    for learned in ("Op probabilities", "Temperature", "most probable"):
+        assert learned not in told
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -262,6 +270,9 @@ def test_stopped_by_a_signal_and_gone_on_with(
         text = lines.read()
     assert first.wait(30) == config.INTERRUPTED, text
     assert f"go on with: python -m tfnas.search resume={out}" in text
+    told = check_self_contained((out / "report.html").read_text()).text
+    assert "Interrupted: this search has no result." in told
+    assert "Supernet loss" in told
 
     saved = (out / "search.ckpt").read_bytes()
     for options in (
@@ -282,6 +293,7 @@ def test_stopped_by_a_signal_and_gone_on_with(
     done = run_entry("tfnas.search", f"resume={out}", "tolerance=0.02", cwd=tmp_path)
     assert done.returncode == config.DONE, done.stdout
     assert "going on after step" in done.stdout
+    assert "this search has no result" not in (out / "report.html").read_text()
     before = (out / "result.json").read_bytes()
     for options, status, said in (
         ((), config.DONE, f"{out} is finished"),
