@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from tfnas.page import LIGHT, element, text
+from tfnas.page import LIGHT, text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -386,13 +386,3 @@ def scatter(
         legend_above(axes)
 
     return draw(name, label, paint, size=size)
-
-
-def swatch(colour: str, label: str) -> Markup:
-    """A colour with its meaning, for a legend in the text."""
-    variable = next(name for name, value in PLACEHOLDERS.items() if value == colour)
-    block = (
-        f"display: inline-block; width: .7em; height: .7em; border-radius: 2px; "
-        f"background: var(--{variable})"
-    )
-    return element("span", element("span", style=block), " ", label)
