@@ -19,6 +19,7 @@ from profilers.conditions import Watch
 from profilers.rounds import Workload
 from profilers.timing import Checkpoint, Measured, Progress, Samples, measure
 from profilers.usual import History
+from tfnas.live import bar
 from tfnas.space import OpSpec
 
 log = logging.getLogger(__name__)
@@ -163,22 +164,24 @@ class Bench:
         checkpoint_every_s: float = 5.0,
     ) -> list[Measured]:
         """As `timing.measure`, with this bench's reference and, if `anchored`, its anchors."""
-        found = measure(
-            workloads,
-            self._rounds,
-            precision=precision,
-            max_seconds=max_seconds,
-            anchors=self._anchors if anchored else (),
-            anchor_pool=self._anchor_pool if anchored else None,
-            usual=self._history.usual if anchored else None,
-            own_anchors=own_anchors,
-            pooled=pooled,
-            absolute=absolute,
-            min_rounds=min_rounds,
-            label=label,
-            progress=self.progress,
-            checkpoint=checkpoint,
-            checkpoint_every_s=checkpoint_every_s,
-        )
+        with bar(label) as shown:
+            found = measure(
+                workloads,
+                self._rounds,
+                precision=precision,
+                max_seconds=max_seconds,
+                anchors=self._anchors if anchored else (),
+                anchor_pool=self._anchor_pool if anchored else None,
+                usual=self._history.usual if anchored else None,
+                own_anchors=own_anchors,
+                pooled=pooled,
+                absolute=absolute,
+                min_rounds=min_rounds,
+                label=label,
+                progress=self.progress,
+                shown=shown,
+                checkpoint=checkpoint,
+                checkpoint_every_s=checkpoint_every_s,
+            )
         self.watch.look(self._now(), at_once=True)
         return found

@@ -33,6 +33,7 @@ from profilers.quantum import Point, Quantum, probe_quantum
 from profilers.rounds import Workload
 from profilers.timing import SAY_EVERY_S, Measured, Progress
 from profilers.transport import DeviceError, LinkError
+from tfnas.live import bar
 from tfnas.space import OpSpec, SearchSpace, SpaceSpec, Subnet
 from tfnas.table import Calibration, LatencyTable, Measurement, SpaceFit
 
@@ -253,12 +254,14 @@ def with_conditions(notes: Sequence[str], watch: Watch) -> tuple[str, ...]:
 
 
 def open_all(bench: Bench, models: Sequence[Sequence[OpSpec]]) -> list[Workload]:
-    workloads, said = [], time.monotonic()
-    for index, ops in enumerate(models):
-        workloads.append(bench.workload(ops))
-        if time.monotonic() - said > SAY_EVERY_S:
-            said = time.monotonic()
-            bench.progress(f"building models: {index + 1} of {len(models)}")
+    workloads, said, label = [], time.monotonic(), "building models"
+    with bar(label) as shown:
+        for index, ops in enumerate(models):
+            workloads.append(bench.workload(ops))
+            shown.draw((index + 1) / len(models), f"{index + 1} of {len(models)}")
+            if time.monotonic() - said > SAY_EVERY_S:
+                said = time.monotonic()
+                shown.say(bench.progress, f"{label}: {index + 1} of {len(models)}")
     return workloads
 
 

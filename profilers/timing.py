@@ -28,6 +28,7 @@ import numpy as np
 
 from profilers.rounds import BURST_MS, NET_BURST_MS, Sample, Sampler, Target, Workload
 from tfnas.intervals import mean_interval
+from tfnas.live import Bar
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ UNUSUAL = 0.06  # a session whose speed differs so much from the usual one stand
 FEWEST_SESSIONS = 4  # before a machine's usual speed is known
 QUIET_SHARE = 0.02  # of the reference's bursts, below which the absolute scale is doubtful
 SAY_EVERY_S = 4.0
+NO_BAR = Bar()
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,6 +225,7 @@ def measure(
     min_rounds: int = 24,
     label: str = "measuring",
     progress: Progress = log.info,
+    shown: Bar = NO_BAR,
     checkpoint: Checkpoint | None = None,
     checkpoint_every_s: float = 5.0,
 ) -> list[Measured]:
@@ -239,6 +242,7 @@ def measure(
         own_anchors: indices of workloads that are whole nets and serve as anchors too.
         pooled: samples of the workloads from before, to go on with.
         absolute: the precision is to be reached with the absolute scale's own interval.
+        shown: a bar that shows how far it is.
         checkpoint: called with what is known so far, at most every `checkpoint_every_s`.
 
     Returns:
@@ -259,6 +263,7 @@ def measure(
     ]
     anchor_series = [_Series(w, p, NET_BURST_MS) for w, p in zip(anchors, anchor_pool, strict=True)]
     progress(f"{label}: {len(workloads)} to measure, at most {max_seconds:.0f} s")
+    shown.draw(0.0, f"{len(workloads)} to measure")
     active, done, next_check = series, 0, min_rounds
 
     def scale() -> Unit:
@@ -292,13 +297,14 @@ def measure(
                 ]
             if over or not active:
                 break
+            text = f"{len(series) - len(active)} of {len(series)} within ±{precision:.2%}"
+            share = elapsed / max_seconds if elapsed < max_seconds else 1.0
+            shown.draw(share, f"{text}, round {done}")
             if rounds.now() - said >= SAY_EVERY_S:
                 said = rounds.now()
                 left = max(0.0, max_seconds - elapsed)
-                progress(
-                    f"{label}: {len(series) - len(active)} of {len(series)} within "
-                    f"±{precision:.2%}, round {done}, at most {left:.0f} s left"
-                )
+                line = f"{label}: {text}, round {done}, at most {left:.0f} s left"
+                shown.say(progress, line)
             if checkpoint and rounds.now() - saved >= checkpoint_every_s:
                 saved = rounds.now()
                 checkpoint(results())

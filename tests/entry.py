@@ -40,11 +40,17 @@ def run_entry(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedPr
     )
 
 
-def compose_config(schema: type[Config], name: str, *overrides: str) -> Config:
-    """What `prepare` of the entry point conf/`name`.yaml gets."""
+def compose_config(
+    schema: type[Config], name: str, *overrides: str, conf: Path | None = None
+) -> Config:
+    """What `prepare` of the entry point conf/`name`.yaml gets.
+
+    Args:
+        conf: folder of the configuration, if not this checkout's.
+    """
     GlobalHydra.instance().clear()
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
-    with initialize_config_dir(str(conf_path()), version_base="1.3"):
+    with initialize_config_dir(str(conf or conf_path()), version_base="1.3"):
         composed = compose(name, overrides=list(overrides))
     config = OmegaConf.to_object(composed)
     assert isinstance(config, schema)

@@ -27,6 +27,7 @@ from profilers.programs import PROGRAMS, ProgramRunner
 from profilers.remote import RemoteOptions, RemoteProfiler, Runner
 from profilers.rounds import Sample, Target
 from profilers.runners import PythonRunner
+from tests import pages
 from tests.entry import REPOSITORY
 from tests.host_session import HostSession, Quiet
 from tests.local_transport import LocalTransport
@@ -58,12 +59,11 @@ def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def add_example(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The backend that the README shows, as somebody who follows it would add it."""
-    readme = (REPOSITORY / "README.md").read_text()
-    blocks = re.findall(r"```(?:yaml|python)\n(# (?:conf|profilers)/.*?)```", readme, re.DOTALL)
+    """The backend that docs/devices.md shows, as somebody who follows it would add it."""
+    shown = pages.files(REPOSITORY / "docs" / "devices.md")
     (folder / "device").mkdir()
-    (folder / "device" / "eager.yaml").write_text(blocks[0])
-    (folder / "eager.py").write_text(blocks[1])
+    (folder / "device" / "eager.yaml").write_text(shown["conf/device/eager.yaml"])
+    (folder / "eager.py").write_text(shown["profilers/eager.py"])
     spec = importlib.util.spec_from_file_location("profilers.eager", folder / "eager.py")
     assert spec is not None
     assert spec.loader is not None

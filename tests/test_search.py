@@ -19,10 +19,11 @@ import pytest
 from tests.browser import check_self_contained, render
 from tests.entry import compose_config, environment, run_entry
 from tests.nets import image_folder
+from tests.simulated_device import Machine, SimulatedProfiler
 from tests.spaces import load_space, macs_table
 from tfnas import config
 from tfnas.derive import Constraint, feasible_ms
-from tfnas.prepare import reachable
+from tfnas.prepare import check_extremes, reachable
 from tfnas.result import within_tolerance
 from tfnas.runs import read_run
 from tfnas.space import Subnet
@@ -213,6 +214,23 @@ def test_a_table_of_another_device_is_obeyed_and_not_verified(
     assert result["measured_ci_ms"] is None
     assert not (out / "stages.json").exists()
     assert abs(result["table_ms"] / elsewhere.middle - 1) <= 5e-4
+
+
+@pytest.mark.parametrize(
+    ("target_ms", "at_most", "fine"),
+    [(1e3, False, False), (1e3, True, True), (1e-6, True, False)],
+)
+def test_what_is_clearly_out_of_reach_is_refused_before_profiling(
+    target_ms: float, at_most: bool, fine: bool
+) -> None:
+    options = ("space=tiny", f"target_ms={target_ms}", f"derive.at_most={at_most}")
+    cfg = compose_config(config.SearchConfig, "search", *options)
+    profiler = SimulatedProfiler(Machine())
+    if fine:
+        check_extremes(cfg, profiler, load_space("tiny"))
+    else:
+        with pytest.raises(ValueError, match="out of reach"):
+            check_extremes(cfg, profiler, load_space("tiny"))
 
 
 @pytest.mark.parametrize("strategy", ["random", "spos"])

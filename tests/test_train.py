@@ -240,7 +240,7 @@ def test_the_entry_point(tmp_path: Path) -> None:
     assert "at 16 px; the latency is that of 32 px" in done.stdout
     assert "python -m tfnas.export subnet=subnet.json" in done.stdout
     assert {p.name for p in tmp_path.iterdir()} == {
-        "subnet.json", "train.json", "train_overrides.yaml", "weights.safetensors"
+        "subnet.json", "tensorboard", "train.json", "train_overrides.yaml", "weights.safetensors"
     }  # fmt: skip
     before = (tmp_path / "weights.safetensors").read_bytes()
     for options, status, said in (

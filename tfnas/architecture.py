@@ -121,6 +121,12 @@ def argmax(space: SearchSpace, arch: Architecture) -> tuple[tuple[int, ...], tup
     return depths, tuple(int(np.argmax(alpha)) for alpha in arch.alphas)
 
 
+def expected_depths(space: SearchSpace, arch: Architecture) -> tuple[float, ...]:
+    """The mean number of blocks of each stage, by the probabilities of its depths."""
+    pairs = zip(space.stages, arch.betas, strict=True)
+    return tuple(float(np.exp(beta) @ np.array(stage.depths)) for stage, beta in pairs)
+
+
 def picked_widths(arch: Architecture, picks: Sequence[int]) -> tuple[int, ...]:
     return tuple(widths[pick] for widths, pick in zip(arch.widths, picks, strict=True))
 

@@ -181,6 +181,7 @@ class SearchConfig:
     cores: int | None  # CPU threads of the supernet; null: all
     checkpoint_minutes: float  # the most that a crash can lose; every epoch is saved besides
     on_nonfinite: str  # stop | skip: what becomes of a step with an infinite loss or gradient
+    tensorboard: bool | None  # write scalars; null: if the package tensorboard is installed
     resume: str | None  # folder of a run, or of a sweep, to go on with
     seed: int
 
@@ -223,6 +224,7 @@ class TrainConfig:
     accelerator: str  # auto | cpu | cuda
     checkpoint_minutes: float  # the most that a crash can lose; every epoch is saved besides
     on_nonfinite: str  # stop | skip: what becomes of a step with an infinite loss or gradient
+    tensorboard: bool | None  # write scalars; null: if the package tensorboard is installed
     resume: bool
 
 

@@ -38,11 +38,13 @@ from tfnas.export import export
 from tfnas.files import write_atomically
 from tfnas.folder import CHECKPOINT, RESULT, check_unused, command, options_of
 from tfnas.history import HISTORY
+from tfnas.live import is_launched
 from tfnas.prepare import Inputs, Prepared, check_start, inputs, reachable
 from tfnas.progress import duration, heartbeat
 from tfnas.result import RawSamples, Result, versions, within_tolerance
 from tfnas.resume import RUN as OVERRIDES
 from tfnas.resume import save_overrides
+from tfnas.scalars import ScalarWriter, search_figures, search_scalars
 from tfnas.space import SearchSpace, Subnet
 from tfnas.stages import STAGES
 from tfnas.stopping import StoppedError, locked, stop_on_signals
@@ -275,7 +277,8 @@ def search(
         cfg.target_ms,
     )
     write_atomically(out / HISTORY, "".join(history))
-    share, text = 0.0, f"epoch 1/{cfg.budget.epochs}"
+    scalars = ScalarWriter(cfg.tensorboard, out, "search", first_step=len(history) + 1)
+    share, text, figures = 0.0, f"epoch 1/{cfg.budget.epochs}", ""
     written = time.monotonic()
 
     def save(event: Progress) -> None:
@@ -292,7 +295,7 @@ def search(
         }
         checkpoint.write_checkpoint(out / CHECKPOINT, values)
 
-    with heartbeat(log, "search", lambda: (share, text)), reading():
+    with heartbeat(log, "search", lambda: (share, text), lambda: figures), reading():
         for event in p.strategy.run(task, state):
             if isinstance(event, Found):
                 check_end(event, ranks)
@@ -303,6 +306,9 @@ def search(
                 history.append(json.dumps(asdict(event.record), allow_nan=False) + "\n")
                 with (out / HISTORY).open("a") as lines:
                     lines.write(history[-1])
+                told = search_scalars(event.record, space, cfg.target_ms)
+                scalars.add(event.record.epoch + 1, told)
+                figures = search_figures(event.record, cfg.target_ms)
                 log.info("%s", describe(event.record, cfg.budget.epochs))
             due = time.monotonic() - written >= 60 * cfg.checkpoint_minutes
             stopped, due = ranks.any(stop(), due)
@@ -512,7 +518,8 @@ def verify(p: Prepared, table: LatencyTable, out: Path) -> Verification:
     log.info("verifying in a fresh process, up to %s", duration(60 * p.cfg.verify.max_minutes))
     command = [sys.executable, "-m", "profilers.verify", *verify_arguments(p, table, out)]
     command += [config.override(key, value) for key, value in arguments.items()]
-    process = subprocess.run(command, check=False)
+    plain = {**os.environ, "TERM": "dumb"} if is_launched() else None  # it can't tell by itself
+    process = subprocess.run(command, check=False, env=plain)
     if process.returncode not in (config.DONE, config.OUTSIDE_TOLERANCE):
         raise OSError(f"verifying ended with status {process.returncode}, see above")
     return Verification.from_json(json.loads(file.read_text()))

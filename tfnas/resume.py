@@ -30,13 +30,13 @@ MAX_BYTES = 10_000_000
 HARMLESS = {
     "search": (
         "tolerance", "loop_minutes", "stage_minutes", "checkpoint_minutes", "on_nonfinite",
-        "resume", "cores", "table", "profile", "verify", "data.workers",
+        "resume", "cores", "table", "profile", "verify", "data.workers", "tensorboard",
         # How a device is reached; which one it is, the latencies tell.
         "device.host", "device.port", "device.config", "device.serial", "device.scratch",
         "device.python", "device.program", "device.libraries", "device.job_s", "device.rest_s",
         "device.memory_mb",
     ),
-    "train": ("threads", "checkpoint_minutes", "on_nonfinite", "data.workers"),
+    "train": ("threads", "checkpoint_minutes", "on_nonfinite", "data.workers", "tensorboard"),
 }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from tfnas.files import write_atomically
 from tfnas.progress import duration, heartbeat
 from tfnas.result import MAX_BYTES, versions
 from tfnas.resume import TRAIN, save_overrides
+from tfnas.scalars import ScalarWriter, check_tensorboard, training_figures, training_scalars
 from tfnas.space import Subnet
 from tfnas.stopping import StoppedError, locked, stop_on_signals
 from tfnas.strategies.contract import DivergedError
@@ -93,10 +94,22 @@ def train(
     return finish(training, stop)
 
 
-def finish(training: Training, stop: Callable[[], bool] = lambda: False) -> TrainResult:
+def finish(
+    training: Training,
+    stop: Callable[[], bool] = lambda: False,
+    tensorboard: bool | None = False,
+) -> TrainResult:
     """Run a training to its end and write its files; then its checkpoint has had its use."""
-    with heartbeat(log, "training", training.progress):
-        training.run(stop)
+    scalars = ScalarWriter(tensorboard, training.out, "train", len(training.history) + 1)
+
+    def on_epoch(result: EpochResult) -> None:
+        scalars.add(result.epoch, training_scalars(result))
+
+    def figures() -> str:
+        return training_figures(training.history[-1]) if training.history else ""
+
+    with heartbeat(log, "training", training.progress, figures):
+        training.run(stop, on_epoch)
     training.ranks.leave()
     path = training.out / WEIGHTS
     save_weights(training.state, training.subnet, path, training.trained)
@@ -143,6 +156,7 @@ def prepare(config: cfg.TrainConfig) -> cfg.Work:
     pick_accelerator(config.accelerator, ranks)
     cfg.check_positive(threads=config.threads, checkpoint_minutes=config.checkpoint_minutes)
     cfg.check_choice("on_nonfinite", config.on_nonfinite, ("stop", "skip"))
+    check_tensorboard(config.tensorboard)
     path = Path(config.subnet)
     subnet, dataset, d = Subnet.load(path), _dataset(config), config.data
     if d.classes is not None and d.classes != len(dataset.classes):
@@ -158,7 +172,7 @@ def prepare(config: cfg.TrainConfig) -> cfg.Work:
     if resume and cfg.is_sweep():  # members that didn't get so far start
         resume = checkpoint.exists(out / CHECKPOINT)
     training = _training(config, subnet, dataset, out, resume, ranks)
-    return lambda: _work(training, path, resume)
+    return lambda: _work(training, path, resume, config.tensorboard)
 
 
 def _dataset(config: cfg.TrainConfig) -> Dataset:
@@ -270,17 +284,17 @@ def _finished(out: Path) -> int:
     return cfg.DONE
 
 
-def _work(training: Training, path: Path, resumed: bool) -> int:
+def _work(training: Training, path: Path, resumed: bool, tensorboard: bool | None) -> int:
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(training.out))
             save_overrides(training.out / TRAIN, resumed)
         except (ValueError, OSError) as error:
             return cfg.refuse(error)
-        return _train(training, path)
+        return _train(training, path, tensorboard)
 
 
-def _train(training: Training, path: Path) -> int:
+def _train(training: Training, path: Path, tensorboard: bool | None) -> int:
     subnet, recipe = training.subnet, training.recipe
     log.info(
         "%s: %.0f M multiply-adds at %d px, %d classes; data %s",
@@ -301,7 +315,7 @@ def _train(training: Training, path: Path) -> int:
             except ValueError as error:
                 return cfg.refuse(error)
             training.meet()
-            result = finish(training, stop)
+            result = finish(training, stop, tensorboard)
     except StoppedError:
         log.info(
             "stopped after epoch %d, batch %d, and saved; go on with: %s -m tfnas.train %s",

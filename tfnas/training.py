@@ -206,8 +206,15 @@ class Training:
             self._take_over(state)
         ranks.check_same({"weights": list(self.network.parameters())})
 
-    def run(self, stop: Callable[[], bool] = lambda: False) -> None:
+    def run(
+        self,
+        stop: Callable[[], bool] = lambda: False,
+        on_epoch: Callable[[EpochResult], None] = lambda result: None,
+    ) -> None:
         """Train to the end, or until `stop()` is true between two batches.
+
+        Args:
+            on_epoch: called with what an epoch gave, before it is saved.
 
         Raises:
             StoppedError: after saving, if it was stopped.
@@ -230,7 +237,8 @@ class Training:
                 with reading():
                     while self.epoch < self.recipe.epochs:
                         self._train_epoch(stop)
-                        self._finish_epoch(stop)
+                        on_epoch(self._finish_epoch(stop))
+                        self._save()
             except StoppedError:
                 self._save()
                 ranks.wait()  # who ended first would have rank 0 killed while it saves
@@ -311,7 +319,8 @@ class Training:
             )
         self.loss_sum += loss
 
-    def _finish_epoch(self, stop: Callable[[], bool]) -> None:
+    def _finish_epoch(self, stop: Callable[[], bool]) -> EpochResult:
+        """Test what was trained."""
         started = time.monotonic()
         model = self.network if self.ema is None else self.ema
         found = accuracy(model, self._tested(_until(self.test_batches.epoch(0), stop)), self.ranks)
@@ -340,7 +349,7 @@ class Training:
             self.resolution, duration(result.seconds),
         )  # fmt: skip
         self.ranks.check_same({"weights": list(model.state_dict().values())})
-        self._save()
+        return result
 
     def _tested(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in batches:

@@ -89,6 +89,7 @@ class EpochRecord:
     entropy: tuple[float, ...] = ()  # nats, of the op probabilities of each block
     op_probs: tuple[tuple[float, ...], ...] = ()
     depth_probs: tuple[tuple[float, ...], ...] = ()
+    expected_depths: tuple[float, ...] = ()  # blocks of each stage, the mean over its depths
     sampled: tuple[tuple[int, ...], ...] = ()  # how often each op was trained, all paths
     widths: tuple[tuple[int, ...], ...] = ()
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tfnas.architecture import expected_depths
 from tfnas.derive import Architecture, argmax, derive_constrained, derive_greedy
 from tfnas.strategies.contract import EpochRecord, Found, Progress, State, Task
 from tfnas.strategies.depth import DEPTHS, DepthSearch, on_device
@@ -219,6 +220,7 @@ class Search:
             entropy=tuple(entropy(alpha) for alpha in self.alphas),
             op_probs=tuple(probabilities(alpha) for alpha in self.alphas),
             depth_probs=tuple(probabilities(beta) for beta in self.betas),
+            expected_depths=expected_depths(self.space, arch),
             sampled=tuple(tuple(row) for row in self.sampled),
             widths=tuple(tuple(row) for row in self.widths),
         )
