@@ -37,8 +37,12 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no list": ({**asdict(RECORDS[1]), "op_probs": 3}, "has op_probs=3, expected a list"),
     "flat": ({**asdict(RECORDS[1]), "op_probs": [0.5]}, "has op_probs=0.5, expected a list"),
     "negative": ({**asdict(RECORDS[1]), "depths": [-1, 1]}, "has depths=-1"),
+    "uneven": ({**asdict(RECORDS[1]), "widths": [[3]]}, "has lists of 1, 4 blocks or stages"),
+    "many stages": ({**asdict(RECORDS[1]), "depths": [1] * 1001, "depth_probs": []}, "of 1001"),
+    "many ops": ({**asdict(RECORDS[1]), "sampled": [[1] * 101] * 4}, "more than 100"),
+    "no ops": ({**asdict(RECORDS[1]), "sampled": [[]] * 4}, "without choices"),
     "epoch again": (asdict(RECORDS[0]), "is epoch 0 after 0"),
-    "other blocks": ({**asdict(RECORDS[1]), "entropy": [1.0]}, "has other blocks"),
+    "other blocks": ({**asdict(RECORDS[1]), "sampled": [[1]] * 4}, "has other blocks"),
 }
 
 

@@ -76,6 +76,18 @@ def test_the_middle_of_a_heat_map_is_half_as_strong() -> None:
     assert [float(s) for s in strengths] == pytest.approx([0.375, 0.75])
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "電話 📱"])
+def test_any_name_leaves_room(name: str) -> None:
+    line = plots.Line(name, X, X, plots.SERIES[0])
+    drawn = plots.lines("x", name, [line, line], x_label="x", y_label="y", level=(2.0, name))
+    assert name[:20] in drawn
+    points = [plots.Point(1, 2, name, group=name), plots.Point(2, 3)]
+    drawn = plots.scatter("x", name, points, x_label="x", y_label="y")
+    assert name[:20] in drawn
+    drawn = plots.bars("x", name, [name], [(name, [1.0], plots.SERIES[0])], x_label="ms")
+    assert name[:20] in drawn
+
+
 def test_matplotlib_is_imported_where_it_draws_only() -> None:
     code = (
         "import sys, tfnas, tfnas.page, tfnas.plots, tfnas.report, tfnas.run_page; "

@@ -82,7 +82,7 @@ def test_a_run_is_one_line_and_one_row(tmp_path: Path, capsys: pytest.CaptureFix
         "86.6 % at 224 px", "done",
     ):  # fmt: skip
         assert text in lines[1]
-    assert lines[2:] == [f"wrote {run / 'runs.csv'}: 1 run"]
+    assert lines[2:] == [f"wrote {run / 'runs.csv'}: 1 run", f"wrote {run / 'report.html'}"]
     [row] = cells(run / "runs.csv")
     assert float(row["gap"]) == RESULT.gap
     assert (row["measured_low_ms"], row["measured_high_ms"]) == ("7.92", "8.06")

@@ -13,6 +13,7 @@ from tests.browser import Elements, check_self_contained
 from tests.run_folders import RESULT, saved_run, unfinished_run
 from tfnas.run_files import read_files
 from tfnas.run_page import run_page, verdict, write_report
+from tfnas.sweep import write_status
 
 
 def page_of(folder: Path, status: str | None = None) -> Elements:
@@ -52,14 +53,13 @@ def test_the_verdict(changes: dict[str, Any], kind: str, told: str) -> None:
         ({**UNMEASURED, "verified": False}, "Unverified: the device couldn't be reached"),
         ({"reached": False}, "did not meet the target on the table"),
         ({"overhead_from_table": True}, "are one figure of the table"),
-        ({"loop": None}, ""),
     ],
 )
 def test_doubts_are_said(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
-    folder, _ = saved_run(tmp_path / "run", **changes)
-    assert told in page_of(folder).text
-    plain, _ = saved_run(tmp_path / "plain")
-    assert not told or told not in page_of(plain).text
+    for name, values in (("run", changes), ("plain", {})):
+        folder, _ = saved_run(tmp_path / name, loop=None, **values)
+        (folder / "history.jsonl").unlink()  # without figures it takes no time
+        assert (told in page_of(folder).text) is (name == "run")
 
 
 def test_the_figures_are_those_of_the_result(tmp_path: Path) -> None:
@@ -88,11 +88,19 @@ def test_the_figures_are_those_of_the_result(tmp_path: Path) -> None:
 def test_an_unfinished_run_says_so_and_shows_what_there_is(tmp_path: Path) -> None:
     folder = unfinished_run(tmp_path / "run")
     found = page_of(folder)
-    for told in ("interrupted: this search has no result", f"tfnas.search resume={folder}",
+    for told in ("Interrupted: this search has no result", f"tfnas.search resume={folder}",
                  "Supernet loss", "python -m tfnas.search target_ms=8"):  # fmt: skip
         assert told in found.text
     assert found.values("data-measured-ms") == []
-    assert "failed: this search has no result" in page_of(folder, "failed").text
+    assert "Failed: this search has no result" in page_of(folder, "failed").text
+
+
+def test_a_run_that_goes_on_is_not_to_be_resumed(tmp_path: Path) -> None:
+    folder = unfinished_run(tmp_path / "run")
+    write_status(folder, None, "launch")  # this very process
+    text = page_of(folder).text
+    assert "Running: this search has no result; process" in text
+    assert "Go on with" not in text
 
 
 def test_an_empty_folder_has_a_page_too(tmp_path: Path) -> None:

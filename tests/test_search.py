@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from tests.browser import check_self_contained, render
 from tests.entry import compose_config, environment, run_entry
 from tests.nets import image_folder
 from tests.simulated_device import Machine, SimulatedProfiler
@@ -80,6 +81,21 @@ def elsewhere(tmp_path: Path) -> Elsewhere:
     return Elsewhere(file, low, high, round((low + high) / 2, 4))
 
 
+def check_report(out: Path, subnet: Subnet) -> None:
+    """That the page tells what the run found."""
+    html = (out / "report.html").read_text()
+    found = check_self_contained(html)
+    result = json.loads((out / "result.json").read_text())
+    for name in ("target_ms", "table_ms", "measured_ms"):
+        (told,) = found.values(f"data-{name.replace('_', '-')}")
+        assert float(told) == result[name]
+    assert found.values("data-width") == [str(op.c_mid) for op in subnet.blocks]
+    assert sum(map(float, found.values("data-ms"))) == pytest.approx(result["table_ms"])
+    for told in ("Op probabilities", "Closing on the device", "device, the part alone"):
+        assert told in html
+    assert 'role="note"' not in html or result["noisy"]
+
+
 def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> None:
     table = LatencyTable.load(table_file)
     space = load_space("tiny", quantum=table.device.quantum)
@@ -115,6 +131,8 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
 
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in history] == [0, 1]
+    assert f"report: {out / 'report.html'}" in text
+    check_report(out, subnet)
 
     train = run_entry(
         "tfnas.train", config.override("subnet", out / "subnet.json"), "data.root=shipped",
@@ -139,6 +157,14 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
         "tolerance=0.5", "verify=test", cwd=tmp_path,
     )  # fmt: skip
     assert verify.returncode == config.DONE, verify.stdout + verify.stderr
+
+    report = run_entry("tfnas.report", str(out), cwd=tmp_path)
+    assert report.returncode == config.DONE, report.stdout + report.stderr
+    rendered = render(out / "report.html", tmp_path)  # skips what is left where none is
+    assert rendered.console == ()
+    found = check_self_contained(rendered.dom)
+    assert found.values("data-measured-ms") == [str(result["measured_ms"])]
+    assert found.values("data-top1") == [str(json.loads((out / "train.json").read_text())["top1"])]
 
 
 def test_stopped_while_stages_are_measured(table_file: Path, tmp_path: Path) -> None:
@@ -172,12 +198,15 @@ def test_a_table_of_another_device_is_obeyed_and_not_verified(
     elsewhere: Elsewhere, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
+    (out / "report.html").mkdir(parents=True)  # what goes wrong with the page changes nothing
     done = run_entry(
         "tfnas.search", *FAST, f"target_ms={elsewhere.middle}",
         config.override("table", elsewhere.file), config.override("hydra.run.dir", out),
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == config.DONE, done.stdout + done.stderr
+    assert "warning: the report is not written (IsADirectoryError" in done.stdout
+    assert f"`python -m tfnas.report {out}` does it" in done.stdout
     assert "profilers.verify" not in done.stdout  # it would measure another device
     result = json.loads((out / "result.json").read_text())
     assert result["verified"] is False
@@ -221,6 +250,11 @@ def test_other_strategies_leave_the_same_files(
     assert result["scores"]["path_passes"] > 0
     for name in ("subnet.json", "model.onnx", "history.jsonl", "supernet_weights.safetensors"):
         assert (out / name).exists()
+    told = check_self_contained((out / "report.html").read_text()).text
+    assert "Unverified: the device couldn't be reached" in told
+    assert "How often each op was trained" in told
+    for learned in ("Op probabilities", "Temperature", "most probable"):
+        assert learned not in told
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -254,6 +288,9 @@ def test_stopped_by_a_signal_and_gone_on_with(
         text = lines.read()
     assert first.wait(30) == config.INTERRUPTED, text
     assert f"go on with: python -m tfnas.search resume={out}" in text
+    told = check_self_contained((out / "report.html").read_text()).text
+    assert "Interrupted: this search has no result." in told
+    assert "Supernet loss" in told
 
     saved = (out / "search.ckpt").read_bytes()
     for options in (
@@ -274,6 +311,7 @@ def test_stopped_by_a_signal_and_gone_on_with(
     done = run_entry("tfnas.search", f"resume={out}", "tolerance=0.02", cwd=tmp_path)
     assert done.returncode == config.DONE, done.stdout
     assert "going on after step" in done.stdout
+    assert "this search has no result" not in (out / "report.html").read_text()
     before = (out / "result.json").read_bytes()
     for options, status, said in (
         ((), config.DONE, f"{out} is finished"),

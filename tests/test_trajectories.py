@@ -83,4 +83,4 @@ def test_more_blocks_than_can_be_told_apart_are_left_out() -> None:
     many = [replace(r, sampled=((1, 2),) * (MOST_PANELS + 1)) for r in history(SPACE, learns=False)]
     found = drawn(many)
     assert len(found.values("aria-label")) == len(SAMPLED) - 1
-    assert "61 blocks are more than can be drawn" in found.text
+    assert "61 blocks or stages are more than can be drawn" in found.text

@@ -19,7 +19,7 @@ from tfnas.distributed import ALONE, Ranks
 from tfnas.result import Result
 from tfnas.resume import HARMLESS, RUN
 
-CHECKPOINT, HISTORY, RESULT = "search.ckpt", "history.jsonl", "result.json"
+CHECKPOINT, RESULT = "search.ckpt", "result.json"
 
 
 def check_unused(folder: Path, resume: str | None, ranks: Ranks = ALONE) -> None:

@@ -13,7 +13,8 @@ from tfnas.untrusted import parse_json, read_bytes, shown
 
 HISTORY = "history.jsonl"
 MAX_BYTES = 20_000_000  # ninety epochs of the published space take half a million
-MAX_EPOCHS = 5_000
+MAX_EPOCHS = 2_000
+MAX_BLOCKS, MAX_OPS = 1_000, 100  # blocks or stages; ops of a block or depths of a stage
 TOLD = 3  # unusable lines that are told one by one
 
 
@@ -65,7 +66,20 @@ def _record(values: Any) -> EpochRecord:
     for name in ("train_top1", "held_out_top1"):
         if not 0 <= found[name] <= 100:
             raise ValueError(f"has {name}={found[name]:g}, expected percent")
-    return EpochRecord(**found)
+    record = EpochRecord(**found)
+    by_block = record.entropy, record.op_probs, record.sampled, record.widths
+    by_stage = record.depths, record.depth_probs
+    for lists in (by_block, by_stage):
+        lengths = {len(rows) for rows in lists if rows}
+        if len(lengths) > 1 or max(lengths, default=0) > MAX_BLOCKS:
+            raise ValueError(
+                f"has lists of {', '.join(map(str, sorted(lengths)))} blocks or stages, expected "
+                f"one number up to {MAX_BLOCKS:,}"
+            )
+    for rows in (record.op_probs, record.sampled, record.widths, record.depth_probs):
+        if not all(0 < len(row) <= MAX_OPS for row in rows):
+            raise ValueError(f"has a block or stage without choices, or with more than {MAX_OPS}")
+    return record
 
 
 def _value(value: Any, kind: str, name: str) -> Any:

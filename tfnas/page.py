@@ -109,6 +109,9 @@ summary { cursor: pointer; margin: .75rem 0 }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact }
   h2, h3 { break-after: avoid }
   .scroll, .wide { overflow: visible }
+  .figures { grid-template-columns: repeat(3, 1fr) }
+  .figures > .scroll { grid-column: span 2; margin: 0 }
+  .figures table { font-size: .8rem }
   .wide > svg.plot { min-width: 0 }
   tr, .note, .tile { break-inside: avoid }
   details > summary { list-style: none }

@@ -36,7 +36,8 @@ from tfnas.derive import Constraint, feasible_ms
 from tfnas.distributed import DisagreementError, LostError, Ranks
 from tfnas.export import export
 from tfnas.files import write_atomically
-from tfnas.folder import CHECKPOINT, HISTORY, RESULT, check_unused, command, options_of
+from tfnas.folder import CHECKPOINT, RESULT, check_unused, command, options_of
+from tfnas.history import HISTORY
 from tfnas.live import is_launched
 from tfnas.prepare import Inputs, Prepared, check_start, inputs, reachable
 from tfnas.progress import duration, heartbeat

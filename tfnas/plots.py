@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from tfnas.page import LIGHT, element, text
+from tfnas.page import LIGHT, text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,7 @@ FONT = "DejaVu Sans"  # comes with matplotlib: lengths of text are estimated wit
 SIZE = (3.9, 2.5)  # inches: two or three beside each other
 WIDE = 12.2  # inches: alone in its row
 FEW = 20  # points that can be told apart
+LONGEST = 24  # characters of a name in a figure
 
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -112,7 +114,9 @@ def draw(
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context():
+    with warnings.catch_warnings(), mpl.rc_context():
+        # The browser has fonts of its own.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         mpl.rcdefaults()  # a matplotlibrc of the user's changes nothing
         mpl.rcParams.update({**STYLE, "svg.hashsalt": name})
         figure = Figure(figsize=size, layout="constrained")
@@ -181,6 +185,11 @@ def lines(
     return draw(name, label, paint, size=size)
 
 
+def short(name: str) -> str:
+    """A name that leaves room for what it names."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+
+
 def plot_line(
     axes: Axes, line: Line, *, width: float = 1.5, markers: bool = True, above: bool = False
 ) -> None:
@@ -198,24 +207,34 @@ def plot_line(
         linewidth=width,
         marker="o" if len(line.x) == 1 or (markers and len(line.x) <= FEW) else None,
         markersize=width + 2,
-        label=line.label,
+        label=short(line.label),
         zorder=3 if above else 2,
     )
 
 
 def mark_level(axes: Axes, value: float, label: str) -> None:
     """A dashed line across, to be named in the legend."""
-    axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=label)
+    axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=short(label))
 
 
 def legend_above(axes: Axes, columns: int = 3) -> None:
-    """A legend that hides nothing, where there are several things to tell apart."""
-    handles, _ = axes.get_legend_handles_labels()
-    if len(handles) > 1:
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, handlelength=1.2,
-            columnspacing=1.0, handletextpad=0.5, ncols=min(len(handles), columns),
-        )  # fmt: skip
+    """A legend that hides nothing, where there are several things to tell apart.
+
+    Args:
+        columns: the most; fewer where names are long.
+    """
+    handles, names = axes.get_legend_handles_labels()
+    if len(handles) < 2:
+        return
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    room = 13 * (figure.get_figwidth() - 0.6)  # characters
+    lengths = [len(name) + 5 for name in names]
+    fit = len(names) if sum(lengths) <= room else max(1, int(room / max(lengths)))
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, handlelength=1.2,
+        columnspacing=1.0, handletextpad=0.5, ncols=min(columns, fit),
+    )  # fmt: skip
 
 
 def count_x(axes: Axes, ticks: int = 8) -> None:
@@ -267,8 +286,8 @@ def heat(
             axes.add_patch(Rectangle((j, i), 1, 1, facecolor="none", edgecolor=INK, linewidth=1.3))
         axes.set_xlim(0, width)
         axes.set_ylim(height, 0)
-        axes.set_xticks([j + 0.5 for j in range(width)], columns)
-        axes.set_yticks([i + 0.5 for i in range(height)], rows)
+        axes.set_xticks([j + 0.5 for j in range(width)], list(map(short, columns)))
+        axes.set_yticks([i + 0.5 for i in range(height)], list(map(short, rows)))
         axes.tick_params(length=0, labeltop=above, labelbottom=not above)
         axes.grid(False)
         axes.spines[:].set_visible(False)
@@ -300,12 +319,16 @@ def bars(
         for s, (title, lengths, colour) in enumerate(series):
             places = [g - 0.4 + thick * (s + 0.5) for g in range(len(groups))]
             axes.barh(
-                places, [x or 0.0 for x in lengths], height=0.86 * thick, color=colour, label=title
+                places,
+                [x or 0.0 for x in lengths],
+                height=0.86 * thick,
+                color=colour,
+                label=short(title),
             )
             for place, between in zip(places, intervals[s] if intervals else (), strict=False):
                 if between is not None:
                     axes.plot(between, (place, place), color=INK, linewidth=1)
-        axes.set_yticks(range(len(groups)), groups)
+        axes.set_yticks(range(len(groups)), list(map(short, groups)))
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.set_xlim(left=0)
         axes.tick_params(axis="y", length=0)
@@ -350,9 +373,11 @@ def scatter(
                 axes.plot((p.x, p.x), p.y_interval, color=colour, linewidth=1.2)
             label = p.group if p.group and p.group not in told else "_"
             told.add(p.group)
-            axes.plot([p.x], [p.y], "o", color=colour, markersize=5, label=label)
+            axes.plot([p.x], [p.y], "o", color=colour, markersize=5, label=short(label))
             if p.label:
-                axes.annotate(p.label, (p.x, p.y), (5, 4), textcoords="offset points", fontsize=8)
+                axes.annotate(
+                    short(p.label), (p.x, p.y), (5, 4), textcoords="offset points", fontsize=8
+                )
         if level is not None:
             mark_level(axes, *level)
         axes.margins(0.12)
@@ -361,13 +386,3 @@ def scatter(
         legend_above(axes)
 
     return draw(name, label, paint, size=size)
-
-
-def swatch(colour: str, label: str) -> Markup:
-    """A colour with its meaning, for a legend in the text."""
-    variable = next(name for name, value in PLACEHOLDERS.items() if value == colour)
-    block = (
-        f"display: inline-block; width: .7em; height: .7em; border-radius: 2px; "
-        f"background: var(--{variable})"
-    )
-    return element("span", element("span", style=block), " ", label)

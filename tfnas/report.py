@@ -28,12 +28,10 @@ from tfnas.config import (
     override,
 )
 from tfnas.files import write_atomically
-from tfnas.runs import LOG, NOT_STARTED, UNREADABLE, Run, gather, printable
+from tfnas.runs import LOG, UNFINISHED, Run, gather, printable
 from tfnas.sweep import is_run
 
 NOTHING = "–"
-# What `tfnas.search resume=` takes up again.
-UNFINISHED = ("interrupted", "failed", NOT_STARTED, UNREADABLE)
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 HEADER = (
     "run", "target", "table", "measured ± 95 %", "gap", "within", "strategy", "seed", "device",

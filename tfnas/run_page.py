@@ -17,7 +17,7 @@ from tfnas.net_drawing import network
 from tfnas.page import Part
 from tfnas.result import Result
 from tfnas.run_files import RunFiles, read_files
-from tfnas.runs import Run, clean
+from tfnas.runs import UNFINISHED, Run, clean
 from tfnas.trajectories import trajectories
 
 REPORT = "report.html"
@@ -83,11 +83,11 @@ def verdict(result: Result) -> tuple[str, str]:
 
 def _headline(run: Run, result: Result | None, status: str | None) -> Markup:
     if result is None:
-        told = status or run.status
-        return page.paragraph(
-            page.element("span", told, class_="badge doubt", id="status"),
-            ": this search has no result.",
+        badge = page.element(
+            "span", (status or run.status).capitalize(), class_="badge doubt", id="status"
         )
+        why = f"; {run.told}" if run.told and status is None else ""
+        return page.paragraph(badge, f": this search has no result{why}.")
     kind, told = verdict(result)
     head, _, tail = told.partition(":")
     badge = page.element("span", head, class_=f"badge {kind}", id="status")
@@ -150,12 +150,7 @@ def _doubts(result: Result) -> Iterator[Markup]:
 
 
 def _unfinished(run: Run, status: str | None) -> Iterator[Markup]:
-    told = [run.told] if run.told and status is None else []
-    if run.target_ms is not None:
-        told.append(f"target {run.target_ms:.4g} ms")
-    if told:
-        yield page.paragraph("; ".join(told))
-    if run.resume is not None:
+    if run.resume is not None and (status or run.status) in UNFINISHED:
         yield page.paragraph("What there is so far is shown. Go on with:")
         yield page.code(_resume(run.resume))
 

@@ -41,6 +41,8 @@ LOG_TAIL = 50_000  # bytes of a log that are looked at
 LONGEST = 300  # characters of what a file says
 LONGEST_MS = 1e9
 NOT_STARTED, RUNNING, UNREADABLE = "not started", "running", "unreadable"
+# What `tfnas.search resume=` takes up again.
+UNFINISHED = ("interrupted", "failed", NOT_STARTED, UNREADABLE)
 RECORD = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ ([A-Z]+) (.*)")  # of conf/hydra/job_logging/run.yaml
 
 

@@ -61,7 +61,7 @@ def _figures(finished: Sequence[Run], base: Path) -> Markup:
     named = len(finished) <= MOST_LABELS
 
     def label(run: Run) -> str:
-        return clean(_name(run, base))[:24] if named else ""
+        return clean(_name(run, base)) if named else ""
 
     made = []
     trained = [run for run in finished if run.top1 is not None]
@@ -187,22 +187,21 @@ def _options(run: Run) -> Mapping[str, Any] | None:
 
 
 def differing(options: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys of plain values that aren't the same in all, those that all have first.
+    """The keys of plain values that all have, and that aren't the same in all, in order.
 
-    Lists are parts of a search space, whose name tells.
+    What only some have are knobs of a strategy, and lists are parts of a search space: the names of
+    these tell.
     """
-    keys = dict.fromkeys(key for values in options for key in values)
-    found = [
+    if not options:
+        return []
+    return [
         key
-        for key in sorted(keys)
-        if not any(isinstance(o.get(key), list | dict) for o in options)
-        and len({json.dumps(o.get(key)) for o in options}) > 1
+        for key in sorted(set.intersection(*map(set, options)))
+        if not any(isinstance(o[key], list | dict) for o in options)
+        and len({json.dumps(o[key]) for o in options}) > 1
     ]
-    return sorted(found, key=lambda key: not all(key in values for values in options))
 
 
 def _option(values: Mapping[str, Any], key: str) -> str:
-    if key not in values:
-        return NOTHING
     value = values[key]
     return clean(value if isinstance(value, str) else json.dumps(value))[:80]

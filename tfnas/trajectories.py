@@ -17,7 +17,6 @@ from tfnas.plots import (
     INK,
     MUTED,
     SERIES,
-    SIZE,
     WIDE,
     Line,
     count_x,
@@ -64,10 +63,11 @@ def trajectories(
     caption, rates = "Learning rate of the weights.", [r.learning_rate for r in records]
     yield _line("learning-rate", "learning rate", rates, records, caption)
     names = Names(records, space, subnet)
-    if len(names.blocks) > MOST_PANELS:
+    panels = max(len(names.blocks), len(records[0].depths), len(records[0].depth_probs))
+    if panels > MOST_PANELS:
         yield page.note(
-            f"{len(names.blocks)} blocks are more than can be drawn one by one: "
-            f"{MOST_PANELS} are the most."
+            f"{panels} blocks or stages are more than can be drawn one by one: {MOST_PANELS} are "
+            "the most."
         )
         return
     if records[0].entropy:
@@ -107,6 +107,9 @@ class Names:
         self.found = False
         if space is None or len(space.blocks) != len(rows):
             return
+        choices = max(map(len, space.blocks))
+        if most not in (choices, choices + 1):  # `strategy.depth` may add one
+            return
         self.blocks = [
             f"{s}.{b}"
             for s, stage in enumerate(space.stages, 1)
@@ -116,9 +119,7 @@ class Names:
         self.c_in = [block[0].op.c_in for block in space.blocks]
         labels = {tuple(op_label(choice.name) for choice in block) for block in space.blocks}
         if len(labels) == 1:
-            known = [*next(iter(labels)), "skip"]  # `strategy.depth` may add one
-            if most <= len(known):
-                self.ops = known[:most]
+            self.ops = [*next(iter(labels)), "skip"][:most]
         if subnet is not None:
             try:
                 picks = space.choices_of(subnet)
@@ -237,9 +238,8 @@ def _panels(
     share_y: bool = True,
 ) -> Markup:
     """Small plots over epochs, `COLUMNS` beside each other, with one legend above."""
-    columns = min(COLUMNS, count)
+    columns = min(COLUMNS, max(count, 4))  # few don't become huge
     rows = math.ceil(count / columns)
-    width = WIDE if columns >= 4 else columns * SIZE[0]
 
     def paint_all(grid: Any) -> None:
         from matplotlib.lines import Line2D
@@ -269,7 +269,7 @@ def _panels(
 
     height = rows * PANEL[1] + 0.35 + (0.3 if legend else 0)
     drawing = draw(
-        name, caption, paint_all, size=(width, height), rows=rows, columns=columns, sharex=True,
+        name, caption, paint_all, size=(WIDE, height), rows=rows, columns=columns, sharex=True,
         sharey=share_y,
     )  # fmt: skip
     return page.figure(drawing, caption, wide=True)
