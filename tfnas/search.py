@@ -15,8 +15,9 @@ def prepare(cfg: SearchConfig) -> config.Work:
     """Imports torch, which `--help` and an error in the command line can do without."""
     from tfnas.distributed import join
     from tfnas.folder import finished
-    from tfnas.pipeline import follow, run, tell
+    from tfnas.pipeline import run, tell
     from tfnas.prepare import prepared
+    from tfnas.searching import follow
 
     ranks = join()
     if ranks.rank:  # rank 0 checks, and says what is wrong
