@@ -274,7 +274,7 @@ def _compare(plan: Plan) -> int:
         return cfg.FAILED
     done = replace(done, status=FINISHED)
     done.save(plan.out / FILE)
-    write_atomically(plan.out / PAGE, page(done))
+    write_atomically(plan.out / PAGE, page(done, plan.subnets))
     _tell(done)
     log.info("wrote %s and %s", plan.out / FILE, plan.out / PAGE)
     return cfg.DONE
