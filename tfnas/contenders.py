@@ -122,9 +122,7 @@ def _subnets_of(path: Path) -> Iterator[Path]:
         lacking = [run for run in runs if not (run / SUBNET).is_file()]
         if not runs or lacking:
             why = (
-                f"{len(lacking)} of its {len(runs)} runs have none"
-                if runs
-                else "nor is it a sweep's"
+                f"{len(lacking)} of its {len(runs)} runs lack one" if runs else "nor is it a sweep"
             )
             raise ValueError(
                 f"{path} holds no {SUBNET}, {why}: give the folder of a finished search; "
@@ -213,9 +211,7 @@ def find_table(given: str | None, contenders: Sequence[Contender]) -> LatencyTab
     try:
         return LatencyTable.load(Path(file))
     except ValueError as error:
-        raise ValueError(
-            f"{error}; it is the one that the runs name, table=FILE is another"
-        ) from None
+        raise ValueError(f"{error}; the runs name it, give another by table=FILE") from None
 
 
 def latencies(table: LatencyTable, contenders: Sequence[Contender]) -> Mapping[Path, float]:
@@ -232,9 +228,7 @@ def latencies(table: LatencyTable, contenders: Sequence[Contender]) -> Mapping[P
         except LookupError as error:
             raise LookupError(f"{name} ({path}): {error.args[0]}") from None
         if not ms > 0:
-            raise ValueError(
-                f"{name} ({path}) takes {ms:g} ms on {table.source}; give another table"
-            )
+            raise ValueError(f"{name} ({path}) takes {ms:g} ms on {table.source}: no latency")
         found[path] = ms
     return found
 
