@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 PAGE = "compare.html"
 LONGEST = 28  # characters of a name beside a plot
-HALF = 5.6  # inches: two beside each other
 NOTHING = "–"
 
 
@@ -67,7 +66,7 @@ def page(comparison: Comparison, subnets: Mapping[str, Subnet]) -> str:
             kind="muted",
         ),
         tiles(*(_tile(c, method) for method in c.methods)),
-        *(note(_sentence(line), kind="plain") for line in verdicts(c)),
+        *(note(f"{line}.", kind="plain") for line in verdicts(c)),
         *(note(_sentence(line)) for line in warnings(c)),
         _accuracy(c),
         _curves(c),
@@ -82,44 +81,71 @@ def _sentence(text: str) -> str:
 
 def _tile(c: Comparison, method: Method) -> Markup:
     first = method is c.methods[0]
-    below = "what the others are compared with" if first else points(c.difference(method))
+    below = (
+        "what the others are compared with"
+        if first
+        else f"{points(c.difference(method))} to {c.methods[0].name}"
+    )
     return tile(method.name, percent(c.mean(method)), below)
 
 
 def _accuracy(c: Comparison) -> Markup:
-    unit = "nets, each its mean over the seeds" if c.several else "seeds"
-    first = c.methods[0].name
-    values = {method.name: c.values(method) for method in c.methods}
-    shown = [(m.name, values[m.name], c.mean(m), colour) for m, colour in _coloured(c)]
-    apart = [
-        (m.name, [] if c.several else _less(values[m.name], values[first]), c.difference(m), colour)
-        for m, colour in _coloured(c)[1:]
-    ]
-    kind = "Difference of means" if c.several else "Paired differences"
+    unit = "a net, its mean over the seeds" if c.several else "a seed"
+    kind = "differences of means" if c.several else "paired differences"
     return section(
         "Accuracy",
         figures(
             figure(
-                _rows("accuracy", f"Top-1 accuracy of {len(c.methods)} nets", shown, "top-1, %"),
-                f"Top-1 on the test images, in %: dots are {unit}, bars means with 95 % intervals.",
-            ),
-            figure(
-                _rows(
-                    "differences",
-                    f"Differences in top-1 to {first}",
-                    apart,
-                    "points of top-1",
-                    zero=True,
-                ),
-                f"{kind} to {first}, in percentage points, with 95 % intervals. Where one includes "
-                "zero, nothing is told apart.",
-            ),
+                _intervals(c),
+                f"Left: top-1 on the test images; a dot is {unit}, a bar the mean with its 95 % "
+                f"interval. Right: {kind} to {c.methods[0].name}, with 95 % intervals; where one "
+                "includes zero, nothing is told apart.",
+                wide=True,
+            )
         ),
         page_table(HEADER, (cells(c, method) for method in c.methods), numeric=range(1, 5)),
         element("ul", *(element("li", _sentence(line)) for line in cautions(c))),
         details("All top-1 values", _values(c)),
-        name="accuracy",
+        name="accuracies",
     )
+
+
+def _intervals(c: Comparison) -> Markup:
+    """Accuracies, and beside them differences to the first; a row each, the first on top."""
+    first = c.values(c.methods[0])
+
+    def paint(axes: Any) -> None:
+        left, right = axes[0]
+        right.axvline(0, color=plots.INK, linewidth=1, linestyle=(0, (4, 3)))
+        for place, (method, colour) in enumerate(_coloured(c)):
+            values = c.values(method)
+            _plot_interval(left, place, values, c.mean(method), colour)
+            if place:
+                apart = [] if c.several else _less(values, first)
+                _plot_interval(right, place, apart, c.difference(method), colour)
+        left.set_yticks(range(len(c.methods)), [_short(method.name) for method in c.methods])
+        left.set_ylim(len(c.methods) - 0.5, -0.5)
+        left.set_xlabel("top-1, %")
+        right.set_xlabel("difference in top-1, points")
+        for each in (left, right):
+            each.margins(x=0.08)
+            each.tick_params(axis="y", length=0)
+            each.grid(axis="y", visible=False)
+
+    height = 0.8 + 0.5 * len(c.methods)
+    label = "Top-1 accuracies and their differences"
+    return plots.draw("accuracy", label, paint, size=(plots.WIDE, height), columns=2, sharey=True)
+
+
+def _plot_interval(
+    axes: Axes, place: float, values: Sequence[float], interval: Interval, colour: str
+) -> None:
+    """In percent: mean and interval, and the single values below."""
+    ends = (100 * interval.low, 100 * interval.high)
+    axes.plot(ends, (place, place), color=colour, linewidth=2.5)
+    axes.plot([100 * interval.mean], [place], "|", color=colour, markersize=14, mew=2.5)
+    single = [100 * value for value in values]
+    axes.plot(single, [place + 0.24] * len(single), "o", color=colour, markersize=5, alpha=0.7)
 
 
 def _coloured(c: Comparison) -> list[tuple[Method, str]]:
@@ -130,39 +156,8 @@ def _less(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     return [a - b for a, b in zip(ours, theirs, strict=True)]
 
 
-def _rows(
-    name: str,
-    label: str,
-    rows: Sequence[tuple[str, Sequence[float], Interval, str]],
-    x_label: str,
-    zero: bool = False,
-) -> Markup:
-    """A row each: its name, single values, their mean with its interval, colour; the first on top.
-
-    Args:
-        zero: marks zero by a line.
-    """
-
-    def paint(axes: Axes) -> None:
-        if zero:
-            axes.axvline(0, color=plots.INK, linewidth=1, linestyle=(0, (4, 3)))
-        for place, (_, values, interval, colour) in enumerate(rows):
-            ends = (100 * interval.low, 100 * interval.high)
-            axes.plot(ends, (place, place), color=colour, linewidth=2.5, solid_capstyle="butt")
-            axes.plot([100 * interval.mean], [place], "|", color=colour, markersize=14, mew=2.5)
-            single = [100 * value for value in values]
-            axes.plot(single, [place + 0.22] * len(single), "o", color=colour, alpha=0.7)
-        axes.set_yticks(range(len(rows)), [_short(name) for name, *_ in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.margins(x=0.08)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel(x_label)
-
-    return plots.draw(name, label, paint, size=(HALF, 0.8 + 0.55 * len(rows)))
-
-
 def _short(name: str) -> str:
+    name = clean(name)
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
@@ -183,40 +178,41 @@ def _title(method: Method, net: Net) -> str:
 def _curves(c: Comparison) -> Markup:
     epochs = range(1, c.recipe.epochs + 1)
 
-    def curves(field: str, factor: float) -> list[tuple[str, str, list[list[float]]]]:
-        return [
-            (m.name, colour, [
-                [factor * getattr(epoch, field) for epoch in c.trial(net, seed).epochs]
-                for net in m.nets for seed in c.seeds
-            ])
-            for m, colour in _coloured(c)
-        ]  # fmt: skip
-
-    def drawn(name: str, label: str, field: str, factor: float, y_label: str) -> Markup:
-        def paint(axes: Axes) -> None:
-            for title, colour, runs in curves(field, factor):
+    def paint(axes: Any) -> None:
+        for each, field, factor, y_label in (
+            (axes[0][0], "top1", 100, "top-1, %"),
+            (axes[0][1], "train_loss", 1, "training loss"),
+        ):
+            for method, colour in _coloured(c):
+                runs = [
+                    [factor * getattr(epoch, field) for epoch in c.trial(net, seed).epochs]
+                    for net in method.nets
+                    for seed in c.seeds
+                ]
                 for run in runs:
-                    axes.plot(epochs, run, color=colour, linewidth=0.7, alpha=0.5)
+                    each.plot(epochs, run, color=colour, linewidth=0.7, alpha=0.6)
                 mean = [sum(at) / len(at) for at in zip(*runs, strict=True)]
-                plots.plot_line(axes, plots.Line(_short(title), epochs, mean, colour))
-            plots.count_x(axes)
-            axes.set_xlabel("epoch")
-            axes.set_ylabel(y_label)
-            plots.legend_above(axes, len(c.methods))
+                plots.plot_line(each, plots.Line(_short(method.name), epochs, mean, colour))
+            plots.count_x(each)
+            each.set_xlabel("epoch")
+            each.set_ylabel(y_label)
+        plots.legend_above(axes[0][0], len(c.methods))
 
-        return plots.draw(name, label, paint, size=(HALF, 2.9))
-
+    label = "Top-1 and training loss by epoch"
+    drawing = plots.draw("curves", label, paint, size=(plots.WIDE, 3.2), columns=2)
     return section(
         "Learning curves",
         figures(
-            figure(drawn("top1", "Top-1 by epoch", "top1", 100, "top-1, %"),
-                   "On the test images; what is compared is the last epoch's."),
-            figure(drawn("loss", "Training loss by epoch", "train_loss", 1, "training loss"),
-                   "On the training images, with label smoothing and augmentation."),
+            figure(
+                drawing,
+                "Left: on the test images; what is compared is the last epoch's. Right: on the "
+                "training images, with augmentation and label smoothing. Thin lines are single "
+                "trainings, thick ones their means.",
+                wide=True,
+            )
         ),
-        paragraph("Thin: single trainings. Thick: their mean.", kind="muted"),
-        name="curves",
-    )  # fmt: skip
+        name="curves-by-epoch",
+    )
 
 
 def _compared(c: Comparison, subnets: Mapping[str, Subnet]) -> Markup:
@@ -284,7 +280,7 @@ def _how(c: Comparison) -> Markup:
                 ("data", f"{c.data.name}: {clean(c.data.origin)}"),
                 ("seeds", ", ".join(map(str, c.seeds))),
                 ("resolution", f"{c.resolution} px (latency: {c.deployed_resolution} px)"),
-                ("trained on", f"{c.accelerator}, {c.threads} CPU threads"),
+                ("trained on", f"{c.accelerator}, CPU threads: {c.threads}"),
                 ("non-finite steps", c.on_nonfinite),
                 ("table", f"{clean(c.table.file)} ({clean(c.table.fingerprint)})"),
                 ("cost", f"{duration(c.cpu_seconds)} of CPU time"),
