@@ -262,6 +262,9 @@ def test_the_command_line_ends_with_2(done: Done, tmp_path: Path) -> None:
     assert ended.returncode == UNUSABLE_INPUT
     assert "names 1: give two or more runs" in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
+    ended = run_entry("tfnas.compare", "A", "nets=[B]", cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (UNUSABLE_INPUT, "")
+    assert ended.stderr.startswith("error: A beside nets")
 
 
 def test_hostile_names_stay_text(done: Done) -> None:

@@ -66,6 +66,19 @@ def test_runs_may_stand_on_the_command_line_as_they_are(
     assert as_overrides(given) == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["A", "nets=[B]"], "A beside nets: give all runs in one way"),
+        (["nets.x=B", "A"], "A beside nets: give all runs in one way"),
+        (["A", "B", "resume=out"], "the command that a comparison was started with goes on"),
+    ],
+)
+def test_what_a_command_line_can_not_say(given: list[str], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        as_overrides(given)
+
+
 def test_names_are_those_of_folders(tmp_path: Path) -> None:
     a, b = run(tmp_path / "one" / "A"), run(tmp_path / "B", 1)
     found = load_contenders([str(a), str(b / "subnet.json")])

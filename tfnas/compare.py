@@ -356,5 +356,9 @@ def _tell(done: Comparison) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = as_overrides(sys.argv[1:])
+    try:
+        sys.argv[1:] = as_overrides(sys.argv[1:])
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(cfg.UNUSABLE_INPUT)
     cfg.main(cfg.CompareConfig, "compare", prepare)

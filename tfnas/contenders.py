@@ -40,13 +40,21 @@ class Contender:
 
 def as_overrides(arguments: Sequence[str]) -> list[str]:
     """A command line for Hydra: runs may stand there as they are, as the shell completes them, and
-    `nets.NAME=` adds a name, for which Hydra wants a `+`."""
+    `nets.NAME=` adds a name, for which Hydra wants a `+`.
+
+    Raises:
+        ValueError: if nets are given in both ways, or with `resume=`, which has no use here.
+    """
     rest, runs = [], []
     for before, argument in zip(("", *arguments), arguments, strict=False):
         if "=" in argument or argument.startswith("-") or _takes_value(before):
             rest.append(f"+{argument}" if argument.startswith("nets.") else argument)
         else:
             runs.append(override("", argument).removeprefix("="))
+    if runs and any(argument.startswith(("nets", "+nets")) for argument in rest):
+        raise ValueError(f"{runs[0]} beside nets: give all runs in one way; {USAGE}")
+    if any(argument.startswith("resume=") for argument in rest):
+        raise ValueError("resume: the command that a comparison was started with goes on with it")
     return [*rest, f"nets=[{','.join(runs)}]"] if runs else rest
 
 
