@@ -58,6 +58,7 @@ from tfnas.distributed import from_environment
 from tfnas.files import write_atomically
 from tfnas.progress import duration
 from tfnas.result import MAX_BYTES, versions
+from tfnas.runs import clean
 from tfnas.space import Subnet
 from tfnas.stopping import StoppedError, locked, stop_on_signals
 from tfnas.strategies.contract import DivergedError
@@ -327,7 +328,7 @@ def _announce(plan: Plan, done: Comparison) -> None:
         for net in method.nets:
             log.info(
                 "%s: %.4g ms on the table, %.0f M multiply-adds (%s)",
-                method.name, net.table_ms, net.macs / 1e6, net.path,
+                method.name, net.table_ms, net.macs / 1e6, clean(net.path),
             )  # fmt: skip
     for line in warnings(done):
         log.warning("warning: %s", line)
@@ -335,7 +336,7 @@ def _announce(plan: Plan, done: Comparison) -> None:
     log.info(
         "recipe %s: %d epochs of %d images at %d px on %s, seeds %s; data %s",
         recipe.name, recipe.epochs, len(plan.dataset.train), done.resolution, done.accelerator,
-        ", ".join(map(str, done.seeds)), done.data.origin,
+        ", ".join(map(str, done.seeds)), clean(done.data.origin),
     )  # fmt: skip
     finished = f", {len(done.trials)} of them finished" if done.trials else ""
     log.info("%d trainings%s, into %s", len(done.planned), finished, plan.out)
