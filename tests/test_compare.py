@@ -28,7 +28,7 @@ from tfnas.space import Subnet
 
 SPACE = load_space(classes=4)
 TABLE = macs_table(SPACE)
-FAST = ("data=folder", "recipe=test", "recipe.resolution=8", "accelerator=cpu")
+FAST = ("data=folder", "recipe=test", "recipe.resolution=8", "accelerator=cpu", "threads=1")
 
 
 def close_pair() -> tuple[Subnet, Subnet]:
@@ -192,7 +192,7 @@ def config_of(done: Done, *overrides: str, nets: str = "[A,B]") -> CompareConfig
         (["latency_tolerance=nan"], "latency_tolerance=nan"),
         (["latency_tolerance=0"], "latency_tolerance="),
         (["table=none.json"], "none.json doesn't exist"),
-        (["threads=0"], "threads=0"),
+        (["threads=0"], "threads=0: expected"),
         (["on_nonfinite=hope"], "on_nonfinite='hope'"),
         (["accelerator=tpu"], "accelerator='tpu'"),
         (["recipe.epochs=0"], "recipe.epochs=0"),

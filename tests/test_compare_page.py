@@ -51,7 +51,7 @@ def test_what_was_raised_is_on_the_page() -> None:
     c = made_up([A], [B])
     slow = replace(c.methods[1], nets=(replace(c.methods[1].nets[0], table_ms=8.4),))
     text = page_of(replace(c, methods=(c.methods[0], slow), latency_tolerance=0.1, resolution=16))
-    assert "The nets don&#39;t take the same time: 5 % lie between" in text
+    assert "The nets don&#39;t take the same time: they differ by 5 %," in text
     assert "Accuracies are those at 16 px, latencies those at 32 px." in text
 
 

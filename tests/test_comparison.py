@@ -126,11 +126,13 @@ def test_what_was_raised_or_lowered_is_told() -> None:
     assert warnings(c) == []
     slow = replace(c.methods[1], nets=(replace(c.methods[1].nets[0], table_ms=8.4),))
     (told,) = warnings(replace(c, methods=(c.methods[0], slow), latency_tolerance=0.1))
-    assert "5 % lie between" in told
+    assert "they differ by 5 %" in told
     (told,) = warnings(replace(c, latency_tolerance=0.1))
     assert told == "latency_tolerance=0.1 was given; the nets differ by 0 %"
     (told,) = warnings(replace(c, resolution=16))
     assert "accuracies are those at 16 px, latencies those at 32 px" in told
+    (told,) = warnings(made_up([A], [[0.1, 0.1, 0.1]]))
+    assert told.startswith("all top-1 values of B are equal")
 
 
 def test_the_file_holds_all_values_and_results(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def _compared(c: Comparison, subnets: Mapping[str, Subnet]) -> Markup:
         "What was compared",
         paragraph(
             f"Latencies are those on the table {clean(c.table.file)} of {clean(c.table.device)}; "
-            f"{100 * c.latency_gap:.2g} % lie between the fastest and the slowest net "
+            f"the nets differ by {100 * c.latency_gap:.2g} % "
             f"(latency_tolerance={c.latency_tolerance:g})."
         ),
         page_table(header, rows, numeric=(1, 2)),

@@ -276,8 +276,8 @@ def warnings(comparison: Comparison) -> list[str]:
     c, told = comparison, []
     if c.latency_gap > SAME_LATENCY:
         told.append(
-            f"the nets don't take the same time: {100 * c.latency_gap:.2g} % lie between the "
-            f"fastest and the slowest, allowed by latency_tolerance={c.latency_tolerance:g}"
+            f"the nets don't take the same time: they differ by {100 * c.latency_gap:.2g} %, "
+            f"allowed by latency_tolerance={c.latency_tolerance:g}"
         )
     elif c.latency_tolerance > SAME_LATENCY:
         told.append(
@@ -289,6 +289,12 @@ def warnings(comparison: Comparison) -> list[str]:
             f"accuracies are those at {c.resolution} px, latencies those at "
             f"{c.deployed_resolution} px"
         )
+    for method in c.methods if c.status == FINISHED else ():
+        if len(set(c.values(method))) == 1:
+            told.append(
+                f"all top-1 values of {method.name} are equal, as of nets that learned nothing or "
+                "were tested on few images: no interval can be told from them"
+            )
     return told
 
 
