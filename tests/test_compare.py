@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -174,6 +175,26 @@ def test_finished_trainings_are_kept_and_seeds_are_added(done: Done, tmp_path: P
     assert after["results"][0]["top1"]["n"] == 4
 
 
+def test_several_nets_of_a_method_far_apart_in_latency(done: Done) -> None:
+    small, large = (SPACE.sample(random.Random(seed)) for seed in (1, 2))
+    save_runs(done.folder, C=small, D=large)
+    shutil.copytree(done.folder / "out", done.folder / "several")
+    command = ["nets.ours=[A,B]", "nets.theirs=[C,D]", *done.command[2:], "out=several"]
+    refused = run_entry("tfnas.compare", *command, cwd=done.folder)
+    assert refused.returncode == UNUSABLE_INPUT
+    accept = re.findall(r"latency_tolerance=[\d.]+", refused.stdout)[-1]
+    ended = run_entry("tfnas.compare", *command, accept, cwd=done.folder)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "12 trainings, 6 of them finished" in ended.stdout
+    record = json.loads((done.folder / "several" / "compare.json").read_text())
+    assert record["unit"] == "net"
+    assert [row["top1"]["n"] for row in record["results"]] == [2, 2]
+    page = (done.folder / "several" / "compare.html").read_text().replace("&#39;", "'")
+    for told in (ended.stdout, page):
+        assert f"allowed by {accept}" in told
+    assert record["latency_gap"] > 0.01
+
+
 def config_of(done: Done, *overrides: str, nets: str = "[A,B]") -> CompareConfig:
     inside = nets.replace("A", f"{done.folder}/A").replace("B", f"{done.folder}/B")
     return compose_config(
@@ -248,13 +269,9 @@ def test_without_out_the_same_command_has_the_same_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tfnas.config.is_sweep", lambda: False)
-    folders = []
-    for overrides in ((), ("seeds=[3,4,5]",), ("recipe.lr=0.1",)):
-        work = prepare(config_of(done, "out=null", *overrides))
-        (found,) = (cell.cell_contents for cell in work.__closure__ or ())
-        folders.append(found.out)
-    assert folders[0] == folders[1] != folders[2]
-    assert str(folders[0]).startswith("runs/compare_")
+    for overrides, count in (((), 1), (("seeds=[3,4,5]",), 1), (("recipe.lr=0.1",), 2)):
+        prepare(config_of(done, "out=null", *overrides))
+        assert len(list((tmp_path / "runs").glob("compare_*"))) == count
 
 
 def test_the_command_line_ends_with_2(done: Done, tmp_path: Path) -> None:
