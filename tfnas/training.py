@@ -117,7 +117,7 @@ class Training:
     ):
         check_recipe(recipe)
         check_batch("recipe.batch_size", recipe.batch_size, ranks)
-        check_data(subnet, dataset)
+        _check_data(subnet, dataset)
         self.subnet, self.dataset, self.recipe, self.ranks = subnet, dataset, recipe, ranks
         self.identity = {**identity(subnet, dataset, recipe, seed), "processes": ranks.size}
         self.seed, self.out = seed, out
@@ -446,7 +446,7 @@ class Training:
         return (self.network if self.ema is None else self.ema).state_dict()
 
 
-def check_data(subnet: Subnet, dataset: Dataset) -> None:
+def _check_data(subnet: Subnet, dataset: Dataset) -> None:
     if subnet.classes != len(dataset.classes):
         raise ValueError(
             f"the subnet has {subnet.classes} classes, the data {dataset.name} has "
