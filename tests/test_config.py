@@ -25,6 +25,7 @@ SCHEMAS = {
     "verify": config.VerifierConfig,
     "card": config.CardConfig,
     "train": config.TrainConfig,
+    "compare": config.CompareConfig,
     "export": config.ExportConfig,
 }
 GROUPS = {

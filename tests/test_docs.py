@@ -22,6 +22,7 @@ from tests import pages
 from tests.entry import REPOSITORY, compose_config
 from tests.test_config import GROUPS, SCHEMAS, required
 from tfnas.config import SearchConfig
+from tfnas.contenders import as_overrides
 from tfnas.prepare import make_strategy
 from tfnas.strategies import STRATEGIES
 
@@ -91,7 +92,7 @@ def accept(module: str, arguments: Sequence[str], checkout: Path) -> None:
     """Raises whatever the entry point would say of its command line."""
     name = module.rpartition(".")[2]
     if module.startswith(("tfnas", "profilers")) and name in SCHEMAS:
-        overrides = list(single(arguments))
+        overrides = list(single(as_overrides(arguments) if name == "compare" else arguments))
         given = {override.partition("=")[0] for override in overrides}
         overrides += [r for r in required(name) if r.partition("=")[0] not in given]
         accept_options(compose_config(SCHEMAS[name], name, *overrides, conf=checkout / "conf"))
@@ -160,7 +161,7 @@ def test_keys_exist(page: Path) -> None:
         for key, value in re.findall(r"(?<![\w.$/-])([a-z][a-z_0-9.]*)=([^\s,;]*)", text):
             if key.startswith("hydra") or text == "key=value":
                 continue
-            assert re.sub(r"\.\d+\..*", "", key) in keys(), f"{key} in `{text}`"
+            assert re.sub(r"\.\d+\..*|(?<=^nets)\..*", "", key) in keys(), f"{key} in `{text}`"
             if key in GROUPS or key == "recipe":
                 for option in re.findall(r"(?:^|\|)([a-z_0-9]+)(?=$|\|)", value):
                     assert f"conf/{key}/{option}.yaml" in options, text

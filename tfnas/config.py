@@ -229,6 +229,23 @@ class TrainConfig:
 
 
 @dataclass
+class CompareConfig:
+    """python -m tfnas.compare"""
+
+    nets: Any  # runs, or {name: run or runs}; see `tfnas.contenders.load_contenders`
+    table: str | None  # file; null: the one that all runs name
+    latency_tolerance: float  # fraction that the nets may differ by on the table
+    seeds: list[int]
+    out: str | None  # folder; null: runs/compare_ and a digest of nets, recipe and data
+    data: DataConfig
+    recipe: Recipe
+    threads: int | None  # CPU threads for training; null: all cores
+    accelerator: str  # auto | cpu | cuda
+    checkpoint_minutes: float  # the most that a crash can lose; every epoch is saved besides
+    on_nonfinite: str  # stop | skip: what becomes of a step with an infinite loss or gradient
+
+
+@dataclass
 class ExportConfig:
     """python -m tfnas.export"""
 

@@ -158,16 +158,14 @@ def prepare(config: cfg.TrainConfig) -> cfg.Work:
     cfg.check_choice("on_nonfinite", config.on_nonfinite, ("stop", "skip"))
     check_tensorboard(config.tensorboard)
     path = Path(config.subnet)
-    subnet, dataset, d = Subnet.load(path), _dataset(config), config.data
-    if d.classes is not None and d.classes != len(dataset.classes):
-        raise ValueError(f"data.classes={d.classes}, but {d.name} has {len(dataset.classes)}")
+    subnet, dataset = Subnet.load(path), load_data(config.data, config.recipe)
     out = None if config.out is None else Path(config.out)
     if out is None:
         out = cfg.output_dir() if cfg.is_sweep() else path.parent
     resume = config.resume
     if resume and (out / RESULT).is_file() and not checkpoint.exists(out / CHECKPOINT):
         now = identity(subnet, dataset, config.recipe, config.seed)
-        _check_finished(out, now if config.weights is None else {**now, "weights": config.weights})
+        check_finished(out, now if config.weights is None else {**now, "weights": config.weights})
         return lambda: _finished(out)
     if resume and cfg.is_sweep():  # members that didn't get so far start
         resume = checkpoint.exists(out / CHECKPOINT)
@@ -175,15 +173,18 @@ def prepare(config: cfg.TrainConfig) -> cfg.Work:
     return lambda: _work(training, path, resume, config.tensorboard)
 
 
-def _dataset(config: cfg.TrainConfig) -> Dataset:
-    d = config.data
-    return load(
+def load_data(d: cfg.DataConfig, recipe: cfg.Recipe) -> Dataset:
+    """The images that a recipe trains on. Raises as `tfnas.data.load`, ValueError for classes."""
+    dataset = load(
         d.name,
         root=d.root,
         train_list=d.train_list,
         test_list=d.test_list,
-        max_train=cfg.smallest(d.max_train, config.recipe.max_train),
+        max_train=cfg.smallest(d.max_train, recipe.max_train),
     )
+    if d.classes is not None and d.classes != len(dataset.classes):
+        raise ValueError(f"data.classes={d.classes}, but {d.name} has {len(dataset.classes)}")
+    return dataset
 
 
 def _training(
@@ -233,7 +234,9 @@ def _training_of_all(config: cfg.TrainConfig, ranks: Ranks) -> Training:
     text = ranks.told(None)
     try:
         subnet = Subnet.from_json(text)
-        training = _training(config, subnet, _dataset(config), Path(), False, ranks)
+        training = _training(
+            config, subnet, load_data(config.data, config.recipe), Path(), False, ranks
+        )
     except (ValueError, LookupError, OSError) as error:  # data or a GPU that aren't here
         ranks.agree(error)
         raise
@@ -261,7 +264,7 @@ def _follow_steps(training: Training, stop: Callable[[], bool]) -> int:
     return cfg.DONE
 
 
-def _check_finished(out: Path, now: dict[str, Any]) -> None:
+def check_finished(out: Path, now: dict[str, Any]) -> None:
     """Raises ValueError if what is asked for now is another training than the finished one."""
     try:
         record = parse_json(read_bytes(out / RESULT, MAX_BYTES).decode())
