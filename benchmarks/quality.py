@@ -10,6 +10,7 @@ Comparisons, all of them if none is named:
     pays         TF-NAS's nets against random ones, SPOS's, and hand-made ones
     rank         does a supernet rank? its accuracy against trained accuracy of the random nets
     inherit      training from the supernet's weights against training from scratch
+    start        ops that start alike against ops with starts of their own, as published
     derive       sink-connecting against skip as an op, constrained against greedy derivation
     second_path  bi-sampling against single sampling at equal cost, and other second paths
 
@@ -43,13 +44,14 @@ RECIPE = "small"
 TARGET_MS = 0.14  # in the middle of what random nets of the space take
 BUDGET = (
     "budget.epochs=10", "budget.warmup_epochs=2", "budget.batch_size=32", "budget.max_train=6000",
-    "budget.resolution=null",
+    "budget.resolution=null", "budget.start_alike=true",
 )  # fmt: skip
 # Epochs that cost what the ten of TF-NAS cost, from the times of an epoch of each.
 SINGLE_EPOCHS, SPOS_EPOCHS = 13, 36
 VARIANTS = {
     "tfnas": (),
     "spos": ("strategy=spos", f"budget.epochs={SPOS_EPOCHS}", "budget.warmup_epochs=0"),
+    "own_start": ("budget.start_alike=false",),
     "skip_op": ("strategy.depth=skip_op",),
     "single": ("strategy.second_path=none", f"budget.epochs={SINGLE_EPOCHS}"),
     "gumbel": ("strategy.second_path=gumbel",),
@@ -91,6 +93,7 @@ def plan(first_seed: int) -> dict[str, list[Job]]:
         "pays": pays,
         "rank": [Rank(proxy, first_seed) for proxy in PROXIES],
         "inherit": [Train.found(s, seed, inherits=True) for seed in trainings for s in ours],
+        "start": once("own_start"),
         "derive": [*(Train.found(s, first_seed, greedy=True) for s in ours), *once("skip_op")],
         "second_path": once("single", "gumbel", "max", "min"),
     }

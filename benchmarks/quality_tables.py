@@ -30,6 +30,7 @@ NAMES = {
     "random": "random",
     "mobilenetv2": "MobileNetV2-like",
     "mobilenetv3": "MobileNetV3-like",
+    "own_start": "TF-NAS with starts of their own",
     "skip_op": "skip as an op",
     "single": "single sampling, equal cost",
     "gumbel": "second path: another Gumbel sample",
@@ -71,7 +72,7 @@ class Group:
 
 def tables(results: Results, jobs: Mapping[str, Sequence[Job]]) -> str:
     """All that can be told of what is done."""
-    of = {"pays": pays, "rank": ranks, "inherit": inherits, "derive": derives,
+    of = {"pays": pays, "rank": ranks, "inherit": inherits, "start": starts, "derive": derives,
           "second_path": second_paths}  # fmt: skip
     texts = []
     for name, chosen in jobs.items():
@@ -267,6 +268,13 @@ def inherits(results: Results, jobs: Mapping[str, Sequence[Job]]) -> str:
                          told(paired_difference(inherited, scratch_top1), sign=True)))  # fmt: skip
     head = ("after epoch", "from the supernet's weights", "from scratch", "paired difference")
     return markdown(head, rows) if rows else ""
+
+
+def starts(results: Results, jobs: Mapping[str, Sequence[Job]]) -> str:
+    return _ablation(results, [*jobs["pays"], *jobs["start"]], {
+        "tfnas": "ops of a block start alike",
+        "own_start": "each op has its own start",
+    })  # fmt: skip
 
 
 def derives(results: Results, jobs: Mapping[str, Sequence[Job]]) -> str:
