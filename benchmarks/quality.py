@@ -82,10 +82,10 @@ def plan(first_seed: int) -> dict[str, list[Job]]:
     ours, spos = searches("tfnas"), searches("spos")
     hand = range(first_seed, first_seed + HAND_TRAININGS)
     pays: list[Job] = [
-        *(Train(f"random-{i}", first_seed) for i in range(RANDOM_NETS)),
-        *(Train(net, seed) for net in HAND_MADE for seed in hand),
         *ours,
         *(Train.found(source, seed) for seed in trainings for source in ours),
+        *(Train(f"random-{i}", first_seed) for i in range(RANDOM_NETS)),
+        *(Train(net, seed) for net in HAND_MADE for seed in hand),
         *spos,
         *(Train.found(source, seed) for seed in trainings for source in spos),
     ]
