@@ -27,7 +27,7 @@ EXPECTED = (
 
 @dataclass(frozen=True, eq=False)
 class ImageArrays:
-    """A set as it is stored: pixels uint8 (N, H, W, C) with C 1 or 3, labels int64 (N,)."""
+    """A set in memory: pixels uint8 (N, H, W, C) with C 1 or 3, labels int64 (N,)."""
 
     classes: tuple[str, ...]
     train_pixels: np.ndarray

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfnas import readers
-from tfnas.arrays import count_npz, read_npz
+from tfnas.arrays import ImageArrays, count_npz, read_npz
 from tfnas.distributed import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -404,18 +404,18 @@ def _load_cifar100(root: str | None, *_: str | None) -> Dataset:
 
 def _load_cifar(name: str, layout: readers.CifarLayout, root: str | None) -> Dataset:
     path = _existing_root(name, root)
-    arrays = readers.read_cifar(path, layout)
-    train = ArrayImages(arrays.train_pixels, arrays.train_labels)
-    test = ArrayImages(arrays.test_pixels, arrays.test_labels)
-    return _in_memory(name, arrays.classes, train, test, f"python archive {path}")
+    return _of_arrays(name, readers.read_cifar(path, layout), f"python archive {path}")
 
 
 def _load_npz(root: str | None, *_: str | None) -> Dataset:
     path = _existing_root("npz", root)
-    arrays = read_npz(path)
+    return _of_arrays("npz", read_npz(path), f"numpy archive {path}")
+
+
+def _of_arrays(name: str, arrays: ImageArrays, origin: str) -> Dataset:
     train = ArrayImages(arrays.train_pixels, arrays.train_labels)
     test = ArrayImages(arrays.test_pixels, arrays.test_labels)
-    return _in_memory("npz", arrays.classes, train, test, f"numpy archive {path}")
+    return _in_memory(name, arrays.classes, train, test, origin)
 
 
 def _load_folder(root: str | None, *_: str | None) -> Dataset:

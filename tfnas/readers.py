@@ -20,6 +20,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
+from tfnas.arrays import ImageArrays
 from tfnas.untrusted import MAX_NAME, Made, check_text, parse_pickle, read_bytes, shown
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
@@ -111,18 +112,7 @@ CIFAR100 = CifarLayout(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class CifarArrays:
-    """A CIFAR set: pixels uint8 (N, 32, 32, 3), labels int64 (N,)."""
-
-    classes: tuple[str, ...]
-    train_pixels: np.ndarray
-    train_labels: np.ndarray
-    test_pixels: np.ndarray
-    test_labels: np.ndarray
-
-
-def read_cifar(path: Path, layout: CifarLayout) -> CifarArrays:
+def read_cifar(path: Path, layout: CifarLayout) -> ImageArrays:
     """Reads the published archive, the folder extracted from it, or a folder that holds either.
 
     Raises FileNotFoundError where there is none, ValueError where it isn't as published, be it
@@ -146,7 +136,7 @@ def read_cifar(path: Path, layout: CifarLayout) -> CifarArrays:
         raise ValueError(f"{place}: {layout.meta} {error} as the name of a class") from None
     parts = [_cifar_images(files[f], layout, f"{place}: {f}") for f in layout.train]
     test_pixels, test_labels = _cifar_images(files[layout.test], layout, f"{place}: {layout.test}")
-    return CifarArrays(
+    return ImageArrays(
         classes=classes,
         train_pixels=np.concatenate([pixels for pixels, _ in parts]),
         train_labels=np.concatenate([labels for _, labels in parts]),
