@@ -26,14 +26,15 @@ import argparse
 import json
 import multiprocessing
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality_jobs import Job, Rank, Search, Setting, Train, run
+from benchmarks.quality_jobs import Job, Rank, Search, Setting, Study, Train, run
 from benchmarks.quality_tables import Results, tables
 from tfnas.files import write_atomically
+from tfnas.stopping import locked
 
 SEARCHES = 3  # of each way to search
 TRAININGS = 2  # of each net of the main comparison; one in the others
@@ -42,12 +43,14 @@ HAND_MADE = ("mobilenetv2", "mobilenetv3")
 HAND_TRAININGS = 4
 RECIPE = "small"
 TARGET_MS = 0.14  # in the middle of what random nets of the space take
+MAX_TRAIN = 6000  # images that a search sees
 BUDGET = (
-    "budget.epochs=10", "budget.warmup_epochs=2", "budget.batch_size=32", "budget.max_train=6000",
+    "budget.epochs=10", "budget.warmup_epochs=2", "budget.batch_size=32",
+    f"budget.max_train={MAX_TRAIN}",
     "budget.resolution=null", "budget.start_alike=true",
 )  # fmt: skip
 # Epochs that cost what the ten of TF-NAS cost, from the times of an epoch of each.
-SINGLE_EPOCHS, SPOS_EPOCHS = 13, 36
+SINGLE_EPOCHS, SPOS_EPOCHS = 13, 30  # SPOS scores 200 nets besides
 VARIANTS = {
     "tfnas": (),
     "spos": ("strategy=spos", f"budget.epochs={SPOS_EPOCHS}", "budget.warmup_epochs=0"),
@@ -58,14 +61,26 @@ VARIANTS = {
     "max": ("strategy.second_path=max",),
     "min": ("strategy.second_path=min",),
 }
-UNIFORM = ("strategy=spos", "budget.epochs=20", "budget.warmup_epochs=0")
-PROXIES = {
-    "uniform": (),
-    "channel_factor=0.5": ("budget.channel_factor=0.5",),
-    "resolution=16": ("budget.resolution=16",),
-    "half the samples": ("budget.max_train=2730",),
-    "half the epochs": ("budget.epochs=10",),
-}
+UNIFORM_EPOCHS = 20
+UNIFORM = ("strategy=spos", f"budget.epochs={UNIFORM_EPOCHS}", "budget.warmup_epochs=0")
+
+
+def proxies(images: int) -> dict[str, tuple[str, ...]]:
+    """Ways to train a supernet on uniform paths, for less.
+
+    Args:
+        images: training images of the data.
+    """
+    return {
+        "uniform": (),
+        "channel_factor=0.5": ("budget.channel_factor=0.5",),
+        "resolution=16": ("budget.resolution=16",),
+        "half the samples": (f"budget.max_train={min(images, MAX_TRAIN) // 2}",),
+        "half the epochs": (f"budget.epochs={UNIFORM_EPOCHS // 2}",),
+    }
+
+
+PROXIES = tuple(proxies(0))
 
 
 def plan(first_seed: int) -> dict[str, list[Job]]:
@@ -81,52 +96,59 @@ def plan(first_seed: int) -> dict[str, list[Job]]:
 
     ours, spos = searches("tfnas"), searches("spos")
     hand = range(first_seed, first_seed + HAND_TRAININGS)
+    random: list[Job] = [Train(f"random-{i}", first_seed) for i in range(RANDOM_NETS)]
+    found: list[Job] = [*ours, *(Train.found(s, seed) for seed in trainings for s in ours)]
     pays: list[Job] = [
-        *ours,
-        *(Train.found(source, seed) for seed in trainings for source in ours),
-        *(Train(f"random-{i}", first_seed) for i in range(RANDOM_NETS)),
+        *found,
+        *random,
         *(Train(net, seed) for net in HAND_MADE for seed in hand),
         *spos,
         *(Train.found(source, seed) for seed in trainings for source in spos),
     ]
+    inherited = [Train.found(s, seed, inherits=True) for seed in trainings for s in ours]
+    greedy = [Train.found(s, first_seed, greedy=True) for s in ours]
     return {
         "pays": pays,
-        "rank": [Rank(proxy, first_seed) for proxy in PROXIES],
-        "inherit": [Train.found(s, seed, inherits=True) for seed in trainings for s in ours],
-        "start": once("own_start"),
-        "derive": [*(Train.found(s, first_seed, greedy=True) for s in ours), *once("skip_op")],
-        "second_path": once("single", "gumbel", "max", "min"),
+        "rank": [*random, *ours, *(Rank(proxy, seed) for proxy in PROXIES for seed in seeds)],
+        "inherit": [*found, *inherited],
+        "start": [*once("tfnas"), *once("own_start")],
+        "derive": [*once("tfnas"), *greedy, *once("skip_op")],
+        "second_path": [*once("tfnas"), *once("single", "gumbel", "max", "min")],
     }
 
 
-def setting_of(data: str, group: int) -> Setting:
+def setting_of(data: str, group: int, images: int) -> Setting:
     return Setting(
         data=Path(data).name,
         target_ms=TARGET_MS,
         first_seed=100 * group,
         variants={name: (*BUDGET, *own) for name, own in VARIANTS.items()},
-        proxies={name: (*BUDGET, *UNIFORM, *own) for name, own in PROXIES.items()},
+        proxies={name: (*BUDGET, *UNIFORM, *own) for name, own in proxies(images).items()},
         random_nets=RANDOM_NETS,
         recipe=RECIPE,
     )
 
 
-def check_setting(out: Path, setting: Setting) -> None:
-    """Write the setting down, or make sure that it is the one that was written down.
+def check_setting(out: Path, study: Study, jobs: Mapping[str, Sequence[Job]]) -> None:
+    """Write down what is planned and every value in it, or make sure that it stands there.
 
     Raises:
-        SystemExit: if it isn't.
+        SystemExit: if another plan or other values do.
     """
     file = out / "setting.json"
-    if file.is_file() and file.read_text() != setting.to_json():
+    names = {name: [job.name for job in chosen] for name, chosen in jobs.items()}
+    text = json.dumps({**study.written_down(), "jobs": names}, indent=1) + "\n"
+    if file.is_file() and file.read_text() != text:
         raise SystemExit(f"{file} has another setting than this command: give another --out")
-    write_atomically(file, setting.to_json())
+    write_atomically(file, text)
 
 
 def go_on(out: Path, data: str, setting: Setting, jobs: list[Job], processes: int) -> None:
     """Run the jobs that have no result yet, `processes` beside each other."""
     file = out / "results.jsonl"
     results = Results.load(file)
+    # A process that was killed may have left half a line.
+    write_atomically(file, "".join(json.dumps(record) + "\n" for record in results.values()))
     waiting = [job for job in jobs if job.name not in results]
     running: dict[Future[dict[str, Any]], Job] = {}
     context = multiprocessing.get_context("spawn")
@@ -140,7 +162,7 @@ def go_on(out: Path, data: str, setting: Setting, jobs: list[Job], processes: in
             if not running:
                 raise SystemExit(f"{waiting[0].name} needs {waiting[0].needs}, which isn't planned")
             ended, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in ended:
+            for future in sorted(ended, key=lambda f: f.exception() is not None):
                 job, record = running.pop(future), future.result()
                 with file.open("a") as lines:
                     lines.write(json.dumps(record) + "\n")
@@ -169,16 +191,24 @@ def main() -> None:
     jobs = plan(100 * args.group)
     if unknown := set(args.comparisons) - set(jobs):
         parser.error(f"{', '.join(unknown)}: expected some of {', '.join(jobs)}")
-    setting = setting_of(args.data, args.group)
+    if args.processes < 1:
+        parser.error(f"--processes {args.processes}: expected 1 or more")
+    names = args.comparisons or list(jobs)
+    chosen = list(dict.fromkeys(job for name in names for job in jobs[name]))
+    if args.tables:
+        print(tables(Results.load(args.out / "results.jsonl"), {n: jobs[n] for n in names}))
+        return
+    try:
+        images = len(Study(args.data, setting_of(args.data, args.group, 1000)).dataset.train)
+        study = Study(args.data, setting_of(args.data, args.group, images))
+    except (ValueError, LookupError, OSError) as error:
+        parser.error(str(error))
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started here
     args.out.mkdir(parents=True, exist_ok=True)
-    check_setting(args.out, setting)
-    if not args.tables:
-        os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started here
-        names = args.comparisons or list(jobs)
-        chosen = list(dict.fromkeys(job for name in names for job in jobs[name]))
-        sources = [need for job in chosen for need in job.needs if need not in chosen]
-        go_on(args.out, args.data, setting, [*dict.fromkeys(sources), *chosen], args.processes)
-    print(tables(Results.load(args.out / "results.jsonl"), jobs))
+    with locked(args.out):
+        check_setting(args.out, study, jobs)
+        go_on(args.out, args.data, study.setting, chosen, args.processes)
+    print(tables(Results.load(args.out / "results.jsonl"), {n: jobs[n] for n in names}))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ supernet's weights that a training may start from.
 
 from __future__ import annotations
 
-import itertools
-import json
+import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from omegaconf import OmegaConf
 from tfnas import checkpoint, config
 from tfnas.architecture import Architecture, Constraint, Derived
 from tfnas.blocks import Network
-from tfnas.data import Batches
+from tfnas.data import ArrayImages, Batches
 from tfnas.derive import derive_constrained, derive_greedy
 from tfnas.prepare import load_data, make_strategy, split
 from tfnas.space import SearchSpace, Subnet
@@ -64,9 +63,6 @@ class Setting:
     proxies: Mapping[str, tuple[str, ...]]
     random_nets: int
     recipe: str
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1) + "\n"
 
 
 @dataclass(frozen=True)
@@ -197,6 +193,27 @@ class Study:
         )  # fmt: skip
         return cfg, task
 
+    def written_down(self) -> dict[str, Any]:
+        """Every value that shapes a result."""
+        ways = {**self.setting.variants, **self.setting.proxies}
+        configs = {name: self.config(overrides) for name, overrides in ways.items()}
+        dataset = self.dataset
+        assert isinstance(dataset.train, ArrayImages)
+        assert isinstance(dataset.test, ArrayImages)
+        arrays = (dataset.train.pixels, dataset.train.labels, dataset.test.pixels)
+        return {
+            **asdict(self.setting),
+            "images": [len(dataset.train), len(dataset.test)],
+            "images_sha256": _digest(*(a.tobytes() for a in arrays)),
+            "table_sha256": _digest(TABLE.read_bytes()),
+            "space": self.space.key,
+            "recipe": asdict(recipe(self.setting.recipe)),
+            "searches": {
+                name: {"strategy": dict(c.strategy), "budget": asdict(c.budget)}
+                for name, c in configs.items()
+            },
+        }
+
     @cached_property
     def random_nets(self) -> list[Derived]:
         """Uniform depths, ops and widths, each changed to meet the target."""
@@ -214,6 +231,13 @@ class Study:
         return hand_made(self.space, self.constraint, name)
 
 
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
 def mobilenet_op(name: str, stage: int, stages: int) -> tuple[int, int, bool]:
     """Kernel, expansion ratio and squeeze-excite of a hand-made net's blocks in a stage, from 0.
 
@@ -227,7 +251,8 @@ def mobilenet_op(name: str, stage: int, stages: int) -> tuple[int, int, bool]:
 
 
 def hand_made(space: SearchSpace, constraint: Constraint, name: str) -> Subnet:
-    """A net by a rule, with the depths that bring it nearest to the target, its widths scaled.
+    """A net by a rule: all depths times one factor, as EfficientNet (arXiv 1905.11946) scales them,
+    the factor that brings it nearest to the target; then its widths are scaled to the target.
 
     Raises:
         ValueError: if the rule has no net at the target.
@@ -247,19 +272,25 @@ def hand_made(space: SearchSpace, constraint: Constraint, name: str) -> Subnet:
 
     def gap(depths: tuple[int, ...]) -> float:
         ms = constraint.table.subnet_ms(space.subnet(depths, picks, widths))
-        return abs(np.log(ms / constraint.target_ms))
+        return float(abs(np.log(ms / constraint.target_ms)))
 
-    depths = min(itertools.product(*(stage.depths for stage in space.stages)), key=gap)
-    alphas = [_only(pick, len(block)) for pick, block in zip(picks, space.blocks, strict=True)]
-    betas = [
-        _only(depth - stage.min_depth, len(stage.depths))
-        for depth, stage in zip(depths, space.stages, strict=True)
-    ]
-    arch = replace(initial, alphas=tuple(alphas), betas=tuple(betas))
-    derived = derive_constrained(space, arch, [constraint])
-    if derived.depths != depths or list(derived.picks) != picks:
-        raise ValueError(f"no {name} at {constraint.target_ms} ms: its widths don't reach it")
-    return derived.subnet
+    full = [len(stage.blocks) for stage in space.stages]
+    least = [stage.min_depth for stage in space.stages]
+    multiples = {
+        tuple(max(low, round(factor * n)) for low, n in zip(least, full, strict=True))
+        for factor in np.linspace(0.05, 1, 20)
+    }
+    for depths in sorted(multiples, key=gap):
+        alphas = [_only(pick, len(block)) for pick, block in zip(picks, space.blocks, strict=True)]
+        betas = [
+            _only(depth - stage.min_depth, len(stage.depths))
+            for depth, stage in zip(depths, space.stages, strict=True)
+        ]
+        arch = replace(initial, alphas=tuple(alphas), betas=tuple(betas))
+        derived = derive_constrained(space, arch, [constraint])
+        if derived.depths == depths and list(derived.picks) == picks:
+            return derived.subnet
+    raise ValueError(f"no {name} at {constraint.target_ms} ms: its widths don't reach it")
 
 
 def _only(index: int, count: int) -> np.ndarray:
@@ -319,7 +350,9 @@ def _score(found: Found, subnet: Subnet, held_out: Batches) -> float:
     """Top-1 on held-out images, percent, by the supernet's weights and each batch's statistics."""
     assert found.weights is not None
     network = Network(subnet).train().to(memory_format=torch.channels_last)
-    network.load_state_dict(dict(found.weights(subnet)), strict=False)
+    missing, unexpected = network.load_state_dict(dict(found.weights(subnet)), strict=False)
+    assert not unexpected
+    assert all(".bn." in name for name in missing), missing
     hits = [(network(x).argmax(1) == y).float().mean() for x, y in held_out.epoch(0)]
     return 100 * float(torch.stack(hits).mean())
 
@@ -336,14 +369,16 @@ def trained(study: Study, out: Path, job: Train, found: Mapping[str, Any] | None
     if job.inherits:
         assert job.source is not None
         weights = out / job.source.name / WEIGHTS
+    resumed = checkpoint.exists(folder / CHECKPOINT)
     result = train(
         subnet, study.dataset, recipe(study.setting.recipe), seed=job.seed, out=folder,
-        weights=weights, resume=checkpoint.exists(folder / CHECKPOINT),
+        weights=weights, resume=resumed,
     )  # fmt: skip
     return {
         "net": job.net,
         "seed": job.seed,
         "inherits": job.inherits,
+        "resumed": resumed,  # its CPU seconds are those since then
         "table_ms": study.constraint.table.subnet_ms(subnet),
         "macs": subnet.macs,
         "top1": 100 * result.trained.top1,
@@ -367,12 +402,15 @@ def ranked(study: Study, job: Rank) -> dict[str, Any]:
         strategy.weight_lr, strategy.weight_momentum, strategy.weight_decay, strategy.clip
     )
     search = SampledSearch(task, how, len(task.held_out) * task.held_out.batch)
+    started = time.process_time()
     for _ in search.train(0):
         pass
+    cost = time.process_time() - started
     for net in study.random_nets:
         search.add(net)
     return {
         "proxy": job.proxy,
         "seed": job.seed,
+        "search_cpu_s": round(cost, 1),
         "supernet_top1": [search.scored[net.subnet][0] for net in study.random_nets],
     }

@@ -18,11 +18,12 @@ from tfnas.intervals import (
     mean_interval,
     paired_difference,
     spearman,
-    spearman_interval,
+    spearman_bounds,
 )
 
 NOTHING = "–"
 RESAMPLES = 2000
+SAME_MS = 0.002  # largest difference of latencies, as a fraction, that counts as none
 SHOWN_EPOCHS = (1, 2, 5, 10, 20)
 NAMES = {
     "tfnas": "TF-NAS",
@@ -44,12 +45,12 @@ class Results(dict[str, dict[str, Any]]):
 
     @classmethod
     def load(cls, file: Path) -> Results:
-        lines = file.read_text().splitlines() if file.is_file() else []
-        records = [json.loads(line) for line in lines]
+        lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
+        records = [json.loads(line) for line in lines if line.endswith("\n")]
         return cls({record["job"]: record for record in records})
 
-    def values(self, jobs: Sequence[Job], key: str) -> list[Any]:  # type: ignore[override]
-        """Of those jobs that are done."""
+    def of(self, jobs: Sequence[Job], key: str) -> list[Any]:
+        """A value of those jobs that are done."""
         return [self[job.name][key] for job in jobs if job.name in self]
 
 
@@ -58,90 +59,99 @@ class Group:
     """Nets of one origin: an accuracy and a cost each.
 
     Attributes:
-        top1: of each net, the mean over its trainings.
+        top1: of each net by its search's seed or its number, the mean over its trainings; of a net
+            by a rule each training's.
         train_cpu_s: of one training, mean.
         search_cpu_s: of one search, mean; 0 for what nobody searched.
     """
 
-    top1: list[float]
-    ms: float
+    top1: dict[str, float]
+    ms: list[float]
     macs: float
     train_cpu_s: float
     search_cpu_s: float
 
+    @property
+    def values(self) -> list[float]:
+        return list(self.top1.values())
 
-def tables(results: Results, jobs: Mapping[str, Sequence[Job]]) -> str:
+
+Jobs = Sequence[Job]
+
+
+def tables(results: Results, jobs: Mapping[str, Jobs]) -> str:
     """All that can be told of what is done."""
     of = {"pays": pays, "rank": ranks, "inherit": inherits, "start": starts, "derive": derives,
           "second_path": second_paths}  # fmt: skip
     texts = []
     for name, chosen in jobs.items():
         count = sum(job.name in results for job in chosen)
-        text = of[name](results, jobs) if count else ""
+        text = of[name](results, chosen) if count else ""
         head = f"### {name}: {count} of {len(chosen)} jobs"
         texts.append(f"{head}\n\n{text}" if text else head)
-    hours = sum(record["cpu_s"] for record in dict.values(results)) / 3600
+    hours = sum(record["cpu_s"] for record in results.values()) / 3600
     return "\n\n".join([*texts, f"{len(results)} jobs, {hours:.1f} hours of a CPU core."])
 
 
-def trained(jobs: Sequence[Job], key: str) -> list[Train]:
+def trained(jobs: Jobs, key: str) -> list[Train]:
     """The trainings from scratch of nets of one origin: `tfnas`, `random`, `tfnas+greedy`."""
     return [
         job for job in jobs
-        if (isinstance(job, Train) and not job.inherits and job.net.rpartition("-")[0] == key)
-        or (isinstance(job, Train) and job.net == key)
+        if isinstance(job, Train) and not job.inherits
+        and key in (job.net, job.net.rpartition("-")[0])
     ]  # fmt: skip
 
 
-def group(
-    results: Results, jobs: Sequence[Job], key: str, seeds: int | None = None
-) -> Group | None:
+def group(results: Results, jobs: Jobs, key: str, seeds: int | None = None) -> Group | None:
     """Attributes of what is done; None if nothing is.
 
     Args:
         seeds: so many trainings of each net count; None: all.
     """
     by_net: dict[str, list[dict[str, Any]]] = {}
-    for job in trained(jobs, key):
-        if job.name in results:
-            by_net.setdefault(job.net, []).append(results[job.name])
+    chosen = [job for job in trained(jobs, key) if job.name in results]
+    for job in chosen:
+        by_net.setdefault(job.net, []).append(results[job.name])
     if not by_net:
         return None
-    rows = [sorted(rows, key=lambda r: r["seed"])[:seeds] for rows in by_net.values()]
-    hand = len(rows) == 1  # a net by a rule: its trainings are all that varies
-    top1 = [[r["top1"] for r in net] for net in rows]
-    flat = [r for net in rows for r in net]
-    sources = {job.source for job in trained(jobs, key) if job.source is not None}
-    cost = results.values(list(sources), "search_cpu_s")
+    if key in by_net:  # a net by a rule: its trainings are all that varies
+        top1 = {str(r["seed"]): float(r["top1"]) for r in by_net[key]}
+    else:
+        by_net = {
+            name: sorted(rows, key=lambda r: int(r["seed"]))[:seeds]
+            for name, rows in by_net.items()
+        }
+        top1 = {
+            name.rpartition("-")[2]: float(np.mean([r["top1"] for r in rows]))
+            for name, rows in by_net.items()
+        }
+    cost = results.of(list(dict.fromkeys(j.source for j in chosen if j.source)), "search_cpu_s")
+    whole = [r["cpu_s"] for rows in by_net.values() for r in rows if not r["resumed"]]
     return Group(
-        top1[0] if hand else [float(np.mean(t)) for t in top1],
-        float(np.mean([r["table_ms"] for r in flat])),
-        float(np.mean([r["macs"] for r in flat])),
-        float(np.mean([r["cpu_s"] for r in flat])),
+        top1,
+        [float(rows[0]["table_ms"]) for rows in by_net.values()],
+        float(np.mean([rows[0]["macs"] for rows in by_net.values()])),
+        float(np.mean(whole)) if whole else math.nan,
         float(np.mean(cost)) if cost else 0.0,
     )
 
 
-def pays(results: Results, jobs: Mapping[str, Sequence[Job]]) -> str:
-    chosen = jobs["pays"]
-    ours, random = group(results, chosen, "tfnas"), group(results, chosen, "random")
+def pays(results: Results, jobs: Jobs) -> str:
+    ours, random = group(results, jobs, "tfnas"), group(results, jobs, "random")
     rows = []
     for key in ("tfnas", "spos", "random", "mobilenetv2", "mobilenetv3"):
-        found = group(results, chosen, key)
+        found = group(results, jobs, key)
         if found is None:
             continue
-        against = (
-            NOTHING
-            if found is ours or ours is None or key == "tfnas"
-            else told(difference(ours.top1, found.top1), sign=True)
-        )
+        against = NOTHING
+        if ours is not None and key != "tfnas":
+            against = told(difference(ours.values, found.values), sign=True)
         rows.append((*_described(NAMES[key], found), against))
     if ours is not None and random is not None:
-        for count in dict.fromkeys((equal_cost(ours, random), len(random.top1))):
-            best, gap = best_of(random.top1, count, ours.top1)
-            what = "for the cost of one search" if count < len(random.top1) else "all"
-            rows.append((f"the best of {count} random ({what})", NOTHING, NOTHING, NOTHING,
-                         told(best), NOTHING, told(gap, sign=True)))  # fmt: skip
+        for count, what in ((equal_cost(ours, random), "at equal cost"), (len(random.top1), "all")):
+            best, gap = best_of(random.values, count, ours.values)
+            rows.append((f"the best of {min(count, len(random.top1))} random, {what}", NOTHING,
+                         NOTHING, NOTHING, told(best), NOTHING, told(gap, sign=True)))  # fmt: skip
     head = ("nets", "n", "table, ms", "M multiply-adds", "top-1", "CPU s: search + training",
             "TF-NAS minus it")  # fmt: skip
     return markdown(head, rows)
@@ -151,16 +161,17 @@ def _described(name: str, found: Group) -> tuple[str, ...]:
     return (
         name,
         str(len(found.top1)),
-        f"{found.ms:.4f}",
+        f"{np.mean(found.ms):.4f}",
         f"{found.macs / 1e6:.2f}",
-        told(mean_interval(found.top1)),
+        told(mean_interval(found.values)),
         f"{found.search_cpu_s:.0f} + {found.train_cpu_s:.0f}",
     )
 
 
 def equal_cost(ours: Group, random: Group) -> int:
     """How many random nets can be trained for one search and the training of what it finds."""
-    return max(1, round((ours.search_cpu_s + ours.train_cpu_s) / random.train_cpu_s))
+    share = (ours.search_cpu_s + ours.train_cpu_s) / random.train_cpu_s
+    return 1 if math.isnan(share) else max(1, round(share))
 
 
 def best_of(
@@ -191,68 +202,65 @@ def _half_width(drawn: Sequence[float]) -> float:
     return float(high - low) / 2
 
 
-def ranks(results: Results, jobs: Mapping[str, Sequence[Job]]) -> str:
-    random = [job for job in trained(jobs["pays"], "random") if job.name in results]
+def ranks(results: Results, jobs: Jobs) -> str:
+    random = [job for job in trained(jobs, "random") if job.name in results]
     truth = [results[job.name]["top1"] for job in random]
+    if len(truth) < 2:
+        return ""
     index = [int(job.net.removeprefix("random-")) for job in random]
-    rows = []
     by_supernet: dict[str, list[dict[str, Any]]] = {}
-    for job in dict.fromkeys(j for chosen in jobs.values() for j in chosen):
+    for job in jobs:
         record = results.get(job.name)
-        if record is None or not record.get("supernet_top1"):
-            continue
-        if isinstance(job, Rank):
-            by_supernet.setdefault(f"uniform paths: {job.proxy}", []).append(record)
-        elif isinstance(job, Search):
-            by_supernet.setdefault(f"that of {NAMES[job.variant]}", []).append(record)
+        if isinstance(job, Rank | Search) and record is not None and record["supernet_top1"]:
+            name = f"uniform paths: {job.proxy}" if isinstance(job, Rank) else "that of TF-NAS"
+            by_supernet.setdefault(name, []).append(record)
+    rows = []
     for name, records in by_supernet.items():
         scores = [[r["supernet_top1"][i] for i in index] for r in records]
         each = [spearman(s, truth) for s in scores]
-        mean = np.mean(scores, axis=0).tolist()
-        cost = np.mean([r.get("search_cpu_s", r["cpu_s"]) for r in records])
-        rows.append((name, str(len(records)), f"{np.mean(scores):.1f}", f"{np.mean(each):+.2f}",
-                     told(spearman_interval(mean, truth), sign=True, digits=2),
-                     f"{cost:.0f}"))  # fmt: skip
-    if not truth:
-        return ""
-    head = ("supernet", "seeds", "its mean top-1", "Spearman, mean of one seed's",
-            "Spearman of the mean score", "CPU s")  # fmt: skip
-    return f"{markdown(head, rows)}\n\n{_reliability(results, jobs, truth)}"
+        mean = float(np.mean(each))
+        low, high = spearman_bounds(mean, len(truth))
+        cost = np.mean([r["search_cpu_s"] for r in records])
+        rows.append((name, f"{np.mean(scores):.1f}", ", ".join(f"{r:+.2f}" for r in each),
+                     f"{mean:+.2f} ({low:+.2f} to {high:+.2f})", f"{cost:.0f}"))  # fmt: skip
+    head = ("supernet", "its mean top-1", "Spearman, by seed", "mean (95 % over nets)",
+            "CPU s")  # fmt: skip
+    text = markdown(head, rows) if rows else ""
+    return f"{text}\n\n{_reliability(results, truth)}".strip()
 
 
-def _reliability(
-    results: Results, jobs: Mapping[str, Sequence[Job]], truth: Sequence[float]
-) -> str:
+def _reliability(results: Results, truth: Sequence[float]) -> str:
     """What share of the random nets' spread is theirs, and not their training seeds'."""
     trainings: dict[str, list[float]] = {}
-    for chosen in jobs.values():
-        for job in chosen:
-            if isinstance(job, Train) and not job.inherits and job.name in results:
-                trainings.setdefault(job.net, []).append(results[job.name]["top1"])
+    for record in results.values():
+        if "top1" in record and not record["inherits"]:
+            trainings.setdefault(record["net"], []).append(record["top1"])
     repeated = [t for t in trainings.values() if len(t) > 1]
-    if not repeated or len(truth) < 2:
-        return ""
+    var = float(np.var(truth, ddof=1))
+    spread = (
+        f"Trained top-1 of the {len(truth)} random nets: {min(truth):.1f} to {max(truth):.1f}, "
+        f"standard deviation {math.sqrt(var):.2f}"
+    )
+    if not repeated or var == 0:
+        return f"{spread}."
     freedom = sum(len(t) - 1 for t in repeated)
     seed_var = sum(float(np.var(t, ddof=1)) * (len(t) - 1) for t in repeated) / freedom
-    var = float(np.var(truth, ddof=1))
     share = max(0.0, 1 - seed_var / var)
     return (
-        f"Trained top-1 of the {len(truth)} random nets: {min(truth):.1f} to {max(truth):.1f}, "
-        f"standard deviation {math.sqrt(var):.2f}; that of a net's training seeds is "
-        f"{math.sqrt(seed_var):.2f} ({freedom} degrees of freedom). A perfect score would "
-        f"correlate by {math.sqrt(share):.2f} with one training of each."
+        f"{spread}; that of a net's training seeds is {math.sqrt(seed_var):.2f} ({freedom} degrees "
+        f"of freedom). A perfect score would correlate by {math.sqrt(share):.2f} with one training "
+        "of each."
     )
 
 
-def inherits(results: Results, jobs: Mapping[str, Sequence[Job]]) -> str:
+def inherits(results: Results, jobs: Jobs) -> str:
     pairs: dict[str, list[tuple[list[float], list[float]]]] = {}
-    for job in jobs["inherit"]:
-        assert isinstance(job, Train)
-        assert job.source is not None
+    for job in jobs:
+        if not isinstance(job, Train) or not job.inherits or job.source is None:
+            continue
         scratch = Train.found(job.source, job.seed)
         if job.name in results and scratch.name in results:
-            pair = (results[r.name]["top1_by_epoch"] for r in (job, scratch))
-            one, other = pair
+            one, other = (results[r.name]["top1_by_epoch"] for r in (job, scratch))
             pairs.setdefault(job.net, []).append((one, other))
     rows = []
     for epoch in SHOWN_EPOCHS:
@@ -270,47 +278,47 @@ def inherits(results: Results, jobs: Mapping[str, Sequence[Job]]) -> str:
     return markdown(head, rows) if rows else ""
 
 
-def starts(results: Results, jobs: Mapping[str, Sequence[Job]]) -> str:
-    return _ablation(results, [*jobs["pays"], *jobs["start"]], {
-        "tfnas": "ops of a block start alike",
-        "own_start": "each op has its own start",
-    })  # fmt: skip
+def starts(results: Results, jobs: Jobs) -> str:
+    names = {"tfnas": "ops of a block start alike", "own_start": "each op has its own start"}
+    return _ablation(results, jobs, names)
 
 
-def derives(results: Results, jobs: Mapping[str, Sequence[Job]]) -> str:
-    return _ablation(results, [*jobs["pays"], *jobs["derive"]], {
+def derives(results: Results, jobs: Jobs) -> str:
+    names = {
         "tfnas": "sink-connecting, constrained derivation",
         "tfnas+greedy": "the same searches, greedy derivation",
         "skip_op": "skip as an op, constrained derivation",
-    })  # fmt: skip
+    }
+    return _ablation(results, jobs, names)
 
 
-def second_paths(results: Results, jobs: Mapping[str, Sequence[Job]]) -> str:
-    names = {"tfnas": "bi-sampling: the second path at random"}
-    variants = dict.fromkeys(j.variant for j in jobs["second_path"] if isinstance(j, Search))
-    names |= {variant: NAMES[variant] for variant in variants}
-    return _ablation(results, [*jobs["pays"], *jobs["second_path"]], names)
+def second_paths(results: Results, jobs: Jobs) -> str:
+    names = {"tfnas": "second path: at random (bi-sampling)"}
+    variants = dict.fromkeys(j.variant for j in jobs if isinstance(j, Search))
+    return _ablation(results, jobs, {**{v: NAMES[v] for v in variants}, **names})
 
 
-def _ablation(results: Results, jobs: Sequence[Job], names: Mapping[str, str]) -> str:
+def _ablation(results: Results, jobs: Jobs, names: Mapping[str, str]) -> str:
     """Of one training of each search's net; differences are paired by the searches' seeds."""
     ours = group(results, jobs, "tfnas", seeds=1)
-    rows = []
-    for key, name in names.items():
+    rows, late = [], False
+    for key, name in sorted(names.items(), key=lambda item: item[0] != "tfnas"):
         found = group(results, jobs, key, seeds=1)
         if found is None:
             continue
-        searches = list(dict.fromkeys(j.source for j in trained(jobs, key) if j.source is not None))
-        ms = [results[s.name]["greedy"]["table_ms"] if "+greedy" in key
-              else results[s.name]["table_ms"] for s in searches if s.name in results]  # fmt: skip
         against = NOTHING
-        if ours is not None and key != "tfnas" and len(ours.top1) == len(found.top1):
-            against = told(paired_difference(ours.top1, found.top1), sign=True)
-        spread = ", ".join(f"{value:.4f}" for value in ms)
-        rows.append((name, spread, told(mean_interval(found.top1)),
-                     f"{found.search_cpu_s:.0f}", against))  # fmt: skip
+        seeds = [s for s in found.top1 if ours is not None and s in ours.top1]
+        if ours is not None and key != "tfnas" and seeds:
+            pair = [ours.top1[s] for s in seeds], [found.top1[s] for s in seeds]
+            against = told(paired_difference(*pair), sign=True)
+            if max(abs(a / b - 1) for a in ours.ms for b in found.ms) > SAME_MS:
+                against, late = f"{against} *", True
+        rows.append((name, ", ".join(f"{ms:.4f}" for ms in found.ms),
+                     told(mean_interval(found.values)), f"{found.search_cpu_s:.0f}",
+                     against))  # fmt: skip
     head = ("search", "table, ms", "top-1", "CPU s of a search", "the first minus it, paired")
-    return markdown(head, rows)
+    note = "\n\n\\* At other latencies: the difference is also theirs." if late else ""
+    return markdown(head, rows) + note
 
 
 def told(value: Interval, *, sign: bool = False, digits: int = 1) -> str:

@@ -10,7 +10,7 @@ from tfnas.intervals import (
     mean_interval,
     paired_difference,
     spearman,
-    spearman_interval,
+    spearman_bounds,
     student,
 )
 
@@ -70,10 +70,17 @@ def test_ranks() -> None:
     assert math.isnan(spearman([1, 1], [1, 2]))
 
 
-def test_a_rank_correlation_of_noise_has_a_wide_interval() -> None:
+@pytest.mark.parametrize("share", [0.0, 0.7])
+def test_bounds_of_a_rank_correlation_cover_the_truth(share: float) -> None:
     rng = np.random.default_rng(1)
-    a, b = rng.normal(size=(2, 20))
-    found = spearman_interval(a.tolist(), b.tolist())
-    assert not found.excludes_zero
-    assert 0.3 < found.half_width < 0.6
-    assert spearman_interval(a.tolist(), (a + 0.1 * b).tolist()).excludes_zero
+
+    def drawn(n: int) -> float:
+        a, b = rng.normal(size=(2, n))
+        return spearman(a.tolist(), (share * a + (1 - share) * b).tolist())
+
+    truth = drawn(100_000)
+    bounds = [spearman_bounds(drawn(20), 20) for _ in range(500)]
+    assert np.mean([low <= truth <= high for low, high in bounds]) > 0.92
+    assert all(-1 <= low < high <= 1 for low, high in bounds)
+    assert spearman_bounds(0.9, 3) == (-1, 1)
+    assert spearman_bounds(1.0, 20)[0] > 0.9

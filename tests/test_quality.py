@@ -34,7 +34,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiny_setting(images: Path) -> Setting:
     return replace(
-        setting_of(str(images), 0),
+        setting_of(str(images), 0, 100),
         variants={"tfnas": TINY, "spos": UNIFORM},
         proxies={"half": (*UNIFORM, "budget.channel_factor=0.5")},
         random_nets=4,
@@ -76,6 +76,7 @@ def test_every_job_that_is_needed_is_planned_before() -> None:
         for job in chosen:
             assert all(need.name in seen for need in job.needs), job
             seen.add(job.name)
+    assert set(jobs["second_path"][:3]) == {Search("tfnas", seed) for seed in (100, 101, 102)}
     assert len(seen) == len({job for chosen in jobs.values() for job in chosen})
     assert not seen & {job.name for chosen in plan(0).values() for job in chosen}
 
@@ -107,16 +108,23 @@ def test_jobs_run_and_go_on(
         else:
             assert len(record["supernet_top1"]) == 4
     assert "to go" in capfd.readouterr().out
-    print(tables(results, {"pays": jobs[:5], "rank": jobs[7:], "inherit": jobs[6:7]}))
+    file.write_text(file.read_text() + '{"job": "half a li')
+    assert set(Results.load(file)) == set(results)
+    print(tables(results, {"pays": jobs[:5], "rank": jobs, "inherit": jobs}))
     told = capfd.readouterr().out
     assert f"{results['train-random-1-scratch-0']['top1']:.1f}" in told
 
 
-def test_a_folder_has_one_setting(tmp_path: Path) -> None:
-    check_setting(tmp_path, setting_of("emoji.npz", 0))
-    check_setting(tmp_path, setting_of("elsewhere/emoji.npz", 0))
-    with pytest.raises(SystemExit, match="another setting"):
-        check_setting(tmp_path, setting_of("emoji.npz", 1))
+def test_a_folder_has_one_setting(tmp_path: Path, study: Study, images: Path) -> None:
+    check_setting(tmp_path, study, plan(0))
+    check_setting(tmp_path, study, plan(0))
+    other = Study(str(images), replace(study.setting, recipe="quick"))
+    for args in ((study, plan(100)), (other, plan(0))):
+        with pytest.raises(SystemExit, match="another setting"):
+            check_setting(tmp_path, *args)
+    told = json.loads((tmp_path / "setting.json").read_text())
+    assert told["recipe"]["epochs"] == 2
+    assert told["searches"]["tfnas"]["strategy"]["arch_lr"] == 0.01
 
 
 def test_the_best_of_some() -> None:
@@ -138,13 +146,14 @@ def test_tables_of_known_results() -> None:
         results[job.name] = record_of(job)
     found = group(results, jobs["pays"], "tfnas")
     assert found is not None
-    assert found.top1 == [50.0, 51.0, 52.0]  # each the mean of two trainings
+    assert found.values == [50.0, 51.0, 52.0]  # each the mean of two trainings
     assert found.search_cpu_s == 290
     text = tables(results, jobs)
     assert "| TF-NAS | 3 | 0.1400 | 4.00 | 51.0 ± 2.5 | 290 + 100 | – |" in text
-    assert "the best of 4 random (for the cost of one search)" in text
+    assert "the best of 4 random, at equal cost" in text
     assert "| the same searches, greedy derivation | 0.1500, 0.1500, 0.1500 | 51.0 ± 2.5" in text
-    assert "| uniform paths: half the epochs | 1 | 9.5 | +1.00 |" in text
+    assert "| -1.0 ± 0.0 * |" in text  # at another latency
+    assert "| uniform paths: half the epochs | 9.5 | +1.00, +1.00, +1.00 | +1.00 (" in text
     assert "standard deviation 2.96" in text
 
 
@@ -159,6 +168,7 @@ def record_of(job: Job) -> dict[str, object]:
         top1 = 49.0 + job.source.seed + 2 * job.seed + job.greedy
     return record | {
         "net": job.net, "seed": job.seed, "top1": top1, "top1_by_epoch": [top1] * 20,
+        "inherits": job.inherits, "resumed": False, "table_ms": 0.15 if job.greedy else 0.14,
     }  # fmt: skip
 
 

@@ -222,6 +222,9 @@ def test_weights_of_trained_widths_are_left_in_their_order(task: Task) -> None:
         assert torch.equal(state[f"layers.{first + b}.depthwise.conv.weight"], trained)
     norms = state[f"layers.{first + 1}.depthwise.conv.weight"].abs().sum((1, 2, 3))
     assert torch.equal(norms, norms.sort(descending=True).values)
+    # taking one subnet out changes nothing for the next
+    for b, was in enumerate(before):
+        assert torch.equal(net.candidate(b, 0).depthwise.weight, was)
 
 
 @pytest.mark.parametrize("name", ["random", "spos"])

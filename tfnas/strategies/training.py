@@ -280,10 +280,21 @@ def weights_of(
         return None
 
     def extract(subnet: Subnet) -> dict[str, Tensor]:
-        for block, pick, op in net.placed(subnet, picks):
-            if widths is not None and op.c_mid != widths[block][pick]:
-                net.order_channels(block, pick)
-        return {k: v.cpu().contiguous() for k, v in net.extract(subnet, picks).items()}
+        anew = [
+            (block, pick)
+            for block, pick, op in net.placed(subnet, picks)
+            if widths is not None and op.c_mid != widths[block][pick]
+        ]
+        # Put back afterwards: the next subnet may have this op at the width that was trained.
+        parameters = [p for place in anew for p in net.candidate(*place).parameters()]
+        trained = [parameter.detach().clone() for parameter in parameters]
+        for place in anew:
+            net.order_channels(*place)
+        found = {k: v.cpu().contiguous() for k, v in net.extract(subnet, picks).items()}
+        with torch.no_grad():
+            for parameter, value in zip(parameters, trained, strict=True):
+                parameter.copy_(value)
+        return found
 
     return extract
 
