@@ -148,6 +148,12 @@ def test_a_dumb_terminal_gets_lines(term: str, tmp_path: Path) -> None:
     assert "search  25 % · ? left · epoch 1/4" in text
 
 
+def test_a_terminal_without_utf_8_gets_lines(tmp_path: Path) -> None:
+    with beating(tmp_path, PYTHONIOENCODING="ascii") as terminal:
+        assert terminal.finish() == 0, terminal.written.decode()
+    assert "\x1b" not in terminal.written.decode()
+
+
 def test_no_color(tmp_path: Path) -> None:
     colour = re.compile(r"\x1b\[[\d;]*[34]\d[\d;]*m")
     texts = []

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DRAW_EVERY_S = 0.5
 WIDEST = 40  # columns of a bar
+BROKEN = (OSError, ValueError)  # the terminal is gone, or can't show a character
 # Whether the line that this thread logs tells what its bar shows.
 _shown = ContextVar("shown", default=False)
 
@@ -91,7 +92,7 @@ class Bar:
         self._drawn_s = time.monotonic()
         try:
             live.update(self._picture(live.console, share, text, figures), refresh=True)
-        except OSError:  # the terminal is gone; what it is told goes on elsewhere
+        except BROKEN:  # what it is told goes on elsewhere
             assert self._handler is not None
             self._handler.live = None
 
@@ -145,14 +146,14 @@ def bar(label: str, share: float = 0.0) -> Iterator[Bar]:
         yield Bar(label, share)
         return
     try:
-        with suppress(OSError):
+        with suppress(*BROKEN):
             live.start()
             console.show_cursor(True)  # a killed process can't bring it back
             handler.live = live
         yield Bar(label, share, handler)
     finally:
         handler.live = None
-        with suppress(OSError):
+        with suppress(*BROKEN):
             live.stop()
 
 
@@ -160,8 +161,11 @@ def _free_terminal() -> ConsoleHandler | None:
     """The console's handler, if a bar may be drawn there now."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, ConsoleHandler) and handler.live is None:
-            alone = not is_launched() and _is_terminal(handler.stream.fileno())
-            return handler if alone else None
+            # Others than UTF-8 can't show what a bar is made of.
+            encoding = (handler.stream.encoding or "").lower()
+            if is_launched() or not encoding.startswith("utf"):
+                return None
+            return handler if _is_terminal(handler.stream.fileno()) else None
     return None
 
 
