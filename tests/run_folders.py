@@ -17,6 +17,7 @@ from tfnas.result import RawSamples, Result
 from tfnas.resume import RUN as OVERRIDES
 from tfnas.space import SearchSpace, Subnet
 from tfnas.strategies.contract import EpochRecord
+from tfnas.strategies.depth import DepthSearch
 from tfnas.sweep import write_status
 
 RESULT = Result(
@@ -56,6 +57,22 @@ def history(space: SearchSpace, epochs: int = 3, learns: bool = True) -> list[Ep
         )
         records.append(learned if learns else plain)
     return records
+
+
+def depth_history(space: SearchSpace, depth: str) -> list[EpochRecord]:
+    """As `strategy=tfnas` tells it with that `strategy.depth`, all choices equally probable."""
+    search = DepthSearch(space, depth)
+    ops = [search.ops(block) for block in range(len(space.blocks))]
+    return [
+        replace(
+            record,
+            entropy=tuple(math.log(n) for n in ops),
+            op_probs=tuple((1 / n,) * n for n in ops),
+            sampled=tuple(tuple(range(n)) for n in ops),
+            depth_probs=tuple((1 / len(beta),) * len(beta) for beta in search.betas()),
+        )
+        for record in history(space)
+    ]
 
 
 def save_history(folder: Path, records: list[EpochRecord]) -> Path:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.run_folders import history, save_history
+from tests.run_folders import depth_history, history, save_history
 from tests.spaces import load_space
 from tfnas import history as module
 from tfnas.history import load_history
+from tfnas.strategies.depth import DEPTHS
 
 RECORDS = history(load_space("tiny"))
 
@@ -39,10 +40,14 @@ WRONG: dict[str, tuple[Any, str]] = {
     "negative": ({**asdict(RECORDS[1]), "depths": [-1, 1]}, "has depths=-1"),
     "uneven": ({**asdict(RECORDS[1]), "widths": [[3]]}, "has lists of 1, 4 blocks or stages"),
     "many stages": ({**asdict(RECORDS[1]), "depths": [1] * 1001, "depth_probs": []}, "of 1001"),
+    "deep": ({**asdict(RECORDS[1]), "depths": [10**9, 1]}, "expected up to 1,000"),
+    "ops trained": ({**asdict(RECORDS[1]), "sampled": [[1, 2]] * 4}, "other numbers of ops"),
+    "widths": ({**asdict(RECORDS[1]), "widths": [[3, 3]] * 4}, "other numbers of ops"),
+    "unknown": ({**asdict(RECORDS[1]), "more": 1}, "expected the fields epoch"),
     "many ops": ({**asdict(RECORDS[1]), "sampled": [[1] * 101] * 4}, "more than 100"),
     "no ops": ({**asdict(RECORDS[1]), "sampled": [[]] * 4}, "without choices"),
     "epoch again": (asdict(RECORDS[0]), "is epoch 0 after 0"),
-    "other blocks": ({**asdict(RECORDS[1]), "sampled": [[1]] * 4}, "has other blocks"),
+    "other blocks": ({**asdict(RECORDS[1]), "sampled": []}, "has other blocks"),
 }
 
 
@@ -58,6 +63,22 @@ def test_a_line_that_makes_no_sense_is_left_out_and_told(case: str, tmp_path: Pa
     (warning,) = found.warnings
     assert warning.startswith(f"line 2 of {file}")
     assert told in warning
+
+
+def test_a_history_of_before_a_field_was_told_is_read(tmp_path: Path) -> None:
+    values = asdict(RECORDS[0])
+    del values["expected_depths"]
+    file = tmp_path / "history.jsonl"
+    file.write_text(json.dumps(values))
+    assert load_history(file).records == (replace(RECORDS[0], expected_depths=()),)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_every_way_to_search_depth_leaves_a_history(depth: str, tmp_path: Path) -> None:
+    space = load_space("tiny")
+    found = load_history(save_history(tmp_path, depth_history(space, depth)))
+    assert found.warnings == ()
+    assert len(found.records) == 3
 
 
 def test_many_such_lines_are_counted(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.browser import Elements, check_self_contained
-from tests.run_folders import history
+from tests.run_folders import depth_history, history
 from tests.spaces import load_space
 from tfnas import page
 from tfnas.strategies.contract import EpochRecord
@@ -62,6 +62,24 @@ def test_a_skip_op_comes_last() -> None:
         replace(r, op_probs=tuple((*row, 0.0) for row in r.op_probs)) for r in history(SPACE)
     ]
     assert Names(records, SPACE, None).ops == ["k3 e3", "k5 e3", "k3 e3 SE", "k5 e3 SE", "skip"]
+
+
+@pytest.mark.parametrize(
+    ("depth", "found", "told"),
+    [
+        ("sink", True, "Depth probabilities"),
+        ("fixed", True, "all 4 ops of a block"),
+        ("skip_op", False, "all 4 or 5 ops of a block"),
+        ("separated_skip", False, "running and of skipping each block"),
+    ],
+)
+def test_a_net_whose_blocks_were_skipped_one_by_one_is_not_pointed_out(
+    depth: str, found: bool, told: str
+) -> None:
+    records = depth_history(SPACE, depth)
+    subnet = SPACE.sample(random.Random(1))
+    assert Names(records, SPACE, subnet).found is found
+    assert told in " ".join(drawn(records).values("aria-label"))
 
 
 def test_a_history_of_another_space_has_numbers() -> None:

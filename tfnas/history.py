@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +59,18 @@ def load_history(path: Path) -> History:
 
 
 def _record(values: Any) -> EpochRecord:
-    names = [f.name for f in fields(EpochRecord)]
-    if not isinstance(values, dict) or set(values) != set(names):
-        raise ValueError(f"holds {shown(values)}, expected the fields {', '.join(names)}")
-    found = {f.name: _value(values[f.name], str(f.type), f.name) for f in fields(EpochRecord)}
+    known = {f.name: str(f.type) for f in fields(EpochRecord)}
+    needed = {f.name for f in fields(EpochRecord) if f.default is MISSING}  # older runs lack others
+    if not isinstance(values, dict) or not needed <= set(values) <= set(known):
+        raise ValueError(f"holds {shown(values)}, expected the fields {', '.join(known)}")
+    found = {name: _value(value, known[name], name) for name, value in values.items()}
     for name in ("train_top1", "held_out_top1"):
         if not 0 <= found[name] <= 100:
             raise ValueError(f"has {name}={found[name]:g}, expected percent")
     record = EpochRecord(**found)
     by_block = record.entropy, record.op_probs, record.sampled, record.widths
-    by_stage = record.depths, record.depth_probs
-    for lists in (by_block, by_stage):
+    by_stage = record.depths, record.expected_depths
+    for lists in (by_block, by_stage, (record.depth_probs,)):
         lengths = {len(rows) for rows in lists if rows}
         if len(lengths) > 1 or max(lengths, default=0) > MAX_BLOCKS:
             raise ValueError(
@@ -79,6 +80,15 @@ def _record(values: Any) -> EpochRecord:
     for rows in (record.op_probs, record.sampled, record.widths, record.depth_probs):
         if not all(0 < len(row) <= MAX_OPS for row in rows):
             raise ValueError(f"has a block or stage without choices, or with more than {MAX_OPS}")
+    if max(record.depths, default=0) > MAX_BLOCKS:
+        raise ValueError(f"has depths={shown(record.depths)}, expected up to {MAX_BLOCKS:,}")
+    ops = [len(row) for row in record.op_probs or record.sampled]
+    sampled, widths = ([len(row) for row in rows] for rows in (record.sampled, record.widths))
+    # A skip op has no width.
+    if (sampled and sampled != ops) or (
+        ops and not all(n - w in (0, 1) for n, w in zip(ops, widths, strict=False))
+    ):
+        raise ValueError("has other numbers of ops in op_probs, sampled and widths")
     return record
 
 

@@ -73,7 +73,7 @@ def trajectories(
     if records[0].entropy:
         yield _entropy(records, names)
     if records[0].depth_probs:
-        yield _depth_probs(records, space)
+        yield _depth_probs(records, names, space)
     if records[0].depths:
         yield _depths(records)
     if records[0].sampled:
@@ -92,6 +92,8 @@ class Names:
         stages: of each block, from 0.
         ops: such as `k5 e6 SE`, the same in all blocks, or numbers where they aren't.
         picks: of each block the op that was found, None where the block was left out.
+        found: whether `picks` are known.
+        depths_by_stage: whether depth probabilities are those of each stage's depths.
         c_in: of each block, None where the space isn't known.
     """
 
@@ -105,6 +107,8 @@ class Names:
         self.ops = [f"op {i + 1}" for i in range(most)]
         self.c_in: list[int] | None = None
         self.found = False
+        lengths = [len(row) for row in first.depth_probs]
+        self.depths_by_stage = len(lengths) == len(first.depths)
         if space is None or len(space.blocks) != len(rows):
             return
         choices = max(map(len, space.blocks))
@@ -120,7 +124,10 @@ class Names:
         labels = {tuple(op_label(choice.name) for choice in block) for block in space.blocks}
         if len(labels) == 1:
             self.ops = [*next(iter(labels)), "skip"][:most]
-        if subnet is not None:
+        self.depths_by_stage = lengths == [len(stage.depths) for stage in space.stages]
+        # Where single blocks are skipped, the net's places aren't the history's blocks.
+        skips = most > choices or (lengths and not self.depths_by_stage)
+        if subnet is not None and not skips:
             try:
                 picks = space.choices_of(subnet)
             except ValueError:
@@ -201,8 +208,7 @@ def _latency(records: Records, target_ms: float | None) -> Markup:
 
 
 def _entropy(records: Records, names: Names) -> Markup:
-    ops = max((len(row) for row in records[0].op_probs), default=len(names.ops))
-    uniform = math.log(ops) if ops else 0.0
+    levels = {len(row) for row in records[0].op_probs}  # more where a block may be skipped
 
     def paint(axes: Axes) -> None:
         told = set()
@@ -215,15 +221,16 @@ def _entropy(records: Records, names: Names) -> Markup:
             plot_line(
                 axes, Line(label, _epochs(records), y, shade, dashed), width=1.0, markers=False
             )
-        axes.axhline(uniform, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        for ops in sorted(levels):
+            axes.axhline(math.log(ops), color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         count_x(axes)
         axes.set_xlabel("epoch")
         axes.set_ylabel("entropy (nats)")
         legend_above(axes, 4)
 
-    caption = (
-        f"Entropy of the op probabilities, a line a block. Dashed: all {ops} ops equally probable."
-    )
+    told = " or ".join(map(str, sorted(levels)))
+    dashed = f" Dashed: all {told} ops of a block equally probable." if levels else ""
+    caption = f"Entropy of the op probabilities, a line a block.{dashed}"
     return page.figure(draw("entropy", caption, paint), caption)
 
 
@@ -328,24 +335,29 @@ def _widths(records: Records, names: Names) -> Markup:
     )
 
 
-def _depth_probs(records: Records, space: SearchSpace | None) -> Markup:
+def _depth_probs(records: Records, names: Names, space: SearchSpace | None) -> Markup:
     most = max(len(row) for row in records[0].depth_probs)
     least = {stage.min_depth for stage in space.stages} if space is not None else {1}
     first = least.pop() if len(least) == 1 else None
     legend = [
         f"smallest depth + {d}" if first is None else f"depth {d + first}" for d in range(most)
     ]
+    caption, panel = "Depth probabilities (betas) of each stage.", "stage"
+    if not names.depths_by_stage:
+        legend = ["run", "skip"][:most]
+        caption = "Probabilities (betas) of running and of skipping each block that may be skipped."
+        panel = "gate"
 
     def paint(axes: Axes, stage: int) -> None:
         for depth in range(len(records[0].depth_probs[stage])):
             shade, dashed = colour(depth)
             y = [r.depth_probs[stage][depth] for r in records]
             plot_line(axes, Line("_", _epochs(records), y, shade, dashed), markers=False)
-        axes.set_title(f"stage {stage + 1}")
+        axes.set_title(f"{panel} {stage + 1}")
 
     return _panels(
         "depth-probabilities",
-        "Depth probabilities (betas) of each stage.",
+        caption,
         len(records[0].depth_probs),
         paint,
         y_label="probability",
@@ -357,10 +369,12 @@ def _depths(records: Records) -> Markup:
     most = max(depth for r in records for depth in r.depths)
 
     def paint(axes: Axes, stage: int) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         y = [float(r.depths[stage]) for r in records]
         plot_line(axes, Line("_", _epochs(records), y, SERIES[0]), markers=False)
         axes.set_ylim(0, most + 0.5)
-        axes.set_yticks(range(most + 1))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(f"stage {stage + 1}")
 
     return _panels(
