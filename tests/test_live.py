@@ -63,7 +63,7 @@ def test_a_search_draws_a_bar_that_leaves_its_lines_alone(
     assert status == config.DONE, text
     assert BAR in text
     assert "left · epoch 2/2" in text
-    assert re.search(r"top-1 [\d.]+ % · held out .* derived [\d.]+ of [\d.]+ ms · entropy", text)
+    assert re.search(r"top-1 [\d.]+ % · held out .* scaled [\d.]+ of [\d.]+ ms · entropy", text)
     log = (tmp_path / "run" / "log.txt").read_text()
     assert all(c.isprintable() or c == "\n" for c in log)
     records = [match[1] for match in map(RECORD.fullmatch, log.splitlines()) if match]

@@ -86,7 +86,7 @@ def test_scalars_of_a_search() -> None:
         "loss/train": 2.5, "top1_pct/train": 12.0, "top1_pct/held_out": 11.0, "temperature": 5.0,
         "learning_rate": 0.025, "latency_ms/derived": 7.5, "latency_ms/scaled": 8.1,
         "latency_ms/target": 8.0, "entropy_nats/mean": (len(BLOCKS) - 1) / 2,
-        "entropy_nats/block_02": 1.0, "op_probability/block_01": 0.6, "depth/stage_01": 1.25,
+        "entropy_nats/block_02": 1.0, "largest_op_probability/block_01": 0.6, "depth/stage_01": 1.25,
         "depth/stage_02": 1.5, "sampling/least": 0.0, "width/relative": 2.0,
     }  # fmt: skip
     for tag, value in expected.items():
@@ -104,7 +104,7 @@ def test_scalars_of_a_search_that_learns_no_architecture() -> None:
 
 
 def test_figures_stand_beside_the_target() -> None:
-    assert "derived 8.1 of 8 ms · entropy" in search_figures(record(), 8.0)
+    assert "scaled 8.1 of 8 ms · entropy" in search_figures(record(), 8.0)
 
 
 def test_what_is_written_again_replaces_what_was_there(tmp_path: Path) -> None:
@@ -218,6 +218,19 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for asked in (None, False):
         check_tensorboard(asked)
         ScalarWriter(asked, tmp_path, "search", first_step=1).add(1, [("loss/train", 2.5)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
+    with pytest.raises(ValueError, match=r"tensorboard=true: .* can't be imported"):
+        check_tensorboard(True)
+    check_tensorboard(None)
+    ScalarWriter(None, tmp_path, "search", first_step=1).add(1, [("loss/train", 2.5)])
+    (warning,) = caplog.messages
+    assert "no scalars" in warning
     assert not list(tmp_path.iterdir())
 
 

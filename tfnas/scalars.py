@@ -38,7 +38,8 @@ def search_scalars(r: EpochRecord, space: SearchSpace, target_ms: float) -> list
 
     `sampling/variation` is the standard deviation over the mean of how often the ops of a block
     were trained, the mean of all blocks; `sampling/least` the count of the op that was trained
-    least, over the mean of its block. `width/relative` is the mean of all ops' mid widths, each
+    least, over the mean of its block. `largest_op_probability` is that of a block's most probable
+    op. `width/relative` is the mean of all ops' mid widths, each
     over its initial one.
     """
     found = [
@@ -58,7 +59,7 @@ def search_scalars(r: EpochRecord, space: SearchSpace, target_ms: float) -> list
     if r.entropy:
         found.append(("entropy_nats/mean", float(np.mean(r.entropy))))
     found += _numbered("entropy_nats/block", r.entropy)
-    found += _numbered("op_probability/block", [max(row) for row in r.op_probs])
+    found += _numbered("largest_op_probability/block", [max(row) for row in r.op_probs])
     found += _numbered("depth/stage", r.expected_depths)
     if r.sampled:
         shares = [np.array(row) / max(np.mean(row), 1e-9) for row in r.sampled]
@@ -97,7 +98,7 @@ def search_figures(r: EpochRecord, target_ms: float) -> str:
     parts = [f"loss {r.train_loss:.3f}", f"top-1 {r.train_top1:.1f} %"]
     parts.append(f"held out {r.held_out_top1:.1f} %")
     if r.scaled_ms is not None:
-        parts.append(f"derived {r.scaled_ms:.4g} of {target_ms:.4g} ms")
+        parts.append(f"scaled {r.scaled_ms:.4g} of {target_ms:.4g} ms")
     if r.entropy:
         parts.append(f"entropy {np.mean(r.entropy):.3g} nats")
     if r.temperature is not None:
@@ -115,11 +116,24 @@ def training_figures(r: EpochResult) -> str:
 
 def check_tensorboard(asked: bool | None) -> None:
     """Raises ValueError if scalars are asked for and can't be written."""
-    if asked and find_spec("tensorboard") is None:
+    if not asked:
+        return
+    how = "pip install 'tfnas[tensorboard]', or give tensorboard=false"
+    if find_spec("tensorboard") is None:
+        raise ValueError(f"tensorboard=true: the package tensorboard isn't installed; {how}")
+    try:
+        _import_tensorboard()
+    except Exception as error:
         raise ValueError(
-            "tensorboard=true: the package tensorboard isn't installed; pip install "
-            "'tfnas[tensorboard]', or give tensorboard=false"
-        )
+            f"tensorboard=true: the package tensorboard can't be imported ({error!r}); {how}"
+        ) from None
+
+
+def _import_tensorboard() -> None:
+    """All that is used of it; a broken installation raises anything."""
+    import tensorboard.compat.proto.event_pb2
+    import tensorboard.compat.proto.summary_pb2
+    import tensorboard.summary.writer.record_writer  # noqa: F401
 
 
 class ScalarWriter:
@@ -135,6 +149,11 @@ class ScalarWriter:
     def __init__(self, asked: bool | None, run: Path, kind: str, first_step: int) -> None:
         self._file: Path | None = None
         if asked is False or find_spec("tensorboard") is None:
+            return
+        try:
+            _import_tensorboard()
+        except Exception as error:
+            log.warning("warning: no scalars: tensorboard can't be imported (%r)", error)
             return
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
