@@ -131,6 +131,19 @@ def test_a_run_without_result_tells_what_became_of_it(
     assert (f"go on: python -m tfnas.search resume={run}" in lines) is goes_on
 
 
+def test_a_run_of_several_processes_goes_on_with_as_many(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(key, value)
+    run = saved(tmp_path / "run", None, config.INTERRUPTED)
+    monkeypatch.undo()
+    lines, _ = told(run, capsys=capsys)
+    again = f"torchrun --standalone --nproc_per_node=2 -m tfnas.search resume={run}"
+    assert f"go on: {again}" in lines
+    assert again in (run / "report.html").read_text()
+
+
 def test_a_run_that_never_began_cannot_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -311,6 +324,40 @@ def test_several_folders_make_one_table_in_the_current_folder(
     assert [row["run"] for row in cells(here / "runs.csv")] == [str(r) for r in (*runs, other)]
     told(other, "--csv", "mine.csv", capsys=capsys)
     assert [row["status"] for row in cells(here / "mine.csv")] == ["missed"]
+
+
+def test_a_page_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = saved(tmp_path / "sweep" / "0", RESULT)
+    (run / "report.html").mkdir()
+    file = tmp_path / "runs.csv"
+    lines, errors = told(run, "--csv", file, capsys=capsys)
+    assert lines[-1] == f"wrote {file}: 1 run"
+    assert errors.startswith(f"warning: no page in {run} (")
+
+
+def test_a_member_without_page_ends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> str:
+        raise RuntimeError("can't be drawn")
+
+    run = saved(tmp_path / "0", RESULT)
+    monkeypatch.setattr("tfnas.run_page.run_page", fail)
+    lines, errors = told(tmp_path, capsys=capsys)
+    assert errors == f"warning: no page in {run} (RuntimeError: can't be drawn)\n"
+    assert lines[-1] == f"wrote {tmp_path / 'report.html'}"
+
+
+def test_the_page_of_several_runs_replaces_no_run_s_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [saved(tmp_path / name, RESULT) for name in "ab"]
+    monkeypatch.chdir(runs[0])
+    _, errors = told(*runs, capsys=capsys, status=config.UNUSABLE_INPUT)
+    assert "is a run's folder" in errors
+    assert not list(tmp_path.rglob("runs.csv"))
 
 
 @pytest.mark.parametrize("spoil", ["absent", "file", "empty"])

@@ -85,6 +85,16 @@ def test_the_figures_are_those_of_the_result(tmp_path: Path) -> None:
         assert told in found.text
 
 
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(999, "999"), (999_499, "999 k"), (999_600_000, "1 G"), (2_345_000_000, "2.35 G")],
+)
+def test_multiply_adds_have_three_digits(number: int, told: str, tmp_path: Path) -> None:
+    folder, _ = saved_run(tmp_path / "run", macs=number, loop=None)
+    (folder / "history.jsonl").unlink()
+    assert f"multiply-adds{told}" in "".join(page_of(folder).text.split("\n"))
+
+
 def test_an_unfinished_run_says_so_and_shows_what_there_is(tmp_path: Path) -> None:
     folder = unfinished_run(tmp_path / "run")
     found = page_of(folder)

@@ -30,6 +30,12 @@ class Interval:
         return abs(self.mean) > self.half_width
 
 
+def plus_minus(low: float, high: float) -> str:
+    """Half of an interval, to two digits."""
+    half = np.format_float_positional((high - low) / 2, 2, fractional=False, trim="-")
+    return f"± {half}"
+
+
 def student(freedom: float) -> float:
     """The 97.5 % point of Student's distribution, to 0.02 at whole degrees of freedom."""
     if freedom < 1:

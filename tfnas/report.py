@@ -16,7 +16,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,8 +29,10 @@ from tfnas.config import (
     override,
 )
 from tfnas.files import write_atomically
-from tfnas.runs import LOG, UNFINISHED, Run, gather, printable
+from tfnas.intervals import plus_minus
+from tfnas.runs import LOG, UNFINISHED, Run, gather
 from tfnas.sweep import is_run
+from tfnas.untrusted import printable
 
 NOTHING = "–"
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
@@ -77,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(folders: Sequence[Path], file: Path | None) -> None:
+    file = file or (folders[0] if len(folders) == 1 else Path()) / "runs.csv"
+    single = len(folders) == 1 and is_run(folders[0])
+    if not single and is_run(file.parent):
+        raise ValueError(
+            f"{file.parent} is a run's folder, whose own page that of several runs would "
+            "replace: give another folder's file with --csv FILE"
+        )
     found: dict[Path, Run] = {}
     for folder in folders:
         runs, warnings = gather(folder)
@@ -88,27 +98,42 @@ def _report(folders: Sequence[Path], file: Path | None) -> None:
     print(table(runs))
     for line in advice(runs):
         print(line)
-    file = file or (folders[0] if len(folders) == 1 else Path()) / "runs.csv"
     check_writable(file)
     write_atomically(file, to_csv(runs))
     print(f"wrote {file}: {len(runs)} run{'s' if len(runs) != 1 else ''}")
-    print(f"wrote {_write_page(folders, runs, file.parent)}")
+    _write_pages(folders[0] if single else None, runs, file.parent)
 
 
-def _write_page(folders: Sequence[Path], runs: Sequence[Run], base: Path) -> Path:
+def _write_pages(single: Path | None, runs: Sequence[Run], base: Path) -> None:
     """The page of the one run that was given, else of all, in `base`, with those of single runs
-    that have a result and none yet."""
+    that have a result and none yet. One that fails is a warning: the table is told already."""
     from tfnas.run_page import REPORT, write_report  # which draw: matplotlib takes its time
 
-    if len(folders) == 1 and is_run(folders[0]):
-        return write_report(folders[0])
+    if single is not None:
+        with _warned(single):
+            print(f"wrote {write_report(single)}")
+        return
     from tfnas.runs_page import runs_page
 
     for run in runs:
         if run.gap is not None and not (run.folder / REPORT).exists():
-            write_report(run.folder)
-    write_atomically(base / REPORT, runs_page(runs, base))
-    return base / REPORT
+            with _warned(run.folder):
+                write_report(run.folder)
+    with _warned(base):
+        write_atomically(base / REPORT, runs_page(runs, base))
+        print(f"wrote {base / REPORT}")
+
+
+@contextmanager
+def _warned(folder: Path) -> Iterator[None]:
+    """Makes a warning of whatever drawing raises for what a file holds."""
+    try:
+        yield
+    except BrokenPipeError:  # of the output, see `main`
+        raise
+    except Exception as error:
+        told = printable(f"{type(error).__name__}: {error}")
+        print(f"warning: no page in {folder} ({told})", file=sys.stderr)
 
 
 def table(runs: Iterable[Run]) -> str:
@@ -124,8 +149,7 @@ def table(runs: Iterable[Run]) -> str:
 def _told(run: Run) -> tuple[str, ...]:
     measured = _ms(run.measured_ms)
     if run.measured_ms is not None and run.measured_ci_ms is not None:
-        low, high = run.measured_ci_ms
-        measured = f"{run.measured_ms:.4g} ± {(high - low) / 2:.2g} ms"
+        measured = f"{run.measured_ms:.4g} {plus_minus(*run.measured_ci_ms)} ms"
     return (
         str(run.folder),
         _ms(run.target_ms),
@@ -156,9 +180,10 @@ def advice(runs: Sequence[Run]) -> list[str]:
             lines.append(f"{run.folder}: {run.status}: {run.told}{see}")
     if any(run.status == STATUS_NAMES[UNUSABLE_INPUT] for run in runs):
         lines.append("what is refused needs other options: the same ones are refused again")
-    again = dict.fromkeys(run.resume for run in runs if run.resume and run.status in UNFINISHED)
-    for folder in again:
-        lines.append(f"go on: python -m tfnas.search {shlex.join([override('resume', folder)])}")
+    again = {r.resume: r.launcher for r in runs if r.resume and r.status in UNFINISHED}
+    for folder, launcher in again.items():
+        given = shlex.quote(override("resume", folder))
+        lines.append(f"go on: {launcher} -m tfnas.search {given}")
     return list(map(printable, lines))
 
 

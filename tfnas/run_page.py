@@ -12,7 +12,8 @@ from markupsafe import Markup
 from tfnas import page
 from tfnas.config import override
 from tfnas.files import write_atomically
-from tfnas.latency_sections import loop_section, off, plus_minus, scale, stages_section
+from tfnas.intervals import plus_minus
+from tfnas.latency_sections import loop_section, off, scale, stages_section
 from tfnas.net_drawing import network
 from tfnas.page import Part
 from tfnas.result import Result
@@ -128,7 +129,7 @@ def _tiles(run: Run, result: Result) -> Markup:
 
 def _count(number: int) -> str:
     for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if number >= unit:
+        if number >= 0.9995 * unit:  # what rounds to it
             return f"{number / unit:.3g} {name}"
     return str(number)
 
@@ -152,11 +153,8 @@ def _doubts(result: Result) -> Iterator[Markup]:
 def _unfinished(run: Run, status: str | None) -> Iterator[Markup]:
     if run.resume is not None and (status or run.status) in UNFINISHED:
         yield page.paragraph("What there is so far is shown. Go on with:")
-        yield page.code(_resume(run.resume))
-
-
-def _resume(folder: Path) -> str:
-    return f"python -m tfnas.search {shlex.quote(override('resume', folder))}"
+        again = shlex.quote(override("resume", run.resume))
+        yield page.code(f"{run.launcher} -m tfnas.search {again}")
 
 
 def _network(files: RunFiles) -> Markup:
@@ -174,10 +172,13 @@ def _network(files: RunFiles) -> Markup:
         )
     if files.space is None or subnet not in files.space:
         told.append("Bounds of widths aren't told: the space isn't known.")
-    told.append(
-        "Bars: mid width between its bounds; share of the net's latency on the table, "
-        "the longest bar being the slowest block."
-    )
+    else:
+        told.append("Bars beside widths: between their bounds.")
+    if files.table is not None:
+        told.append(
+            "Bars beside latencies: share of the net's on the table, the longest being the slowest "
+            "block."
+        )
     drawing = network(subnet, files.space, files.table)
     return page.section(
         "Network", drawing, page.paragraph(" ".join(told), kind="muted"), name="network"

@@ -26,6 +26,7 @@ from tfnas.sweep import (
     HYDRA_DIR,
     MULTIRUN,
     RESULT,
+    Status,
     load_json,
     load_yaml,
     members,
@@ -33,7 +34,7 @@ from tfnas.sweep import (
     planned,
     read_status,
 )
-from tfnas.untrusted import parse_yaml, shown
+from tfnas.untrusted import parse_yaml, printable, shown
 
 TRAIN_RESULT, TRAIN_FORMAT = "train.json", "tfnas.train/1"
 LOG = "log.txt"
@@ -54,6 +55,7 @@ class Run:
         status: a name of `STATUS_NAMES`, or running, not started, unreadable.
         told: why there is no result.
         resume: the folder that `tfnas.search resume=` goes on with, if it can.
+        launcher: what starts it there: python, or torchrun with as many processes as before.
         gap: of the measured latency to the target, signed, as a fraction; else of the table's.
         top1: fraction of the test images, at `top1_resolution` pixels.
         doubtful: why the measured interval deserves doubt.
@@ -63,6 +65,7 @@ class Run:
     status: str = ""
     told: str = ""
     resume: Path | None = None
+    launcher: str = "python"
     target_ms: float | None = None
     table_ms: float | None = None
     measured_ms: float | None = None
@@ -124,8 +127,9 @@ def _is_search(folder: Path) -> bool:
 def read_run(folder: Path) -> tuple[Run, list[str]]:
     """A run by its files, and warnings of those that can't be used."""
     warnings = []
-    status, told = _status(folder)
-    run = Run(folder, status, told)
+    left = read_status(folder)
+    status, told = _status(folder, left)
+    run = Run(folder, status, told, launcher=left.launcher if left else "python")
     with suppress(OSError, ValueError):  # a result tells it as well
         run = _asked(run, load_yaml(folder / HYDRA_DIR / "config.yaml"))
     if (folder / RESULT).exists():
@@ -149,9 +153,8 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
     return run, warnings
 
 
-def _status(folder: Path) -> tuple[str, str]:
+def _status(folder: Path, status: Status | None) -> tuple[str, str]:
     """What became of a run, and why; "" if it left nothing that tells."""
-    status = read_status(folder)
     if status is None:
         return "", ""
     if status.status is None:
@@ -269,8 +272,3 @@ def _with_accuracy(run: Run, data: Mapping[str, Any]) -> Run:
 def clean(text: str) -> str:
     """What a file says, in one line of bearable length."""
     return printable(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…")
-
-
-def printable(text: str) -> str:
-    """Without control characters, which a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in text)

@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from tfnas.distributed import Ranks, from_environment
 from tfnas.files import write_atomically
 from tfnas.untrusted import parse_json, parse_yaml, read_bytes
 
@@ -86,12 +87,20 @@ class Status:
         status: its exit status; None from its start to its end, so for ever if it was killed.
         launch: the same for all members that were started together, and for no others.
         pid, host: the process that it runs in.
+        processes, local_processes: how many torchrun started, in all and on that machine.
     """
 
     status: int | None
     launch: str
     pid: int
     host: str
+    processes: int = 1
+    local_processes: int = 1
+
+    @property
+    def launcher(self) -> str:
+        """What starts a module by `-m` in as many processes."""
+        return Ranks(size=self.processes, local_size=self.local_processes).launcher
 
     @property
     def running(self) -> bool | None:
@@ -111,7 +120,8 @@ class Status:
 
 def write_status(folder: Path, status: int | None, launch: str) -> None:
     """Leave a run's status in its folder; None at its start. Raises OSError."""
-    record = Status(status, launch, os.getpid(), socket.gethostname())
+    ranks = from_environment()
+    record = Status(status, launch, os.getpid(), socket.gethostname(), ranks.size, ranks.local_size)
     text = json.dumps({"format": STATUS_FORMAT, **asdict(record)})
     write_atomically(folder / STATUS, text + "\n")
 
@@ -123,6 +133,7 @@ def read_status(folder: Path) -> Status | None:
     except (OSError, ValueError):
         return None
     status, launch, pid, host = (data.get(key) for key in ("status", "launch", "pid", "host"))
+    processes, local = (data.get(key, 1) for key in ("processes", "local_processes"))
     if (
         data.get("format") != STATUS_FORMAT
         or (status is not None and (type(status) is not int or not 0 <= status < 256))
@@ -130,9 +141,12 @@ def read_status(folder: Path) -> Status | None:
         or not isinstance(host, str)
         or type(pid) is not int
         or not 0 < pid < 2**31
+        or type(processes) is not int
+        or type(local) is not int
+        or not 0 < local <= processes < 2**31
     ):
         return None
-    return Status(status, launch, pid, host)
+    return Status(status, launch, pid, host, processes, local)
 
 
 def launched(folder: Path, launch: str) -> dict[Path, Status]:

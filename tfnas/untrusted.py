@@ -38,6 +38,11 @@ def shown(value: object) -> str:
         return "an integer of thousands of digits"
 
 
+def printable(text: str) -> str:
+    """Without control characters, which a terminal would obey, and without direction marks."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """The bytes of a plain file.
 
