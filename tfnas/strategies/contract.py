@@ -75,9 +75,9 @@ class DivergedError(RuntimeError):
 class EpochRecord:
     """One epoch as the paper's figures show it.
 
-    Lists are per block or stage of the space, in order; per op, skip last where it is one, without a
-    width. `depth_probs` holds the depths' of each stage, or run and skip of each block that may be
-    skipped apart from its ops. `depths` and `derived_ms` are those of the most probable net.
+    Lists are per block or stage of the space, in order; per op, skip last where it is one, which
+    has no width. `depth_probs` holds those of each stage's depths, or of running and skipping each
+    block that may be skipped apart from its ops. `depths` are those of the most probable net.
     """
 
     epoch: int
