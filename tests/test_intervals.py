@@ -9,6 +9,7 @@ from tfnas.intervals import (
     difference,
     mean_interval,
     paired_difference,
+    plus_minus,
     spearman,
     spearman_bounds,
     student,
@@ -84,3 +85,12 @@ def test_bounds_of_a_rank_correlation_cover_the_truth(share: float) -> None:
     assert all(-1 <= low < high <= 1 for low, high in bounds)
     assert spearman_bounds(0.9, 3) == (-1, 1)
     assert spearman_bounds(1.0, 20)[0] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("interval", "told"),
+    [((7.0, 9.0), "± 1"), ((0.0, 0.00015), "± 0.000075"), ((1.0, 1.0), "± 0"),
+     ((0, 2469), "± 1200")],
+)  # fmt: skip
+def test_half_an_interval(interval: tuple[float, float], told: str) -> None:
+    assert plus_minus(*interval) == told

@@ -12,7 +12,7 @@ from tests.browser import Elements, check_self_contained
 from tests.run_folders import RESULT
 from tests.spaces import load_space, macs_table
 from tfnas import page
-from tfnas.latency_sections import loop_section, off, plus_minus, scale, stages_section
+from tfnas.latency_sections import loop_section, off, scale, stages_section
 from tfnas.stages import StageTime, StageTimes
 
 SPACE = load_space("tiny")
@@ -34,15 +34,6 @@ def page_of(part: Any) -> Elements:
 def test_off_the_target() -> None:
     assert off(7.92, 8.0) == "−1.00 %"
     assert off(8.08, 8.0) == "+1.00 %"
-
-
-@pytest.mark.parametrize(
-    ("interval", "told"),
-    [((7.0, 9.0), "± 1"), ((0.0, 0.00015), "± 0.000075"), ((1.0, 1.0), "± 0"),
-     ((0, 2469), "± 1200")],
-)  # fmt: skip
-def test_half_an_interval(interval: tuple[float, float], told: str) -> None:
-    assert plus_minus(*interval) == told
 
 
 @pytest.mark.parametrize(
@@ -69,6 +60,13 @@ def test_stages_by_the_table_alone() -> None:
     assert f"{first:.4g}" in found.text
 
 
+def test_one_figure_for_stem_and_head_is_one_row() -> None:
+    table = replace(macs_table(SPACE), overhead_ms=1.375)
+    text = page_of(stages_section(NET, table, None)).text
+    assert "stem and head" in text
+    assert "1.375" in text
+
+
 def test_stages_of_which_nothing_is_known() -> None:
     assert "the table can't be read here" in page_of(stages_section(NET, None, None)).text
 
@@ -78,6 +76,12 @@ def test_the_trail_of_the_closed_loop() -> None:
     found = page_of(loop_section(RESULT.loop, RESULT))
     for told in ("7.92", "7.97", "± 0.075", "−0.38 %", "20", "3.5"):
         assert told in found.text
+
+
+def test_a_long_trail_says_what_is_left_out() -> None:
+    assert RESULT.loop is not None
+    text = page_of(loop_section(RESULT.loop * 203, RESULT)).text
+    assert "Of 203 steps the last 3 are left out." in text
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,10 @@ def test_every_block_tells_its_width_between_its_bounds() -> None:
 
 
 def test_blocks_that_are_left_out_are_counted() -> None:
-    text = drawn(NET, SPACE).text
+    found = drawn(NET, SPACE)
+    text = found.text
+    columns = sum(tag == "th" for tag, _ in found.found)
+    assert set(found.values("colspan")) == {str(columns - 1)}
     left = [
         (len(stage.blocks) - len(ops), len(stage.blocks))
         for stage, ops in zip(SPACE.stages, NET.stages, strict=True)

@@ -88,6 +88,15 @@ def test_any_name_leaves_room(name: str) -> None:
     assert name[:20] in drawn
 
 
+def test_no_name_brings_control_characters() -> None:
+    evil = "a\x00\x1b\u202e\nb"
+    line = plots.Line(evil, X, X, plots.SERIES[0])
+    drawn = plots.lines("x", evil, [line, line], x_label="x", y_label="y", level=(2.0, evil))
+    drawn += plots.bars("x", evil, [evil], [(evil, [1.0], plots.SERIES[0])], x_label="ms")
+    assert "a    b" in drawn
+    assert drawn.replace("\n", "").isprintable()
+
+
 def test_matplotlib_is_imported_where_it_draws_only() -> None:
     code = (
         "import sys, tfnas, tfnas.page, tfnas.plots, tfnas.report, tfnas.run_page; "

@@ -37,10 +37,19 @@ def test_runs_are_compared(tmp_path: Path) -> None:
         href for href in found.values("href") if href.startswith("#")
     ]
     for told in ("4 runs, 3 finished, 3 within their tolerance", "doubtful", "unverified",
-                 "interrupted", "50.0", "seed", "Accuracy of the trained nets"):  # fmt: skip
+                 "interrupted", "50.0 % at 32 px", "seed", "Accuracy of the trained"):  # fmt: skip
         assert told in found.text
     for left_out in ("space.kernels", "strategy.knob"):
         assert left_out not in found.text
+
+
+def test_accuracies_at_several_resolutions_are_told_apart(tmp_path: Path) -> None:
+    for name, resolutions in (("same", (32, 32)), ("other", (32, 64))):
+        for index, resolution in enumerate(resolutions):
+            folder, _ = saved_run(tmp_path / name / str(index))
+            trained = {"format": "tfnas.train/1", "top1": 0.5, "resolution": resolution}
+            (folder / "train.json").write_text(json.dumps(trained))
+        assert ("several resolutions" in page_of(tmp_path / name).text) is (name == "other")
 
 
 def test_nothing_is_said_of_accuracy_where_nothing_is_trained(tmp_path: Path) -> None:

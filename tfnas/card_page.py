@@ -145,10 +145,6 @@ def _errors(name: str, card: Card) -> Markup:
 
 def _stages(name: str, card: Card) -> Markup:
     stages = card.stages_pct[:MOST_STAGES]
-    labels = [
-        stage[:20] if stage.isascii() and stage.isprintable() else f"part {i}"
-        for i, (stage, _) in enumerate(stages, 1)
-    ]
 
     def paint(axes: Axes) -> None:
         axes.barh(
@@ -156,7 +152,7 @@ def _stages(name: str, card: Card) -> Markup:
             color=[plots.SERIES[0] if pct >= 0 else plots.SERIES[1] for _, pct in stages],
         )  # fmt: skip
         axes.axvline(0, color=plots.MUTED, linewidth=1)
-        axes.set_yticks(range(len(stages)), labels)
+        axes.set_yticks(range(len(stages)), [plots.short(stage) for stage, _ in stages])
         axes.set_ylim(len(stages) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)

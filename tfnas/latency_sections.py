@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from markupsafe import Markup
 
 from tfnas import page
+from tfnas.intervals import plus_minus
 from tfnas.plots import (
     BAD,
     DOUBT,
@@ -39,12 +39,6 @@ MOST_STEPS = 200  # of the closed loop that are shown
 def off(ms: float, target_ms: float) -> str:
     """How far from the target, signed."""
     return f"{100 * (ms / target_ms - 1):+.2f} %".replace("-", MINUS)
-
-
-def plus_minus(low: float, high: float) -> str:
-    """Half of an interval, to two digits."""
-    half = np.format_float_positional((high - low) / 2, 2, fractional=False, trim="-")
-    return f"± {half}"
 
 
 def scale(result: Result) -> Markup:
@@ -90,6 +84,8 @@ def stages_section(
         return page.section(title, page.paragraph(told, kind="muted"), name="stages")
     parts = [(n, table_ms(table, n, ops)) for n, ops in parts_of(subnet)]
     known = [(name, ms) for name, ms in parts if ms is not None]
+    if len(known) < len(parts):
+        known.insert(0, ("stem and head", table.fixed_ms(subnet)))
     series = [("table", [ms for _, ms in known], SERIES[7])]
     caption = "By the table; stages weren't measured on the device."
     drawing = bars("stages", caption, [n for n, _ in known], series, x_label="latency (ms)")
@@ -170,6 +166,9 @@ def loop_section(loop: list[dict[str, Any]], result: Result) -> Markup:
         "The best net after each step, with its 95 % interval, and what the table says of it. "
         "Green: within the tolerance."
     )
+    left_out = len(loop) - len(steps)
+    if left_out:
+        caption += f" Of {len(loop):,} steps the last {left_out:,} are left out."
     rows = [
         (str(i), f"{table:.4g}", f"{measured:.4g}", plus_minus(low, high),
          off(measured, target_ms), str(samples), str(moved), f"{seconds:g}")

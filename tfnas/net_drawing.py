@@ -41,6 +41,7 @@ def network(subnet: Subnet, space: SearchSpace | None, table: LatencyTable | Non
             element("td", bar(times[op] / largest), class_="share"),
         )
 
+    used = HEADER if table is not None else HEADER[:-2]
     rows = [_row("stem", op, None, time_of(op)) for op in subnet.stem]
     for s, stage in enumerate(subnet.stages):
         for b, op in enumerate(stage):
@@ -56,12 +57,11 @@ def network(subnet: Subnet, space: SearchSpace | None, table: LatencyTable | Non
                 told = f"{left} of {left + len(stage)} blocks left out"
                 cells = (
                     element("td", f"{s + 1}.{len(stage) + 1}" + ("…" if left > 1 else "")),
-                    element("td", told, colspan=len(HEADER) - 1),
+                    element("td", told, colspan=len(used) - 1),
                 )
                 rows.append(element("tr", *cells, class_="muted", style=_colour(s)))
     for i, op in enumerate(subnet.head):
         rows.append(_row("head", op, None, time_of(op), first=i == 0))
-    used = HEADER if table is not None else HEADER[:-2]
     head = element("tr", *(element("th", h, class_="num" if h in NUMERIC else None) for h in used))
     inner = element("table", element("thead", head), element("tbody", *rows), class_="net")
     return element("div", inner, class_="scroll", id="network-table")

@@ -28,6 +28,7 @@ from tfnas.derive import feasible_ms
 from tfnas.distributed import DisagreementError, LostError
 from tfnas.export import export
 from tfnas.folder import CHECKPOINT, RESULT, check_unused, command, options_of
+from tfnas.intervals import plus_minus
 from tfnas.live import is_launched
 from tfnas.prepare import Prepared, reachable
 from tfnas.progress import duration
@@ -331,8 +332,7 @@ def conclude(r: Result) -> None:
     if r.measured_ms is None or r.measured_ci_ms is None:
         told = "not measured: the device can't be reached from here"
     else:
-        low, high = r.measured_ci_ms
-        told = f"{r.measured_ms:.4g} ± {(high - low) / 2:.2g} ms (95 % interval)"
+        told = f"{r.measured_ms:.4g} {plus_minus(*r.measured_ci_ms)} ms (95 % interval)"
     for label, text in (
         ("target", f"{r.target_ms:.4g} ms"),
         ("table", f"{r.table_ms:.4g} ms"),

@@ -7,6 +7,7 @@ the plots that our pages have in common. What is drawn depends on nothing but th
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from tfnas.page import LIGHT, text
+from tfnas.untrusted import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,6 +116,8 @@ def draw(
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    # A first figure tells of the font cache that it makes.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with warnings.catch_warnings(), mpl.rc_context():
         # The browser has fonts of its own.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
@@ -186,8 +190,8 @@ def lines(
 
 
 def short(name: str) -> str:
-    """A name that leaves room for what it names."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    """A name that leaves room for what it names, as one line."""
+    return printable(name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…")
 
 
 def plot_line(

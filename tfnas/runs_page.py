@@ -10,7 +10,8 @@ from typing import Any
 from markupsafe import Markup
 
 from tfnas import page
-from tfnas.latency_sections import off, plus_minus
+from tfnas.intervals import plus_minus
+from tfnas.latency_sections import off
 from tfnas.page import Part
 from tfnas.plots import Point, scatter
 from tfnas.result import Result
@@ -81,6 +82,8 @@ def _figures(finished: Sequence[Run], base: Path) -> Markup:
             "Accuracy of the trained nets against their latency, with its 95 % interval; the "
             "table's latency where none was measured."
         )
+        if len({run.top1_resolution for run in trained}) > 1:
+            caption += " Accuracies are of images of several resolutions, see the table."
         drawing = scatter("accuracy", caption, points, x_label="latency (ms)", y_label="top-1 (%)")
         made.append(page.figure(drawing, caption))
     measured = [run for run in finished if run.measured_ms is not None and run.target_ms]
@@ -124,7 +127,7 @@ def _last_ms(run: Run) -> float:
 
 
 def _table(runs: Sequence[Run], base: Path) -> Markup:
-    header = ("run", "status", "target, ms", "table, ms", "measured, ms", "95 %", "off", "top-1, %")
+    header = ("run", "status", "target, ms", "table, ms", "measured, ms", "95 %", "off", "top-1")
     rows = [_row(run, base) for run in runs]
     return page.section(
         "Runs", page.table(header, rows, numeric=range(2, 8), name="runs-table"), name="runs"
@@ -172,7 +175,7 @@ def _row(run: Run, base: Path) -> tuple[Part, ...]:
         ms(run.measured_ms),
         plus_minus(*run.measured_ci_ms) if run.measured_ci_ms else NOTHING,
         gap,
-        NOTHING if run.top1 is None else f"{100 * run.top1:.1f}",
+        NOTHING if run.top1 is None else f"{100 * run.top1:.1f} % at {run.top1_resolution} px",
     )
 
 

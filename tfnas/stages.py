@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfnas.files import write_atomically
+from tfnas.intervals import plus_minus
 from tfnas.space import MAX_LAYERS, OpSpec, Subnet
 from tfnas.table import LatencyTable
 from tfnas.untrusted import MAX_NAME, check_text, parse_json, read_bytes, shown
@@ -63,7 +64,7 @@ class StageTimes:
                 part.name,
                 "" if part.table_ms is None else f"{part.table_ms:.4g}",
                 f"{part.device_ms:.4g}",
-                f"± {(part.device_ci_ms[1] - part.device_ci_ms[0]) / 2:.2g}",
+                plus_minus(*part.device_ci_ms),
             )
             for part in (*self.parts, self.whole)
         ]

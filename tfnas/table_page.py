@@ -71,9 +71,10 @@ def _threads(device: Device) -> str:
 def _tiles(table: LatencyTable) -> Markup:
     spreads = [m.spread_ms / m.median_ms for m in table.rows.values() if _is_known(m)]
     one = next(iter(table.spaces.values())) if len(table.spaces) == 1 else SpaceFit()
+    curves = sum(curve.kind == "mbconv" for curve in _by_curve(table))
     widths = f"±{100 * np.median(spreads):.2g} %" if spreads else "unknown"
     tiles = [
-        page.tile("measured rows", f"{len(table.rows):,}", f"{len(_by_curve(table)):,} curves"),
+        page.tile("measured rows", f"{len(table.rows):,}", f"{curves:,} curves of blocks"),
         page.tile("median 95 % interval", widths, "of one row"),
         page.tile("width quantum", str(table.device.quantum), "channels"),
     ]
@@ -191,7 +192,9 @@ def _curve_figure(
         plots.legend_above(axes, len(labels))
 
     told: list[Part] = [page.element("b", f"{size} px"), title.removeprefix(f"{size} px")]
-    if (factor := _factor(table, curves[0][0][0])) is not None:
+    # A width as narrow as the input isn't searched there, and has another factor.
+    searched = next((op for rows in curves for op, _ in rows if op.expands), curves[0][0][0])
+    if (factor := _factor(table, searched)) is not None:
         told.append(f"; inside a net × {factor:.3f}")
     drawing = plots.draw(name, f"Latency against width: {title}", paint)
     return page.figure(drawing, page.join(told))
@@ -320,9 +323,11 @@ def _quantum(table: LatencyTable) -> Markup:
         axes.set_ylabel("latency (ms)")
         plots.legend_above(axes, 2)
 
+    shown = f", the first {MOST_POINTS}" if len(evidence) < len(table.quantum_evidence) else ""
     drawing = plots.draw("quantum", "Latency of a probe block against its width", paint)
     told = page.paragraph(
-        f"A probe block at {len(evidence)} widths. Searched widths are multiples of {quantum}."
+        f"A probe block at {len(table.quantum_evidence):,} widths{shown}. Searched widths are "
+        f"multiples of {quantum}."
     )
     return page.section("Width quantum", told, page.figures(page.figure(drawing)), name="quantum")
 
