@@ -103,6 +103,8 @@ def test_curves_are_drawn_where_they_were_measured(
 
 def test_rows_and_context_are_the_tables(shipped: LatencyTable, shipped_html: str) -> None:
     page = Parsed(shipped_html)
+    curves = {op.curve for op in shipped.rows if op.kind == "mbconv"}
+    assert f"{len(curves)} curves of blocks" in page.text
     _, *rows = page.tables["all-rows"]
     by_op = {str(op): (op, row) for op, row in shipped.rows.items()}
     assert {row[0] for row in rows} == set(by_op)
@@ -221,10 +223,12 @@ def test_a_page_is_bounded() -> None:
     ]
     rows = {op: Measurement(1e12 * (-1) ** i, 1e12, 3) for i, op in enumerate((*ops, *wide, *many))}
     device = replace(macs_table(load_space()).device, quantum=1_000_000)
-    table = LatencyTable(device, rows)
+    evidence = tuple((width, 1.0) for width in range(8, 508))
+    table = LatencyTable(device, rows, quantum_evidence=evidence)
     html = table_page(table)
     page = Parsed(html)
-    assert html.count("<figure>") == MOST_FIGURES
+    assert html.count("<figure>") == MOST_FIGURES + 1  # the quantum's
+    assert "at 500 widths, the first 400. Searched" in page.text
     assert "14 more shapes of blocks are left out" in page.text
     assert len(page.tables["all-rows"]) == 1 + MOST_ROWS
     assert f"{len(rows) - MOST_ROWS:,} more rows are left out" in page.text
