@@ -100,7 +100,7 @@ def test_two_runs_are_compared(done: Done) -> None:
     assert a["top1"]["low"] == mean_interval(ours).low
     apart = paired_difference(theirs, ours)
     assert b["difference"]["mean"] == apart.mean
-    assert b["difference"]["excludes_zero"] is apart.excludes_zero
+    assert b["difference"]["told_apart"] is apart.excludes_zero
     assert record["table"]["file"] == str(done.folder / "table.json")
     assert record["recipe"]["name"] == "test"
     assert str(done.folder / "images") in record["data"]["origin"]
