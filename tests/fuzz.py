@@ -8,6 +8,7 @@ status 77 then and names the file with the input.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import pickle
 import random
@@ -19,11 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import atheris
+import numpy as np
 from torch._weights_only_unpickler import Unpickler
 
 with atheris.instrument_imports(include=["tfnas", "pickletools", "tarfile", "gzip"]):
     from tests import test_loaders as loaders
-    from tfnas import readers
+    from tfnas import arrays, readers
     from tfnas.checkpoint import write_checkpoint
     from tfnas.weights import save_weights
 
@@ -32,6 +34,14 @@ Unpickler.load = atheris.instrument_func(Unpickler.load)
 FOLDER = Path(tempfile.mkdtemp(prefix="tfnas_fuzz_"))
 FILE = FOLDER / "input"
 VALUES: list[bytes] = []
+ARRAYS = {
+    "train_images": np.zeros((3, 2, 2, 3), np.uint8),
+    "train_labels": np.arange(3),
+    "test_images": np.zeros((2, 2, 2), np.uint8),
+    "test_labels": np.arange(2, dtype=np.uint8)[:, None],
+    "classes": np.array(["a", "b", "c"]),
+}
+ENTRIES: dict[str, bytes] = {}
 Load = Callable[[Path], object]
 
 
@@ -76,6 +86,32 @@ def archive(path: Path) -> None:
     loaders.attempt_data(lambda: readers.read_cifar(path, readers.CIFAR10), path.name)
 
 
+def array_seeds() -> list[bytes]:
+    """One of each kind: the archive around them is made anew for each input."""
+    for name, array in ARRAYS.items():
+        file = io.BytesIO()
+        np.save(file, array)
+        ENTRIES[name] = file.getvalue()
+    return list(ENTRIES.values())
+
+
+def npz(path: Path) -> None:
+    """The input in place of each array in turn."""
+    content = path.read_bytes()
+    for name in ENTRIES:
+        with zipfile.ZipFile(path, "w") as archive:
+            for each, good in (ENTRIES | {name: content}).items():
+                archive.writestr(f"{each}.npy", good)
+        found = loaders.attempt(arrays.read_npz, path)
+        if found is not None:
+            for pixels, labels in (
+                (found.train_pixels, found.train_labels),
+                (found.test_pixels, found.test_labels),
+            ):
+                assert len(pixels) == len(labels)
+                assert 0 <= labels.min() <= labels.max() < len(found.classes)
+
+
 def pickles() -> list[bytes]:
     tables = [loaders.PUBLISHED, {**loaders.HARDCORE, "general": 0.01}]
     return [pickle.dumps(table, protocol) for table in tables for protocol in (0, 2, 4)]
@@ -95,6 +131,7 @@ TARGETS: dict[str, tuple[Load, Callable[[], list[bytes]], str]] = {
     "cifar": (cifar, lambda: [loaders.cifar_batch(1)], ""),
     "tar": (archive, lambda: [loaders.tar("cifar-10-batches-py/batches.meta", 3) + b"abc"], ""),
     "weights": (weights, lambda: [weights_seed()], ".safetensors"),
+    "npz": (npz, array_seeds, ".npz"),
     "checkpoint": (checkpoint, lambda: [checkpoint_seed()], ".ckpt"),
 }
 

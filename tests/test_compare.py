@@ -22,9 +22,10 @@ from tests.nets import image_folder
 from tests.spaces import load_space, macs_table
 from tests.test_report import RESULT
 from tfnas.compare import prepare
-from tfnas.config import INTERRUPTED, UNUSABLE_INPUT, CompareConfig
+from tfnas.config import DONE, INTERRUPTED, UNUSABLE_INPUT, CompareConfig
 from tfnas.contenders import gap_of
 from tfnas.intervals import mean_interval, paired_difference
+from tfnas.result import versions
 from tfnas.space import Subnet
 
 SPACE = load_space(classes=4)
@@ -100,7 +101,7 @@ def test_two_runs_are_compared(done: Done) -> None:
     assert a["top1"]["low"] == mean_interval(ours).low
     apart = paired_difference(theirs, ours)
     assert b["difference"]["mean"] == apart.mean
-    assert b["difference"]["excludes_zero"] is apart.excludes_zero
+    assert b["difference"]["told_apart"] is apart.excludes_zero
     assert record["table"]["file"] == str(done.folder / "table.json")
     assert record["recipe"]["name"] == "test"
     assert str(done.folder / "images") in record["data"]["origin"]
@@ -110,7 +111,7 @@ def test_two_runs_are_compared(done: Done) -> None:
         < record["cpu_seconds"]
         == pytest.approx(sum(cost["cpu_seconds"] for cost in record["costs"]))
     )
-    assert {"torch", "tfnas", "python"} <= set(record["versions"])
+    assert set(record["versions"]) == {"torch", "tfnas"}  # the trainings' own files tell all
 
 
 def test_what_is_printed(done: Done) -> None:
@@ -255,13 +256,46 @@ def test_damaged_results_are_refused(done: Done, tmp_path: Path) -> None:
     shutil.copytree(done.folder / "out", tmp_path / "out")
     (train, *_) = sorted((tmp_path / "out").rglob("train.json"))
     record = json.loads(train.read_text())
-    for change in ({"top1": 7}, {"epochs": []}, {"device": "tpu"}, {"epochs": [{"x": 1}]}):
+    for change in ({"top1": 7}, {"epochs": []}, {"versions": {}}, {"epochs": [{"x": 1}]}):
         train.write_text(json.dumps({**record, **change}))
         with pytest.raises(ValueError, match="is no result of a training"):
             prepare(config_of(done, f"out={tmp_path / 'out'}"))
-    train.write_text(json.dumps({**record, "device": "cuda"}))
-    with pytest.raises(ValueError, match="was trained on cuda, this would be on cpu"):
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"device": "cuda"}, "accelerator: 'cuda' there, 'cpu' now"),
+        ({"threads": 3}, "threads: 3 there, 1 now"),
+        ({"versions": {**versions(), "torch": "1.13"}}, "torch: '1.13' there, '"),
+        ({"versions": {**versions(), "tfnas": "0.0.9"}}, "tfnas: '0.0.9' there, '"),
+        ({"skipped_steps": 1}, "on_nonfinite: 'skip' there, 'stop' now"),
+    ],
+)
+def test_all_trainings_are_made_alike(
+    done: Done, tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
+    shutil.copytree(done.folder / "out", tmp_path / "out")
+    for train in (tmp_path / "out").rglob("train.json"):
+        train.write_text(json.dumps({**json.loads(train.read_text()), **change}))
+    with pytest.raises(ValueError, match=re.escape(f"was trained otherwise ({told}")):
         prepare(config_of(done, f"out={tmp_path / 'out'}"))
+    if "skipped_steps" in change:
+        prepare(config_of(done, f"out={tmp_path / 'out'}", "on_nonfinite=skip"))
+
+
+def test_what_another_process_finished_meanwhile_is_kept(
+    done: Done, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tfnas.config.overrides", list)
+    out = tmp_path / "out"
+    work = prepare(config_of(done, f"out={out}"))
+    shutil.copytree(done.folder / "out", out, dirs_exist_ok=True)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("weights.safetensors")}
+    assert work() == DONE
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    found, there = (values(each / "compare.json") for each in (out, done.folder / "out"))
+    assert found["trials"] == there["trials"]
 
 
 def test_without_out_the_same_command_has_the_same_folder(

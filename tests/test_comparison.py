@@ -113,6 +113,24 @@ def test_an_interval_that_includes_zero_is_no_difference() -> None:
         assert "better" not in text
 
 
+def test_equal_differences_tell_nothing_apart() -> None:
+    c = made_up([[0.50, 0.52, 0.51]], [[0.51, 0.53, 0.52]])
+    assert c.results()[1]["difference"]["told_apart"] is False
+    assert table(c).splitlines()[2].endswith("  no")
+    (verdict,) = verdicts(c)
+    assert verdict.startswith(
+        "B can't be told from A: the difference is +1.00 points in all values"
+    )
+    (told,) = warnings(c)
+    assert told.startswith("all differences of B to A are equal")
+    assert warnings(replace(c, status=UNFINISHED, trials=())) == []
+    flat = made_up([[0.5] * 3, [0.5] * 3], [[0.6] * 3, [0.6] * 3])
+    assert not flat.told_apart(flat.methods[1])
+    assert [told.partition(" are equal")[0] for told in warnings(flat)] == [
+        "all top-1 values of A", "all top-1 values of B"
+    ]  # fmt: skip
+
+
 def test_few_values_are_told_as_few() -> None:
     assert "with 3 seeds an interval is wide: 4.3 standard errors" in cautions(made_up([A], [B]))[0]
     many = [0.8 + i / 1000 for i in range(12)]
@@ -122,7 +140,7 @@ def test_few_values_are_told_as_few() -> None:
 
 
 def test_what_was_raised_or_lowered_is_told() -> None:
-    c = made_up([A], [B])
+    c = made_up([A], [C])
     assert warnings(c) == []
     slow = replace(c.methods[1], nets=(replace(c.methods[1].nets[0], table_ms=8.4),))
     (told,) = warnings(replace(c, methods=(c.methods[0], slow), latency_tolerance=0.1))

@@ -38,6 +38,7 @@ from tests.nets import tiny_subnet
 from tests.simulated_device import DEVICE
 from tests.spaces import load_spec
 from tfnas import importers, readers, space, table, untrusted
+from tfnas.arrays import read_npz
 from tfnas.blocks import Network
 from tfnas.checkpoint import read_checkpoint, write_checkpoint
 from tfnas.lint import lint
@@ -889,8 +890,9 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "idx": lambda path: readers.read_idx(path.parent, path.name, 3),
     "cifar": lambda path: readers.read_cifar(path, readers.CIFAR10),
     "list": lambda path: readers.read_list(path, path.parent),
+    "npz": read_npz,
 }
-DATA = ("checkpoint", "idx", "cifar", "list")  # may say so by OSError too
+DATA = ("checkpoint", "idx", "cifar", "list", "npz")  # may say so by OSError too
 
 
 @pytest.mark.parametrize("loader", LOADERS)

@@ -70,6 +70,7 @@ from tfnas.weights import WEIGHTS, fingerprint
 log = logging.getLogger("tfnas.compare")
 
 LEAST_SEEDS = 3
+SHARED = ("tfnas", "torch")  # one version for all trainings of a comparison
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,10 @@ def prepare(config: cfg.CompareConfig) -> cfg.Work:
         accelerator=accelerator.type,
         threads=torch.get_num_threads(),
         on_nonfinite=config.on_nonfinite,
-        versions=versions(),
+        versions={name: version for name, version in versions().items() if name in SHARED},
     )
-    plan = _with_finished(Plan(config, _folder(config, dataset, subnets), dataset, subnets, start))
+    plan = Plan(config, _folder(config, dataset, subnets), dataset, subnets, start)
+    _with_finished(plan)  # refuses now; what counts is read once nobody else writes
     cfg.check_writable(plan.out / FILE)
     return lambda: _work(plan)
 
@@ -203,7 +205,7 @@ def _finished(plan: Plan, subnet: str, seed: int) -> Trial | None:
     """A training that has been done; None if it has yet to be begun or ended.
 
     Raises:
-        ValueError: if it is of another recipe, data set or device, or its files are damaged.
+        ValueError: if it is of another recipe or data set, or `_read` refuses it.
     """
     folder = plan.folder(subnet, seed)
     who = identity(plan.subnets[subnet], plan.dataset, plan.config.recipe, seed)
@@ -213,17 +215,15 @@ def _finished(plan: Plan, subnet: str, seed: int) -> Trial | None:
     if not (folder / RESULT).is_file():
         return None
     check_finished(folder, who)
-    trial, device = _read(folder, subnet, seed)
-    if device != plan.start.accelerator:
-        raise ValueError(
-            f"{folder} was trained on {device}, this would be on {plan.start.accelerator}: pairs "
-            f"need one for all; give accelerator={device}, or another out=FOLDER"
-        )
-    return trial
+    return _read(folder, subnet, seed, plan.start)
 
 
-def _read(folder: Path, subnet: str, seed: int) -> tuple[Trial, str]:
-    """What a finished training left, and what it ran on."""
+def _read(folder: Path, subnet: str, seed: int, start: Comparison) -> Trial:
+    """What a finished training left.
+
+    Raises:
+        ValueError: if that is damaged, or it ran otherwise than `start` says of all.
+    """
     path = folder / RESULT
     try:
         record = parse_json(read_bytes(path, MAX_BYTES).decode())
@@ -236,20 +236,28 @@ def _read(folder: Path, subnet: str, seed: int) -> tuple[Trial, str]:
             raise ValueError("expected top1 and top5 to be fractions")
         if not all(0 <= epoch.top1 <= 1 for epoch in epochs):
             raise ValueError("expected the epochs' top1 to be fractions")
-        device = record["device"]
-        if device not in ("cpu", "cuda"):
-            raise ValueError("expected the device cpu or cuda")
+        ran = {"accelerator": record["device"], "threads": record["threads"]}
+        ran |= {name: record["versions"][name] for name in SHARED}
+        skipped = record["skipped_steps"] != 0
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is no result of a training: {error}") from None
+    now = {"accelerator": start.accelerator, "threads": start.threads, **start.versions}
+    if skipped:  # where none was, stop and skip are the same
+        ran, now = {**ran, "on_nonfinite": "skip"}, {**now, "on_nonfinite": start.on_nonfinite}
+    if changed := checkpoint.changes(ran, now):
+        raise ValueError(
+            f"{folder} was trained otherwise ({changed}), and pairs need one for all: go on as it "
+            "was, or give another out=FOLDER"
+        )
     weights = str(folder / WEIGHTS)
-    trial = Trial(subnet, seed, record["top1"], record["top5"], record["seconds"], weights, epochs)
-    return trial, device
+    return Trial(subnet, seed, record["top1"], record["top5"], record["seconds"], weights, epochs)
 
 
 def _work(plan: Plan) -> int:
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(plan.out))
+            plan = _with_finished(plan)
         except (ValueError, OSError) as error:
             return cfg.refuse(error)
         return _compare(plan)
@@ -299,7 +307,7 @@ def _train(
             checkpoint_minutes=config.checkpoint_minutes, on_nonfinite=config.on_nonfinite,
             resume=checkpoint.exists(folder / CHECKPOINT), stop=stop,
         )  # fmt: skip
-        trial, _ = _read(folder, net.subnet, seed)
+        trial = _read(folder, net.subnet, seed, done)
         done = replace(done, trials=(*done.trials, trial))
     finally:
         done = _with_cost(done, net.subnet, seed, _cpu_seconds() - before)

@@ -22,6 +22,7 @@ UNFINISHED, FINISHED = "unfinished", "finished"
 MAX_BYTES = 50_000_000
 SAME_LATENCY = 0.01  # fraction; nets that differ by more are compared on purpose, and told so
 FEW = 10  # values from which a 95 % interval is hardly wider than from many
+ROUNDING = 1e-9  # fraction; what equal differences of floats differ by is far below
 HEADER = ("net", "on the table", "multiply-adds", "top-1, mean ± 95 %", "difference", "told apart")
 
 
@@ -157,18 +158,28 @@ class Comparison:
         test = difference if self.several else paired_difference
         return test(self.values(method), self.values(self.methods[0]))
 
+    def without_spread(self, method: Method) -> bool:
+        """Whether its difference is the same in all values: how sure it is doesn't show then."""
+        return self.difference(method).half_width < ROUNDING
+
+    def told_apart(self, method: Method) -> bool:
+        """Whether the interval of its difference is one, and excludes zero."""
+        return self.difference(method).excludes_zero and not self.without_spread(method)
+
     def results(self) -> list[dict[str, Any]]:
         """What a script wants to read, a method each; top-1 as fractions."""
         rows = []
         for method in self.methods:
-            apart = self.difference(method)
             rows.append(
                 {
                     "name": method.name,
                     "top1": _interval(self.mean(method)),
                     "difference": None
                     if method is self.methods[0]
-                    else {**_interval(apart), "excludes_zero": apart.excludes_zero},
+                    else {
+                        **_interval(self.difference(method)),
+                        "told_apart": self.told_apart(method),
+                    },
                 }
             )
         return rows
@@ -233,7 +244,7 @@ def cells(comparison: Comparison, method: Method) -> tuple[str, ...]:
         _span([net.macs / 1e6 for net in method.nets], "M"),
         percent(comparison.mean(method)),
         "–" if first else points(apart),
-        "–" if first else ("yes" if apart.excludes_zero else "no"),
+        "–" if first else ("yes" if comparison.told_apart(method) else "no"),
     )
 
 
@@ -257,11 +268,16 @@ def verdicts(comparison: Comparison) -> list[str]:
     told = []
     for method in comparison.methods[1:]:
         apart = comparison.difference(method)
-        if apart.excludes_zero:
+        if comparison.told_apart(method):
             sign = "above" if apart.mean > 0 else "below"
             told.append(
                 f"{method.name} is {100 * abs(apart.mean):.2f} points {sign} {first} "
                 f"({100 * apart.low:+.2f} to {100 * apart.high:+.2f}): the interval excludes zero"
+            )
+        elif comparison.without_spread(method):
+            told.append(
+                f"{method.name} can't be told from {first}: the difference is "
+                f"{100 * apart.mean:+.2f} points in all values, which doesn't show how sure it is"
             )
         else:
             told.append(
@@ -294,6 +310,11 @@ def warnings(comparison: Comparison) -> list[str]:
             told.append(
                 f"all top-1 values of {method.name} are equal, as of nets that learned nothing or "
                 "were tested on few images: no interval can be told from them"
+            )
+        elif method is not c.methods[0] and c.without_spread(method):
+            told.append(
+                f"all differences of {method.name} to {c.methods[0].name} are equal, as happens "
+                "with few test images: no interval can be told from them; give more seeds"
             )
     return told
 
