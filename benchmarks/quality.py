@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--group", type=int, default=0)
     parser.add_argument("--tables", action="store_true", help="of what is done, and nothing else")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     jobs = plan(100 * args.group)
     if unknown := set(args.comparisons) - set(jobs):
         parser.error(f"{', '.join(unknown)}: expected some of {', '.join(jobs)}")
