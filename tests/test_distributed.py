@@ -328,8 +328,9 @@ def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_search_leaves_one_set_of_files(whole: Path) -> None:
     assert names(whole) == [
-        ".hydra", "history.jsonl", "log.txt", "model.onnx", "result.json", "search_overrides.yaml",
-        "status.json", "subnet.json", "supernet_weights.safetensors",
+        ".hydra", "history.jsonl", "log.txt", "model.onnx", "report.html", "result.json",
+        "search_overrides.yaml", "status.json", "subnet.json", "supernet_weights.safetensors",
+        "tensorboard",
     ]  # fmt: skip
     assert (whole / "log.txt").read_text().count("epoch 1/4") == 1
     rows = [json.loads(line) for line in (whole / "history.jsonl").read_text().splitlines()]
