@@ -42,6 +42,7 @@ RANDOM_NETS = 20
 HAND_MADE = ("mobilenetv2", "mobilenetv3")
 HAND_TRAININGS = 4
 RECIPE = "small"
+TRAINING_IMAGES = 110_000  # that a training sees, about, whatever the data: 20 epochs of emoji
 TARGET_MS = 0.14  # in the middle of what random nets of the space take
 MAX_TRAIN = 6000  # images that a search sees
 BUDGET = (
@@ -126,6 +127,7 @@ def setting_of(data: str, group: int, images: int) -> Setting:
         proxies={name: (*BUDGET, *UNIFORM, *own) for name, own in proxies(images).items()},
         random_nets=RANDOM_NETS,
         recipe=RECIPE,
+        recipe_epochs=max(1, round(TRAINING_IMAGES / images)),
     )
 
 

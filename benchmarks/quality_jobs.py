@@ -54,6 +54,7 @@ class Setting:
         proxies: overrides by the name of a way to train a supernet on uniform paths.
         random_nets: how many.
         recipe: of all trainings, a name of conf/recipe/.
+        recipe_epochs: instead of the recipe's own.
     """
 
     data: str
@@ -63,6 +64,7 @@ class Setting:
     proxies: Mapping[str, tuple[str, ...]]
     random_nets: int
     recipe: str
+    recipe_epochs: int
 
 
 @dataclass(frozen=True)
@@ -200,19 +202,28 @@ class Study:
         dataset = self.dataset
         assert isinstance(dataset.train, ArrayImages)
         assert isinstance(dataset.test, ArrayImages)
-        arrays = (dataset.train.pixels, dataset.train.labels, dataset.test.pixels)
+        arrays = [a for part in (dataset.train, dataset.test) for a in (part.pixels, part.labels)]
         return {
             **asdict(self.setting),
             "images": [len(dataset.train), len(dataset.test)],
             "images_sha256": _digest(*(a.tobytes() for a in arrays)),
             "table_sha256": _digest(TABLE.read_bytes()),
             "space": self.space.key,
-            "recipe": asdict(recipe(self.setting.recipe)),
+            "recipe": asdict(self.recipe),
             "searches": {
                 name: {"strategy": dict(c.strategy), "budget": asdict(c.budget)}
                 for name, c in configs.items()
             },
         }
+
+    @cached_property
+    def recipe(self) -> config.Recipe:
+        values = OmegaConf.load(config.conf_path() / "recipe" / f"{self.setting.recipe}.yaml")
+        own = {"epochs": self.setting.recipe_epochs}
+        merged = OmegaConf.merge(OmegaConf.structured(config.Recipe), values, own)
+        loaded = OmegaConf.to_object(merged)
+        assert isinstance(loaded, config.Recipe)
+        return loaded
 
     @cached_property
     def random_nets(self) -> list[Derived]:
@@ -371,7 +382,7 @@ def trained(study: Study, out: Path, job: Train, found: Mapping[str, Any] | None
         weights = out / job.source.name / WEIGHTS
     resumed = checkpoint.exists(folder / CHECKPOINT)
     result = train(
-        subnet, study.dataset, recipe(study.setting.recipe), seed=job.seed, out=folder,
+        subnet, study.dataset, study.recipe, seed=job.seed, out=folder,
         weights=weights, resume=resumed,
     )  # fmt: skip
     return {
@@ -384,13 +395,6 @@ def trained(study: Study, out: Path, job: Train, found: Mapping[str, Any] | None
         "top1": 100 * result.trained.top1,
         "top1_by_epoch": [round(100 * epoch.top1, 3) for epoch in result.epochs],
     }
-
-
-def recipe(name: str) -> config.Recipe:
-    values = OmegaConf.load(config.conf_path() / "recipe" / f"{name}.yaml")
-    loaded = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.Recipe), values))
-    assert isinstance(loaded, config.Recipe)
-    return loaded
 
 
 def ranked(study: Study, job: Rank) -> dict[str, Any]:

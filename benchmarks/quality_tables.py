@@ -24,7 +24,7 @@ from tfnas.intervals import (
 NOTHING = "–"
 RESAMPLES = 2000
 SAME_MS = 0.002  # largest difference of latencies, as a fraction, that counts as none
-SHOWN_EPOCHS = (1, 2, 5, 10, 20)
+SHOWN_EPOCHS = (1, 2, 5, 10)  # and the last one
 NAMES = {
     "tfnas": "TF-NAS",
     "spos": "SPOS",
@@ -263,11 +263,11 @@ def inherits(results: Results, jobs: Jobs) -> str:
             one, other = (results[r.name]["top1_by_epoch"] for r in (job, scratch))
             pairs.setdefault(job.net, []).append((one, other))
     rows = []
-    for epoch in SHOWN_EPOCHS:
+    last = max((len(inherited) for net in pairs.values() for inherited, _ in net), default=0)
+    for epoch in [*(e for e in SHOWN_EPOCHS if e < last), last]:
         both = [
             np.mean([[a[epoch - 1], b[epoch - 1]] for a, b in net], axis=0)
             for net in pairs.values()
-            if epoch <= len(net[0][0])
         ]
         if both:
             inherited, scratch_top1 = np.transpose(both).tolist()

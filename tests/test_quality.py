@@ -39,6 +39,7 @@ def tiny_setting(images: Path) -> Setting:
         proxies={"half": (*UNIFORM, "budget.channel_factor=0.5")},
         random_nets=4,
         recipe="test",
+        recipe_epochs=2,
     )
 
 
