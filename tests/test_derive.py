@@ -24,6 +24,7 @@ from tfnas.derive import (
     argmax,
     derive_constrained,
     derive_greedy,
+    draw_constrained,
     feasible_ms,
     nearby,
     scale_widths,
@@ -269,6 +270,40 @@ def test_the_joint_search_agrees(seed, monkeypatch):
     first = [derive_constrained(space, arch, [c]) for c in constraints]
     monkeypatch.setattr("tfnas.constrained.MAX_CHOICES", 0)
     assert [derive_constrained(space, arch, [c]) for c in constraints] == first
+
+
+def test_draws_follow_the_probabilities() -> None:
+    space = small_space()
+    arch, table = random_arch(space, 1), random_table(space, 1)
+    _, high = feasible_ms(space, table)
+    free = [Constraint(table, 2 * high, at_most=True)]
+    rng, count = np.random.default_rng(0), 800
+    drawn = [draw_constrained(space, arch, free, rng) for _ in range(count)]
+    for block, alpha in enumerate(arch.alphas[:1]):  # no depth cuts it off
+        seen = np.bincount([d.picks[block] for d in drawn], minlength=len(alpha)) / count
+        np.testing.assert_allclose(seen, np.exp(alpha) / np.exp(alpha).sum(), atol=0.06)
+    for stage, (beta, spec) in enumerate(zip(arch.betas, space.stages, strict=True)):
+        index = [spec.depths.index(d.depths[stage]) for d in drawn]
+        seen = np.bincount(index, minlength=len(beta)) / count
+        np.testing.assert_allclose(seen, np.exp(beta) / np.exp(beta).sum(), atol=0.06)
+    best = derive_constrained(space, arch, free)
+    assert max(d.log_prob for d in drawn) == pytest.approx(best.log_prob)
+    assert {d.argmax_picks for d in drawn} == {best.picks}
+
+
+def test_draws_meet_the_target() -> None:
+    space = load_space("tiny")
+    table = macs_table(space)
+    low, high = feasible_ms(space, table)
+    constraint = Constraint(table, (low + high) / 2)
+    arch = Architecture.initial(space)
+    one, two = (
+        [draw_constrained(space, arch, [constraint], rng) for _ in range(5)]
+        for rng in (np.random.default_rng(0), np.random.default_rng(0))
+    )
+    assert one == two
+    assert all(d.reached and constraint.met_by(d.table_ms[0]) for d in one)
+    assert len({d.subnet for d in one}) > 1
 
 
 def test_what_was_given_up_is_told():

@@ -18,7 +18,7 @@ from tests.spaces import load_space, macs_table
 from tfnas import data
 from tfnas.blocks import Network
 from tfnas.config import conf_path
-from tfnas.derive import Constraint, argmax, feasible_ms
+from tfnas.derive import Constraint, argmax, draw_constrained, feasible_ms
 from tfnas.space import SearchSpace
 from tfnas.strategies import STRATEGIES, strategy_class
 from tfnas.strategies.contract import (
@@ -260,6 +260,57 @@ def test_sampling_counts(second: str, task: Task) -> None:
     ):
         assert all(sum(row) == steps * paths for row in record.sampled)
         assert all(max(row) <= steps for row in record.sampled)
+
+
+def test_the_best_of_the_candidates_is_taken(task: Task) -> None:
+    _, plain = run(make("tfnas", candidates=1), task)
+    progress, found = run(make("tfnas", candidates=6, score_images=64), task)
+    last = progress[-1].steps
+    assert [p.step for p in progress][-6:] == list(range(last - 5, last + 1))
+    assert found.architecture is not None
+    assert plain.architecture is not None
+    for one, other in zip(found.architecture.alphas, plain.architecture.alphas, strict=True):
+        assert np.array_equal(one, other)  # learned before
+
+    rng = np.random.default_rng(task.seed)
+    arch = found.architecture
+    drawn = [draw_constrained(task.space, arch, task.constraints, rng) for _ in range(5)]
+    nets = {net.subnet: net for net in [plain.derived, *drawn]}
+    assert found.derived == nets[found.derived.subnet]
+    assert found.derived.reached
+    assert found.scores["subnets"] == len(nets) > 1
+    assert found.scores["scored_images"] == 64 * len(nets)
+    assert found.scores["supernet_top1"] > found.scores["mean_supernet_top1"]
+    extra = found.scores["path_passes"] - plain.scores["path_passes"]
+    assert extra == pytest.approx(64 * len(nets) / 3)
+
+
+@pytest.mark.parametrize("done", [1, 3, 6])
+def test_scoring_goes_on_where_it_was(done: int, task: Task) -> None:
+    strategy = make("tfnas", candidates=6, score_images=64)
+    progress, whole = run(strategy, task)
+    first = strategy.run(task)
+    for _ in range(len(progress) - 6 + done):
+        event = next(first)
+    assert isinstance(event, Progress)
+    state = copy.deepcopy(event.state())
+    *rest, found = strategy.run(task, state)
+    assert len(rest) == 6 - done
+    assert isinstance(found, Found)
+    assert found.derived == whole.derived
+    assert found.scores == whole.scores
+
+
+@pytest.mark.parametrize("depth", ["skip_op", "separated_skip"])
+def test_candidates_need_depths_that_the_supernet_has(depth: str) -> None:
+    with pytest.raises(ValueError, match=r"strategy\.depth=.* give strategy\.candidates=1"):
+        make("tfnas", candidates=2, depth=depth)
+
+
+def test_candidates_are_none_of_the_published_derivation() -> None:
+    strategy = make("tfnas", candidates=2)
+    with pytest.raises(ValueError, match=r"derive=greedy .* strategy\.candidates=1"):
+        strategy.check("greedy")
 
 
 def test_warm_up_leaves_the_architecture_alone(task: Task) -> None:

@@ -22,6 +22,7 @@ Both are exact but for the merging of partial sums within `Derived.error_bound_m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,6 +45,7 @@ __all__ = [
     "argmax",
     "derive_constrained",
     "derive_greedy",
+    "draw_constrained",
     "feasible_ms",
     "nearby",
     "scale_widths",
@@ -82,6 +84,32 @@ def derive_constrained(
     derived = _derived(space, arch, constraints, depths, picks, widths, problem.error_bound_ms)
     assert derived.reached, (derived.table_ms, constraints)
     return derived
+
+
+def draw_constrained(
+    space: SearchSpace,
+    arch: Architecture,
+    constraints: Sequence[Constraint],
+    rng: np.random.Generator,
+) -> Derived:
+    """A subnet that meets all constraints, drawn by the probabilities.
+
+    It is what `derive_constrained` finds where every log-probability has Gumbel noise added
+    (perturb-and-MAP, Papandreou and Yuille, ICCV 2011): without a constraint an exact sample. Its
+    `error_bound_ms` is that of the noisy problem.
+
+    Raises:
+        LookupError, ValueError: see `derive_constrained`.
+    """
+    noisy = replace(
+        arch,
+        alphas=tuple(row + rng.gumbel(size=row.shape) for row in arch.alphas),
+        betas=tuple(row + rng.gumbel(size=row.shape) for row in arch.betas),
+    )
+    drawn = derive_constrained(space, noisy, constraints)
+    return _derived(
+        space, arch, constraints, drawn.depths, drawn.picks, drawn.widths, drawn.error_bound_ms
+    )
 
 
 def _derived(

@@ -14,6 +14,7 @@ from tfnas.derive import Architecture, Derived, derive_constrained
 from tfnas.space import Subnet
 from tfnas.strategies.contract import EpochRecord, Found, Progress, State, Task
 from tfnas.strategies.sampling import first_path, log_uniform
+from tfnas.strategies.scoring import Scores
 from tfnas.strategies.training import (
     Guard,
     Meter,
@@ -164,15 +165,11 @@ def _pick(values: Sequence[int], generator: torch.Generator) -> int:
 class SampledSearch:
     """A search that trains a supernet on uniform paths, then scores sampled subnets on it.
 
-    A score is the top-1 in percent over fixed held-out batches. Batch norm uses the statistics of
-    each batch, so every subnet's are its own.
-
     Args:
-        images: held-out images for each score (whole batches, at least one).
+        images: held-out images for each score, see `Scores`.
 
     Attributes:
         rng: what subnets are drawn with.
-        scored: (top-1, subnet) of each distinct one, in the order that they came in.
         drawn: how many came in, those that came twice included.
         generation: how many were scored before the present generation, where there are any.
     """
@@ -180,9 +177,13 @@ class SampledSearch:
     def __init__(self, task: Task, how: WeightTraining, images: int):
         self.rng = np.random.default_rng(task.seed)
         self.training = UniformTraining(task, how)
-        self.scored: dict[Subnet, tuple[float, Derived]] = {}
         self.drawn = self.generation = 0
-        self._batches = some_batches(task, images)
+        self._scores = Scores(self.training.net, task, images)
+
+    @property
+    def scored(self) -> dict[Subnet, tuple[float, Derived]]:
+        """(top-1, subnet) of each distinct one, in the order that they came in."""
+        return self._scores.scored
 
     def train(self, extra_steps: int) -> Iterator[Progress]:
         """See `UniformTraining.run`."""
@@ -191,15 +192,7 @@ class SampledSearch:
     def add(self, derived: Derived) -> None:
         """Score a subnet, if it is a new one."""
         self.drawn += 1
-        if derived.subnet not in self.scored:
-            self.scored[derived.subnet] = (self._top1(derived), derived)
-
-    def _top1(self, derived: Derived) -> float:
-        net = self.training.net
-        rows = zip(derived.widths, net.space.blocks, strict=True)
-        widths = [[width] * len(block) for width, block in rows]
-        ranks = self.training.task.ranks
-        return top1(net, self._batches, derived.picks, derived.depths, widths, ranks=ranks)
+        self._scores.add(derived)
 
     def parents(self, count: int) -> list[Derived]:
         """The best of all generations before the present one, best first."""
@@ -215,17 +208,12 @@ class SampledSearch:
     def found(self) -> Found:
         """The best subnet, with what the search cost; a score is a forward pass, a third."""
         task = self.training.task
-        highest, best = max(self.scored.values(), key=lambda pair: pair[0])
+        best, figures = self._scores.best(), self._scores.figures()
         trained = task.budget.epochs * len(task.train) * task.train.batch
-        scored = sum(len(y) for _, y in self._batches) * task.ranks.size
-        images = len(self.scored) * scored
         scores = {
-            "supernet_top1": highest,
-            "mean_supernet_top1": float(np.mean([value for value, _ in self.scored.values()])),
-            "subnets": len(self.scored),
+            **figures,
             "weight_passes": trained,
-            "scored_images": images,
-            "path_passes": trained + images / 3,
+            "path_passes": trained + figures["scored_images"] / 3,
             "skipped_steps": self.training.guard.skipped,
         }
         every_block = range(len(task.space.blocks))

@@ -13,12 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tfnas.architecture import expected_depths
-from tfnas.derive import Architecture, argmax, derive_constrained, derive_greedy
+from tfnas.derive import (
+    Architecture,
+    argmax,
+    derive_constrained,
+    derive_greedy,
+    draw_constrained,
+)
 from tfnas.strategies.contract import EpochRecord, Found, Progress, State, Task
 from tfnas.strategies.depth import DEPTHS, DepthSearch, on_device
 from tfnas.strategies.losses import LATENCY_LOSSES
@@ -36,6 +43,7 @@ from tfnas.strategies.sampling import (
     second_path,
     some_ops,
 )
+from tfnas.strategies.scoring import Scores
 from tfnas.strategies.training import (
     Endless,
     Guard,
@@ -85,6 +93,8 @@ class TFNAS:
     arch_beta2: float
     arch_decay: float
     clip: float  # norm of a gradient
+    candidates: int  # subnets that are scored before one is taken; 1: the most probable one is
+    score_images: int  # held-out images for each of them
 
     def check(self, derive: str) -> None:
         choices = {
@@ -100,12 +110,23 @@ class TFNAS:
                 raise ValueError(
                     f"strategy.{name}={getattr(self, name)!r}: expected one of {', '.join(known)}"
                 )
+        if self.candidates > 1 and self.depth not in ("sink", "fixed"):
+            raise ValueError(
+                f"strategy.depth={self.depth}: its supernet can't score subnets of other depths; "
+                f"give strategy.candidates=1 instead of {self.candidates}"
+            )
+        if self.candidates > 1 and derive == "greedy":
+            raise ValueError(
+                "derive=greedy takes the most probable subnet: give strategy.candidates=1 instead "
+                f"of {self.candidates}"
+            )
         if self.arch_ops is not None and self.arch_ops < 1:
             raise ValueError(f"strategy.arch_ops={self.arch_ops}: expected null or 1 and more")
         check_knobs(
             self,
             above_0=(
-                "temperature", "temperature_decay", "weight_lr", "arch_lr", "clip", "arch_every"
+                "temperature", "temperature_decay", "weight_lr", "arch_lr", "clip", "arch_every",
+                "candidates", "score_images",
             ),
             at_least_0=("latency_weight", "weight_decay", "arch_decay"),
             below_1=("weight_momentum", "arch_beta1", "arch_beta2"),
@@ -120,7 +141,8 @@ class TFNAS:
                 search.load(state)
         arch_epochs = max(budget.epochs - budget.warmup_epochs, 1)
         cooling = self.temperature_decay ** (PAPER_ARCH_EPOCHS / arch_epochs)
-        steps = budget.epochs * len(task.train)
+        trained = budget.epochs * len(task.train)
+        steps = trained + (self.candidates if self.candidates > 1 else 0)
 
         while search.epoch < budget.epochs:
             epoch = search.epoch
@@ -146,8 +168,24 @@ class TFNAS:
             derived = derive_greedy(task.space, arch, task.constraints[0])
         else:
             derived = derive_constrained(task.space, arch, task.constraints)
+        figures = search.spent()
+        if self.candidates > 1:
+            scores = Scores(search.net, task, self.score_images, known=search.scored)
+            rng = np.random.default_rng(task.seed)
+            for number in range(self.candidates):
+                if number > 0:
+                    derived = draw_constrained(task.space, arch, task.constraints, rng)
+                scores.add(derived)
+                if number >= search.drawn:  # by this run, not before an interruption
+                    search.drawn, search.scored = number + 1, scores.values()
+                    step = trained + search.drawn
+                    yield Progress(step, steps, budget.epochs - 1, search.state)
+            derived = scores.best()
+            told = scores.figures()
+            figures |= told
+            figures["path_passes"] += told["scored_images"] / 3  # forward alone
         weights = weights_of(search.net, derived.picks, order, search.widths)
-        yield Found(derived, arch, weights, search.spent())
+        yield Found(derived, arch, weights, figures)
 
 
 class Search:
@@ -185,6 +223,7 @@ class Search:
         self.guard = Guard(task)
         self.held_out = Endless(task.held_out)
         self.epoch = self.index = 0  # the next batch
+        self.drawn, self.scored = 0, list[float]()  # candidates; top-1 of the distinct ones
         self.start_epoch()
         self.refresh_latencies()
 
@@ -249,6 +288,8 @@ class Search:
             "sampled": self.sampled,
             "meters": [self.meter.state(), self.arch_meter.state()],
             "passes": [self.weight_passes, self.arch_passes, self.guard.skipped],
+            "drawn": self.drawn,
+            "scored": self.scored,
         }
 
     def load(self, state: State) -> None:
@@ -268,6 +309,7 @@ class Search:
         for meter, saved in zip((self.meter, self.arch_meter), state["meters"], strict=True):
             meter.load(saved)
         self.weight_passes, self.arch_passes, self.guard.skipped = state["passes"]
+        self.drawn, self.scored = state["drawn"], state["scored"]
         self.refresh_latencies()
 
     def refresh_latencies(self) -> None:
