@@ -88,22 +88,23 @@ class Train:
     """A training of a net: `random-7`, `mobilenetv2`, or what a search found.
 
     Attributes:
-        greedy: the net that the published derivation takes from the search, not ours.
+        derivation: greedy: the published one; likely: the most probable net that meets the target;
+            "": what the search ends with.
         inherits: starts from the supernet's weights.
     """
 
     net: str
     seed: int
     source: Search | None = None
-    greedy: bool = False
+    derivation: str = ""
     inherits: bool = False
 
     @classmethod
     def found(
-        cls, source: Search, seed: int, greedy: bool = False, inherits: bool = False
+        cls, source: Search, seed: int, derivation: str = "", inherits: bool = False
     ) -> Train:
-        name = f"{source.variant}{'+greedy' if greedy else ''}-{source.seed}"
-        return cls(name, seed, source, greedy, inherits)
+        name = f"{'+'.join(filter(None, (source.variant, derivation)))}-{source.seed}"
+        return cls(name, seed, source, derivation, inherits)
 
     @property
     def name(self) -> str:
@@ -324,6 +325,10 @@ def searched(study: Study, out: Path, job: Search) -> dict[str, Any]:
     assert found is not None
     cost = time.process_time() - started
     derived, arch = found.derived, found.architecture
+    others = {}
+    if arch is not None:
+        others["greedy"] = _told(derive_greedy(study.space, arch, study.constraint))
+        others["likely"] = _told(derive_constrained(study.space, arch, [study.constraint]))
     supernet_top1 = None
     if found.weights is not None:
         weights = found.weights(derived.subnet)
@@ -334,9 +339,7 @@ def searched(study: Study, out: Path, job: Search) -> dict[str, Any]:
         "seed": job.seed,
         "search_cpu_s": round(cost, 1),
         **_told(derived),
-        "greedy": None
-        if arch is None
-        else _told(derive_greedy(study.space, arch, study.constraint)),
+        **others,
         "scores": dict(found.scores),
         "supernet_top1": supernet_top1,
         "history": history,
@@ -372,7 +375,7 @@ def trained(study: Study, out: Path, job: Train, found: Mapping[str, Any] | None
     if found is None:
         subnet = study.net(job.net)
     else:
-        how = found["greedy"] if job.greedy else found
+        how = found[job.derivation] if job.derivation else found
         subnet = study.space.subnet(how["depths"], how["picks"], how["widths"])
     folder = out / job.name
     folder.mkdir(parents=True, exist_ok=True)

@@ -285,9 +285,10 @@ def starts(results: Results, jobs: Jobs) -> str:
 
 def derives(results: Results, jobs: Jobs) -> str:
     names = {
-        "tfnas": "sink-connecting, constrained derivation",
+        "tfnas": "sink-connecting, the best of 100 candidates",
+        "tfnas+likely": "the same searches, the most probable net at the target",
         "tfnas+greedy": "the same searches, greedy derivation",
-        "skip_op": "skip as an op, constrained derivation",
+        "skip_op": "skip as an op, the most probable net at the target",
     }
     return _ablation(results, jobs, names)
 
