@@ -10,7 +10,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from benchmarks.hand_made import hand_made
 from tfnas import checkpoint, config
-from tfnas.architecture import Architecture, Constraint, Derived
+from tfnas.architecture import Constraint, Derived
 from tfnas.blocks import Network
 from tfnas.data import ArrayImages, Batches
 from tfnas.derive import derive_constrained, derive_greedy
 from tfnas.prepare import load_data, make_strategy, split
-from tfnas.space import SearchSpace, Subnet
+from tfnas.space import Subnet
 from tfnas.strategies.contract import Found, Progress, Task
 from tfnas.strategies.evaluate import Genome, SampledSearch, WeightTraining
 from tfnas.strategies.spos import SPOS
@@ -39,7 +40,6 @@ from tfnas.weights import save_weights
 TABLE = Path(__file__).with_name("quality_table.json")
 SPACE = "small"
 WEIGHTS = "supernet_weights.safetensors"
-IMPOSSIBLE = -1e3  # nats, of an op or a depth that a hand-made net must not have
 NO_RANDOM_NET = 20_000  # seed of the random nets; a search's is below 1000
 
 
@@ -248,65 +248,6 @@ def _digest(*parts: bytes) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()[:16]
-
-
-def mobilenet_op(name: str, stage: int, stages: int) -> tuple[int, int, bool]:
-    """Kernel, expansion ratio and squeeze-excite of a hand-made net's blocks in a stage, from 0.
-
-    MobileNetV2 (arXiv 1801.04381, table 2) has one block throughout. MobileNetV3-Large (arXiv
-    1905.02244, table 1) begins with 3x3 and little expansion, goes on with 5x5 and squeeze-excite,
-    and ends with 3x3 and then 5x5, expansion 6 and squeeze-excite.
-    """
-    if name == "mobilenetv2":
-        return 3, 6, False
-    return ((3, 3, False), (5, 3, True), (3, 6, True), (5, 6, True))[stage * 4 // stages]
-
-
-def hand_made(space: SearchSpace, constraint: Constraint, name: str) -> Subnet:
-    """A net by a rule: all depths times one factor, as EfficientNet (arXiv 1905.11946) scales them,
-    the factor that brings it nearest to the target; then its widths are scaled to the target.
-
-    Raises:
-        ValueError: if the rule has no net at the target.
-    """
-    picks = []
-    for number, stage in enumerate(space.stages):
-        kernel, ratio, se = mobilenet_op(name, number, len(space.stages))
-        for block in stage.blocks:
-            same = [
-                i for i, c in enumerate(block)
-                if c.op.kernel == kernel and round(c.op.c_mid / c.op.c_in) == ratio
-                and bool(c.op.c_se) == se
-            ]  # fmt: skip
-            picks.append(same[0])
-    initial = Architecture.initial(space)
-    widths = [block[pick].op.c_mid for block, pick in zip(space.blocks, picks, strict=True)]
-
-    def gap(depths: tuple[int, ...]) -> float:
-        ms = constraint.table.subnet_ms(space.subnet(depths, picks, widths))
-        return float(abs(np.log(ms / constraint.target_ms)))
-
-    full = [len(stage.blocks) for stage in space.stages]
-    least = [stage.min_depth for stage in space.stages]
-    multiples = {
-        tuple(max(low, round(factor * n)) for low, n in zip(least, full, strict=True))
-        for factor in np.linspace(0.05, 1, 20)
-    }
-    for depths in sorted(multiples, key=gap):
-        alphas = [_only(pick, len(block)) for pick, block in zip(picks, space.blocks, strict=True)]
-        betas = [
-            _only(depth - stage.min_depth, len(stage.depths))
-            for depth, stage in zip(depths, space.stages, strict=True)
-        ]
-        arch = replace(initial, alphas=tuple(alphas), betas=tuple(betas))
-        derived = derive_constrained(space, arch, [constraint])
-        if derived.depths == depths and list(derived.picks) == picks:
-            return derived.subnet
-    raise ValueError(f"no {name} at {constraint.target_ms} ms: its widths don't reach it")
-
-
-def _only(index: int, count: int) -> np.ndarray:
-    return np.where(np.arange(count) == index, 0.0, IMPOSSIBLE)
 
 
 def searched(study: Study, out: Path, job: Search) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def history(space: SearchSpace, epochs: int = 3, learns: bool = True) -> list[Ep
             temperature=5.0 * 0.96**epoch if epoch else None,
             derived_ms=6.0 + epoch,
             scaled_ms=7.5,
+            expected_ms=7.0 + epoch / 4,
             depths=tuple(stage.depths[-1] for stage in space.stages),
             entropy=tuple(math.log(n) for n in ops),
             op_probs=tuple((1 / n,) * n for n in ops),

@@ -50,6 +50,7 @@ def record(epoch: int = 0) -> EpochRecord:
         learning_rate=0.025,
         derived_ms=7.5,
         scaled_ms=8.1,
+        expected_ms=7.75,
         depths=(1, 2),
         entropy=tuple(float(b) for b in range(len(BLOCKS))),
         op_probs=tuple((0.6, *[0.4 / (len(block) - 1)] * (len(block) - 1)) for block in BLOCKS),
@@ -85,7 +86,8 @@ def test_scalars_of_a_search() -> None:
     expected = {
         "loss/train": 2.5, "top1_pct/train": 12.0, "top1_pct/held_out": 11.0, "temperature": 5.0,
         "learning_rate": 0.025, "latency_ms/derived": 7.5, "latency_ms/scaled": 8.1,
-        "latency_ms/target": 8.0, "entropy_nats/mean": (len(BLOCKS) - 1) / 2,
+        "latency_ms/target": 8.0, "latency_ms/expected": 7.75,
+        "entropy_nats/mean": (len(BLOCKS) - 1) / 2,
         "entropy_nats/block_02": 1.0, "largest_op_probability/block_01": 0.6,
         "depth/stage_01": 1.25, "depth/stage_02": 1.5, "sampling/least": 0.0, "width/relative": 2.0,
     }  # fmt: skip

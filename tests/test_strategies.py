@@ -262,6 +262,25 @@ def test_sampling_counts(second: str, task: Task) -> None:
         assert all(max(row) <= steps for row in record.sampled)
 
 
+def test_records_tell_the_expected_latency(task: Task) -> None:
+    progress, _ = run(make("tfnas", width="fixed"), task)
+    table = task.constraints[0].table
+    for record in (p.record for p in progress if p.record is not None):
+        block, expected = 0, table.fixed_ms(task.space)
+        for stage, of_depth in zip(task.space.stages, record.depth_probs, strict=True):
+            so_far = 0.0
+            for place in range(1, len(stage.blocks) + 1):
+                row = zip(record.op_probs[block], stage.blocks[place - 1], strict=True)
+                widths = record.widths[block]
+                so_far += sum(
+                    p * table.ms(choice.at(w)) for (p, choice), w in zip(row, widths, strict=True)
+                )
+                if place in stage.depths:
+                    expected += of_depth[stage.depths.index(place)] * so_far
+                block += 1
+        assert record.expected_ms == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_best_of_the_candidates_is_taken(task: Task) -> None:
     _, plain = run(make("tfnas", candidates=1), task)
     progress, found = run(make("tfnas", candidates=6, score_images=64), task)

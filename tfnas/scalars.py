@@ -56,6 +56,8 @@ def search_scalars(r: EpochRecord, space: SearchSpace, target_ms: float) -> list
             ("latency_ms/scaled", r.scaled_ms),
             ("latency_ms/target", target_ms),
         ]
+    if r.expected_ms is not None:
+        found.append(("latency_ms/expected", r.expected_ms))
     if r.entropy:
         found.append(("entropy_nats/mean", float(np.mean(r.entropy))))
     found += _numbered("entropy_nats/block", r.entropy)

@@ -200,6 +200,9 @@ def _latency(records: Records, target_ms: float | None) -> Markup:
         Line("scaled", x, [r.scaled_ms for r in records], SERIES[0]),
     ]
     caption = "Latency of the most probable net on the table, before and after scaling its widths."
+    if any(r.expected_ms is not None for r in records):
+        drawn.append(Line("expected", x, [r.expected_ms for r in records], SERIES[1], dashed=True))
+        caption += " Dashed: expected by all probabilities, what the latency loss is given."
     level = None if target_ms is None else (target_ms, "target")
     return page.figure(
         lines("latency", caption, drawn, x_label="epoch", y_label="latency (ms)", level=level),

@@ -88,6 +88,7 @@ class EpochRecord:
     learning_rate: float
     derived_ms: float | None  # argmax net, before widths are scaled
     scaled_ms: float | None  # and after
+    expected_ms: float | None = None  # by all probabilities, what the latency loss is given
     depths: tuple[int, ...] = ()
     entropy: tuple[float, ...] = ()  # nats, of the op probabilities of each block
     op_probs: tuple[tuple[float, ...], ...] = ()

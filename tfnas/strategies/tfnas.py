@@ -240,6 +240,7 @@ class Search:
         arch, order = self.architecture()
         depths, picks = argmax(self.space, arch)
         derived_ms = scaled_ms = self.path_ms(order, depths, picks)
+        mean_ms = self.mean_ms()
         if not warm_up:
             check_finite(self.epoch, self.arch_meter.loss)
             self.temperature *= cooling
@@ -258,6 +259,7 @@ class Search:
             learning_rate=lr,
             derived_ms=derived_ms,
             scaled_ms=scaled_ms,
+            expected_ms=mean_ms,
             depths=tuple(depths),
             entropy=tuple(entropy(alpha) for alpha in self.alphas),
             op_probs=tuple(probabilities(alpha) for alpha in self.alphas),
@@ -350,6 +352,14 @@ class Search:
         if self.task.ranks.size > 1:
             same = {"alphas": self.alphas, "betas": self.betas, "widths": self.widths, **others}
             self.task.ranks.check_same(same)
+
+    @torch.no_grad()
+    def mean_ms(self) -> float:
+        """Expected latency in ms by all probabilities, on the table."""
+        mix = [alpha.softmax(0) for alpha in self.alphas]
+        depths, gates = self.depth.depths(self.betas), self.depth.gates(self.betas)
+        fixed_ms = self.table.fixed_ms(self.space)
+        return float(expected_ms(self.space, fixed_ms, mix, depths, self.op_ms, gates))
 
     @torch.no_grad()
     def sinks(self) -> tuple[list[Depth], list[Tensor | None] | None]:
