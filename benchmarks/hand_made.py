@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,7 @@ def mobilenet_op(name: str, stage: int, stages: int) -> tuple[int, int, bool]:
 
 def hand_made(space: SearchSpace, constraint: Constraint, name: str) -> Subnet:
     """A net by a rule: all depths times one factor, as EfficientNet (arXiv 1905.11946) scales them,
-    the factor that brings it nearest to the target; then its widths are scaled to the target.
+    or as nearly as widths reach the target from; then its widths are scaled to the target.
 
     Raises:
         ValueError: if the rule has no net at the target.
@@ -49,13 +50,14 @@ def hand_made(space: SearchSpace, constraint: Constraint, name: str) -> Subnet:
         ms = constraint.table.subnet_ms(space.subnet(depths, picks, widths))
         return float(abs(np.log(ms / constraint.target_ms)))
 
-    full = [len(stage.blocks) for stage in space.stages]
-    least = [stage.min_depth for stage in space.stages]
-    multiples = {
-        tuple(max(low, round(factor * n)) for low, n in zip(least, full, strict=True))
-        for factor in np.linspace(0.05, 1, 20)
-    }
-    for depths in sorted(multiples, key=gap):
+    full = np.array([len(stage.blocks) for stage in space.stages])
+
+    def unevenness(depths: tuple[int, ...]) -> float:
+        shares = np.array(depths) / full
+        return round(float(np.var(shares)), 9)
+
+    every = itertools.product(*(stage.depths for stage in space.stages))
+    for depths in sorted(every, key=lambda d: (unevenness(d), gap(d))):
         alphas = [_only(pick, len(block)) for pick, block in zip(picks, space.blocks, strict=True)]
         betas = [
             _only(depth - stage.min_depth, len(stage.depths))
