@@ -158,7 +158,11 @@ def go_on(out: Path, data: str, setting: Setting, jobs: list[Job], processes: in
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         while waiting or running:
-            ready = [j for j in waiting if all(n.name in results for n in j.needs)]
+            # What a search found is trained before the next search: a cut study has whole rows.
+            ready = sorted(
+                (j for j in waiting if all(n.name in results for n in j.needs)),
+                key=lambda job: not job.needs,
+            )
             for job in ready[: processes - len(running)]:
                 waiting.remove(job)
                 found = results.get(job.needs[0].name) if job.needs else None
