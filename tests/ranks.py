@@ -248,6 +248,8 @@ def main(folder: Path) -> None:
         content = training_case(ranks, folder / "whole64")
         torch.save(content, folder / f"training64_{ranks.rank}.pt")
     ranks.leave()
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    torch.save(names, folder / f"threads_{ranks.rank}.pt")
 
 
 if __name__ == "__main__":

@@ -243,6 +243,13 @@ def test_other_strategies_find_the_same_on_all_ranks(folder: Path) -> None:
     assert first["scores"]["weight_passes"] == 2 * 6 * 32
 
 
+def test_no_thread_of_gloo_outlives_the_group(folder: Path) -> None:
+    """One may abort the exit, and with it what torchrun says of the whole run."""
+    for names in results(folder, "threads"):
+        assert names
+        assert not [name for name in names if "gloo" in name]
+
+
 def test_ranks_that_differ_are_told_so_on_all_of_them(folder: Path) -> None:
     first, second = (result["message"] for result in results(folder, "disagreement"))
     assert first == second

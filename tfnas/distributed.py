@@ -114,6 +114,7 @@ class Ranks:
         """Let rank 0 say what all ranks came to, and end: the first one to end ends the others."""
         with suppress(LostError):
             self.wait()
+        self.leave()
 
     def agree(self, error: Exception | None) -> None:
         """Make sure that no rank has an error that the others don't know of.
@@ -200,7 +201,7 @@ class Ranks:
             )
 
     def leave(self) -> None:
-        """Nothing is said any more."""
+        """Nothing is said any more; the threads of the group end."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -239,6 +240,10 @@ def join() -> Ranks:
     if ranks.size > 1:
         import torch
         import torch.distributed as dist
+
+        # Its functions' defaults keep the group that there is when it is imported, which an
+        # optimizer does: gloo's threads would outlive `leave`, and now and then abort the exit.
+        import torch.distributed.nn
 
         if dist.is_initialized():
             raise ValueError("one search or training a torchrun: start each by one of its own")
