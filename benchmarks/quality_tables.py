@@ -218,15 +218,19 @@ def ranks(results: Results, jobs: Jobs) -> str:
     for name, records in by_supernet.items():
         scores = [[r["supernet_top1"][i] for i in index] for r in records]
         each = [spearman(s, truth) for s in scores]
-        mean = float(np.mean(each))
-        low, high = spearman_bounds(mean, len(truth))
         cost = np.mean([r["search_cpu_s"] for r in records])
         rows.append((name, f"{np.mean(scores):.1f}", ", ".join(f"{r:+.2f}" for r in each),
-                     f"{mean:+.2f} ({low:+.2f} to {high:+.2f})", f"{cost:.0f}"))  # fmt: skip
+                     _correlation(float(np.mean(each)), len(truth)), f"{cost:.0f}"))  # fmt: skip
+    by_macs = spearman([results[job.name]["macs"] for job in random], truth)
+    rows.append(("none: multiply-adds", NOTHING, NOTHING, _correlation(by_macs, len(truth)), "0"))
     head = ("supernet", "its mean top-1", "Spearman, by seed", "mean (95 % over nets)",
             "CPU s")  # fmt: skip
-    text = markdown(head, rows) if rows else ""
-    return f"{text}\n\n{_reliability(results, truth)}".strip()
+    return f"{markdown(head, rows)}\n\n{_reliability(results, truth)}"
+
+
+def _correlation(mean: float, count: int) -> str:
+    low, high = spearman_bounds(mean, count)
+    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def _reliability(results: Results, truth: Sequence[float]) -> str:
