@@ -14,10 +14,10 @@ Comparisons, all of them if none is named:
     derive       sink-connecting against skip as an op, constrained against greedy derivation
     second_path  bi-sampling against single sampling at equal cost, and other second paths
 
-N and budget of each stand below and are written into FOLDER before anything runs. A job's result
-is a line of FOLDER/results.jsonl as soon as it is there; the same command goes on with what is
-missing. The tables are printed at the end, whatever they say; `--tables` prints those of what is
-done. Seeds begin at 100 times the group. Times are those of the CPU.
+N and budget of each stand at the top of this file, and are written into FOLDER before anything
+runs. A job's result is a line of FOLDER/results.jsonl as soon as it is there; the same command goes
+on with what is missing. The tables are printed at the end, whatever they say; `--tables` prints
+those of what is done. Seeds begin at 100 times the group. Times are those of the CPU.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ import argparse
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,13 @@ def check_setting(out: Path, study: Study, jobs: Mapping[str, Sequence[Job]]) ->
     write_atomically(file, text)
 
 
+def check_group(out: Path, jobs: Mapping[str, Sequence[Job]]) -> None:
+    """Make sure that a folder has some of these jobs. Raises ValueError, or OSError."""
+    planned = json.loads((out / "setting.json").read_text())["jobs"]
+    if jobs["pays"][0].name not in planned["pays"]:
+        raise ValueError(f"{out} begins with {planned['pays'][0]}: give its --group")
+
+
 def go_on(out: Path, data: str, setting: Setting, jobs: list[Job], processes: int) -> None:
     """Run the jobs that have no result yet, `processes` beside each other."""
     file = out / "results.jsonl"
@@ -189,11 +198,13 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("data", metavar="DATA")
+    parser.add_argument("data", metavar="DATA", help="fashion_mnist, or a file of images")
     parser.add_argument("comparisons", nargs="*", metavar="COMPARISON", help=", ".join(plan(0)))
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--group", type=int, default=0)
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="of the results, and to go on in"
+    )
+    parser.add_argument("--processes", type=int, default=2, help="beside each other, a core each")
+    parser.add_argument("--group", type=int, default=0, help="of seeds: 0, 1 …")
     parser.add_argument("--tables", action="store_true", help="of what is done, and nothing else")
     args = parser.parse_intermixed_args()
     jobs = plan(100 * args.group)
@@ -201,10 +212,16 @@ def main() -> None:
         parser.error(f"{', '.join(unknown)}: expected some of {', '.join(jobs)}")
     if args.processes < 1:
         parser.error(f"--processes {args.processes}: expected 1 or more")
+    if args.group < 0:
+        parser.error(f"--group {args.group}: expected 0 or more")
     names = args.comparisons or list(jobs)
     chosen = list(dict.fromkeys(job for name in names for job in jobs[name]))
     if args.tables:
-        print(tables(Results.load(args.out / "results.jsonl"), {n: jobs[n] for n in names}))
+        try:
+            check_group(args.out, jobs)
+            print(tables(Results.load(args.out / "results.jsonl"), {n: jobs[n] for n in names}))
+        except (ValueError, OSError) as error:
+            parser.error(str(error))
         return
     try:
         images = len(Study(args.data, setting_of(args.data, args.group, 1000)).dataset.train)
@@ -212,10 +229,17 @@ def main() -> None:
     except (ValueError, LookupError, OSError) as error:
         parser.error(str(error))
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started here
-    args.out.mkdir(parents=True, exist_ok=True)
-    with locked(args.out):
+    with ExitStack() as stack:
+        try:
+            args.out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(args.out))
+        except (ValueError, OSError) as error:
+            parser.error(str(error))
         check_setting(args.out, study, jobs)
-        go_on(args.out, args.data, study.setting, chosen, args.processes)
+        try:
+            go_on(args.out, args.data, study.setting, chosen, args.processes)
+        except KeyboardInterrupt:
+            sys.exit("stopped; the same command goes on with what is missing")
     print(tables(Results.load(args.out / "results.jsonl"), {n: jobs[n] for n in names}))
 
 

@@ -46,7 +46,10 @@ class Results(dict[str, dict[str, Any]]):
     @classmethod
     def load(cls, file: Path) -> Results:
         lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
-        records = [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            records = [json.loads(line) for line in lines if line.endswith("\n")]
+        except ValueError as error:
+            raise ValueError(f"{file} holds a line that is no result: {error}") from None
         return cls({record["job"]: record for record in records})
 
     def of(self, jobs: Sequence[Job], key: str) -> list[Any]:
@@ -289,7 +292,7 @@ def starts(results: Results, jobs: Jobs) -> str:
 
 def derives(results: Results, jobs: Jobs) -> str:
     names = {
-        "tfnas": "sink-connecting, the best of 100 candidates",
+        "tfnas": "sink-connecting, the net that the search found",
         "tfnas+likely": "the same searches, the most probable net at the target",
         "tfnas+greedy": "the same searches, greedy derivation",
         "skip_op": "skip as an op, the most probable net at the target",

@@ -45,6 +45,12 @@ def test_the_scale_shows_what_was_measured(changes: dict[str, Any], rows: list[s
     assert [row for row in ("table", "measured") if row in text] == rows
 
 
+def test_what_is_lower_than_at_most_is_wanted_too() -> None:
+    text = page_of(scale(replace(RESULT, at_most=True, measured_ms=5.0))).text
+    assert "the target and all that is lower, with its tolerance of" in text
+    assert "the target and its tolerance of" in page_of(scale(RESULT)).text
+
+
 def test_stages_table_against_device() -> None:
     found = page_of(stages_section(None, None, STAGES))
     for told in ("<b>Xeon", "1.25", "1.5", "± 0.1", "sum of the parts", "whole net", "1.8"):

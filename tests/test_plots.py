@@ -54,6 +54,15 @@ def test_plots_fit_a_page(kind: str) -> None:
     assert "DejaVu" not in one
 
 
+def test_names_of_points_in_one_place_stand_below_each_other() -> None:
+    points = [plots.Point(1, 2, f"net {i}") for i in range(4)] + [plots.Point(9, 9, "far")]
+    drawing = plots.scatter("x", "x", points, x_label="ms", y_label="%")
+    heights = [float(y) for y in re.findall(r' y="([\d.]+)"[^>]*>net \d<', drawing)]
+    assert len(heights) == 4
+    apart = sorted(abs(a - b) for i, a in enumerate(heights) for b in heights[:i])
+    assert apart[0] >= plots.LABEL_HEIGHT - 0.1
+
+
 def test_the_same_arguments_give_the_same_figure() -> None:
     first = made("x")
     with mpl.rc_context({"lines.linewidth": 9, "font.size": 30, "svg.fonttype": "path"}):

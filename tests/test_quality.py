@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import quality
-from benchmarks.quality import check_setting, go_on, plan, setting_of
+from benchmarks.quality import check_group, check_setting, go_on, plan, setting_of
 from benchmarks.quality_jobs import TABLE, Job, Rank, Search, Setting, Study, Train
 from benchmarks.quality_tables import Results, best_of, group, tables
 from tfnas.table import LatencyTable
@@ -124,6 +124,9 @@ def test_a_folder_has_one_setting(tmp_path: Path, study: Study, images: Path) ->
     for args in ((study, plan(100)), (other, plan(0))):
         with pytest.raises(SystemExit, match="another setting"):
             check_setting(tmp_path, *args)
+    check_group(tmp_path, plan(0))
+    with pytest.raises(ValueError, match="begins with search-tfnas-0: give its --group"):
+        check_group(tmp_path, plan(100))
     told = json.loads((tmp_path / "setting.json").read_text())
     assert told["recipe"]["epochs"] == 2
     assert told["searches"]["tfnas"]["strategy"]["arch_lr"] == 0.01

@@ -85,6 +85,24 @@ def test_the_figures_are_those_of_the_result(tmp_path: Path) -> None:
         assert told in found.text
 
 
+def test_all_options_are_told_in_full(tmp_path: Path) -> None:
+    """Those that a result rests on, and those that Hydra noted besides."""
+    folder, _ = saved_run(tmp_path / "run", loop=None)
+    (folder / "history.jsonl").unlink()
+    (folder / ".hydra").mkdir()
+    stages = [{"c_out": 8 * i, "name": "x" * 30} for i in range(12)]
+    config = {"tolerance": 0.025, "verify": {"max_minutes": 7}, "space": {"stages": stages}}
+    (folder / ".hydra" / "config.yaml").write_text(json.dumps(config))
+    values = read_files(folder).options
+    assert (values["tolerance"], values["verify.max_minutes"]) == (0.025, 7)
+    assert values["space.kernels"]
+    text = page_of(folder).text
+    for key in ("tolerance0.025", "verify.max_minutes7"):
+        assert key in text
+    unfinished = unfinished_run(tmp_path / "other")
+    assert "target_ms8" in page_of(unfinished).text
+
+
 @pytest.mark.parametrize(
     ("number", "told"),
     [(999, "999"), (999_499, "999 k"), (999_600_000, "1 G"), (2_345_000_000, "2.35 G")],
@@ -124,7 +142,7 @@ def test_what_can_t_be_read_is_a_warning_on_the_page(tmp_path: Path) -> None:
     text = page_of(folder).text
     assert "latencies of single blocks can't be told" in text
     assert "line 1 of" in text
-    assert "It left no history" in text
+    assert "There is no history of it" in text
 
 
 def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:

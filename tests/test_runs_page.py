@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_nothing_is_said_of_accuracy_where_nothing_is_trained(tmp_path: Path) ->
 def test_unfinished_runs_alone(tmp_path: Path) -> None:
     unfinished_run(tmp_path / "a")
     found = page_of(tmp_path)
-    assert "1 runs, 0 finished" in found.text
+    assert "1 run, 0 finished" in found.text
     assert found.values("aria-label") == []
 
 
@@ -73,11 +74,29 @@ def test_unfinished_runs_alone(tmp_path: Path) -> None:
         ([{"a": 1, "b": 2}, {"a": 2, "b": 2}], ["a"]),
         ([{"a": 1}, {"b": 1, "a": 1}], []),
         ([{"a": 1, "b": 0, "c": [1], "d": "x"}, {"b": 1, "c": [2], "d": "y"}], ["b", "d"]),
+        ([{"seed": 0, "b": 1, "resume": "x"}, {"seed": 1, "b": 2, "resume": "y"}], ["seed", "b"]),
         ([], []),
     ],
 )
 def test_options_that_differ(options: list[dict[str, Any]], keys: list[str]) -> None:
     assert differing(options) == keys
+
+
+def test_a_strategy_has_one_colour_in_all_figures(tmp_path: Path) -> None:
+    """Where only the second one's nets are trained, too."""
+    for name in ("tfnas", "random"):
+        folder, _ = saved_run(tmp_path / f"by_{name}", strategy=name)
+        if name == "random":
+            trained = {"format": "tfnas.train/1", "top1": 0.5, "resolution": 32}
+            (folder / "train.json").write_text(json.dumps(trained))
+    runs = sorted(gather(tmp_path)[0], key=lambda run: run.strategy or "")
+    accuracy, gap = (
+        part.split("</svg>")[0] for part in runs_page(runs, tmp_path).split("<svg")[1:3]
+    )
+    assert "var(--s1)" in accuracy
+    assert "var(--s2)" not in accuracy
+    assert {"var(--s1)", "var(--s2)"} <= set(re.findall(r"var\(--s\d\)", gap))
+    assert "random" in accuracy
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:

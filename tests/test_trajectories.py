@@ -12,7 +12,7 @@ from tests.run_folders import depth_history, history
 from tests.spaces import load_space
 from tfnas import page
 from tfnas.strategies.contract import EpochRecord
-from tfnas.trajectories import MOST_PANELS, Names, trajectories
+from tfnas.trajectories import MOST_PANELS, Names, departures, trajectories
 
 SPACE = load_space("tiny")
 LEARNED = [
@@ -47,6 +47,25 @@ def test_blocks_and_ops_have_their_names() -> None:
             if block <= len(row):
                 told = choices[row[block - 1]].name.replace("_se", " SE").replace("_", " ")
             assert f"{stage}.{block}  {told}" in text
+
+
+def test_where_the_net_is_not_the_most_probable_one() -> None:
+    subnet, records = SPACE.sample(random.Random(1)), history(SPACE)
+    assert departures(records, SPACE, subnet) == []  # all are equally probable
+    (pick, *_), *_ = SPACE.choices_of(subnet)
+    ops, depths = records[-1].op_probs, records[-1].depth_probs
+    likely = (pick + 1) % len(ops[0])
+    row = tuple(0.7 if i == likely else 0.1 for i in range(len(ops[0])))
+    deep = SPACE.stages[0].depths.index(subnet.depths[0])
+    depth_row = tuple(0.2 if i == deep else 0.8 for i in range(len(depths[0])))
+    last = replace(records[-1], op_probs=(row, *ops[1:]), depth_probs=(depth_row, *depths[1:]))
+    stage, block = departures([*records[:-1], last], SPACE, subnet) or []
+    assert (stage.place, block.place) == ("stage 1", "block 1.1")
+    assert stage.found.startswith(f"{subnet.depths[0]} block")
+    assert (stage.found[-6:], stage.probable[-6:]) == ("(0.20)", "(0.80)")
+    name = SPACE.blocks[0][likely].name.replace("_se", " SE").replace("_", " ")
+    assert block.probable == f"{name} (0.70)"
+    assert departures(history(SPACE, learns=False), SPACE, subnet) is None
 
 
 def test_without_the_space_they_have_numbers() -> None:

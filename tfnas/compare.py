@@ -314,7 +314,11 @@ def _train(
         done.save(plan.out / FILE)
     seconds = sum(trial.seconds for trial in done.trials) / len(done.trials)
     left = total - len(done.trials)
-    more = f"; {left} trainings left, about {duration(seconds * left)}" if left else ""
+    more = (
+        f"; {left} training{'s' if left != 1 else ''} left, about {duration(seconds * left)}"
+        if left
+        else ""
+    )
     log.info("%s, seed %d: %s%s", name, seed, result.line, more)
     return done
 

@@ -194,6 +194,8 @@ def _curves(c: Comparison) -> Markup:
                 mean = [sum(at) / len(at) for at in zip(*runs, strict=True)]
                 plots.plot_line(each, plots.Line(_short(method.name), epochs, mean, colour))
             plots.count_x(each)
+            if len(epochs) == 1:
+                each.set_xlim(0.5, 1.5)
             each.set_xlabel("epoch")
             each.set_ylabel(y_label)
         plots.legend_above(axes[0][0], len(c.methods))
@@ -273,7 +275,10 @@ def _how(c: Comparison) -> Markup:
     versions = ", ".join(f"{name} {version}" for name, version in c.versions.items())
     return section(
         "How",
-        paragraph("The command; run again it tells the same, with more seeds it trains those:"),
+        paragraph(
+            "The command, in the folder where it was given; run again it tells the same, with more "
+            "seeds it trains those:"
+        ),
         code(c.command),
         key_values(
             (

@@ -47,7 +47,6 @@ def scale(result: Result) -> Markup:
     high = result.target_ms * (1 + result.tolerance)
 
     def paint(axes: Axes) -> None:
-        axes.axvspan(low, high, color=GOOD, alpha=0.16, linewidth=0)
         axes.axvline(result.target_ms, color=GOOD, linewidth=1.4)
         names = ["table"]
         axes.plot([result.table_ms], [0], "D", color=SERIES[7], markersize=6)
@@ -62,14 +61,21 @@ def scale(result: Result) -> Markup:
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.08)
+        left, right = axes.get_xlim()
+        start = left if result.at_most else low
+        axes.axvspan(start, high, color=GOOD, alpha=0.16, linewidth=0)
+        axes.set_xlim(min(left, start), max(right, high))
         axes.set_xlabel("latency (ms)")
 
-    caption = (
-        f"Green: the target and its tolerance of {100 * result.tolerance:g} %. Bar: 95 % interval."
-    )
+    caption = f"Green: {_wanted(result)}. Bar: 95 % interval."
     return page.figures(
         page.figure(draw("scale", caption, paint, size=(WIDE, 1.25)), caption, wide=True)
     )
+
+
+def _wanted(result: Result) -> str:
+    lower = "and all that is lower, with" if result.at_most else "and"
+    return f"the target {lower} its tolerance of {100 * result.tolerance:g} %"
 
 
 def stages_section(
@@ -145,8 +151,6 @@ def loop_section(loop: list[dict[str, Any]], result: Result) -> Markup:
     target_ms, tolerance = result.target_ms, result.tolerance
 
     def paint(axes: Axes) -> None:
-        band = target_ms * (1 - tolerance), target_ms * (1 + tolerance)
-        axes.axhspan(*band, color=GOOD, alpha=0.16, linewidth=0)
         mark_level(axes, target_ms, f"target {target_ms:.4g} ms")
         numbers = range(1, len(steps) + 1)
         for number, (_, _, low, high, *_) in zip(numbers, steps, strict=True):
@@ -156,6 +160,11 @@ def loop_section(loop: list[dict[str, Any]], result: Result) -> Markup:
         table = [step[0] for step in steps]
         axes.plot(numbers, table, "D", color=SERIES[7], markersize=4, label="table")
         legend_above(axes)
+        lowest, highest = axes.get_ylim()
+        start = lowest if result.at_most else target_ms * (1 - tolerance)
+        end = target_ms * (1 + tolerance)
+        axes.axhspan(start, end, color=GOOD, alpha=0.16, linewidth=0)
+        axes.set_ylim(min(lowest, start), max(highest, end))
         axes.set_xlim(0.5, len(steps) + 0.5)
         if len(steps) <= FEW:
             axes.set_xticks(numbers)
@@ -164,7 +173,7 @@ def loop_section(loop: list[dict[str, Any]], result: Result) -> Markup:
 
     caption = (
         "The best net after each step, with its 95 % interval, and what the table says of it. "
-        "Green: within the tolerance."
+        f"Green: {_wanted(result)}."
     )
     left_out = len(loop) - len(steps)
     if left_out:

@@ -115,6 +115,7 @@ summary { cursor: pointer; margin: .75rem 0 }
   .wide > svg.plot { min-width: 0 }
   tr, .note, .tile { break-inside: avoid }
   details > summary { list-style: none }
+  details::details-content { content-visibility: visible; display: block; block-size: auto }
 }
 """
 

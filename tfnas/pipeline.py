@@ -144,12 +144,13 @@ def run_in(p: Prepared, out: Path) -> int:
     for line in found.derived.given_up(space):
         log.info("given up for the target: %s", line)
 
+    seconds.done("derive")
     loop = None
     if p.profiler is not None and cfg.loop_minutes and found.derived.reached:
         loop = close_on_device(p, space, table, subnet)
         subnet, table_ms = loop.subnet, loop.table_ms
         subnet.save(out / "subnet.json")
-    seconds.done("derive")
+        seconds.done("loop")
     save_weights(found, subnet, out)
     export_untrained(p, subnet, table, table_ms, out)
     seconds.done("export")
@@ -340,11 +341,12 @@ def conclude(r: Result) -> None:
     ):
         log.info("  %-9s %s", label, text)
     log.info(
-        "%s: the %s latency is %+.2f %% off the target, tolerance %g %%%s",
+        "%s: the %s latency is %+.2f %% off the target, tolerance %g %%%s%s",
         "met" if r.within else "MISSED",
         "table's" if r.measured_ms is None else "measured",
         100 * r.gap,
         100 * r.tolerance,
+        ", any lower latency is fine" if r.at_most else "",
         f" (doubtful: {r.noisy})" if r.noisy else "",
     )
 

@@ -35,6 +35,7 @@ SIZE = (3.9, 2.5)  # inches: two or three beside each other
 WIDE = 12.2  # inches: alone in its row
 FEW = 20  # points that can be told apart
 LONGEST = 24  # characters of a name in a figure
+LABEL_HEIGHT = 11.0  # points: of a line of text beside a point
 
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -54,6 +55,7 @@ STYLE: Any = {
     "xtick.labelcolor": MUTED,
     "ytick.labelcolor": MUTED,
     "axes.edgecolor": GRID,
+    "axes.formatter.useoffset": False,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": GRID,
@@ -221,14 +223,15 @@ def mark_level(axes: Axes, value: float, label: str) -> None:
     axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=short(label))
 
 
-def legend_above(axes: Axes, columns: int = 3) -> None:
+def legend_above(axes: Axes, columns: int = 3, least: int = 2) -> None:
     """A legend that hides nothing, where there are several things to tell apart.
 
     Args:
         columns: the most; fewer where names are long.
+        least: with fewer things there is none.
     """
     handles, names = axes.get_legend_handles_labels()
-    if len(handles) < 2:
+    if len(handles) < least:
         return
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -344,6 +347,24 @@ def bars(
     return draw(name, label, paint, size=size or (SIZE[0], max(1.6, height)))
 
 
+def _name_points(axes: Axes, points: Sequence[Point]) -> None:
+    """Labels at the right of points, lower where one would cover another."""
+    placed: list[tuple[float, float, float]] = []  # left, right, bottom: points of a print
+    scale = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    for p in sorted(points, key=lambda p: -p.y):
+        if not p.label:
+            continue
+        x, y = (scale * v for v in axes.transData.transform((p.x, p.y)))
+        left, right, bottom = x, x + 5 + 4.8 * len(short(p.label)), y + 4
+        for other_left, other_right, other in sorted(placed, key=lambda box: -box[2]):
+            if left < other_right and other_left < right and abs(other - bottom) < LABEL_HEIGHT:
+                bottom = other - LABEL_HEIGHT
+        placed.append((left, right, bottom))
+        axes.annotate(
+            short(p.label), (p.x, p.y), (5, bottom - y), textcoords="offset points", fontsize=8
+        )
+
+
 def scatter(
     name: str,
     label: str,
@@ -353,12 +374,14 @@ def scatter(
     y_label: str,
     level: tuple[float, str] | None = None,
     diagonal: bool = False,
+    groups: Sequence[str] = (),
     size: tuple[float, float] = SIZE,
 ) -> Markup:
     """Points with their intervals and labels, coloured by group.
 
     Args:
         level: see `lines`.
+        groups: all that figures beside this one show, in one order for the same colours.
         diagonal: x and y are the same quantity; a line shows where they are equal.
     """
 
@@ -367,10 +390,10 @@ def scatter(
             values = [v for p in points for v in (p.x, p.y)]
             ends = [min(values), max(values)]
             axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        groups = list(dict.fromkeys(p.group for p in points))
+        order = list(dict.fromkeys((*groups, *(p.group for p in points))))
         told = set()
         for p in points:
-            colour = p.colour or SERIES[groups.index(p.group) % len(SERIES)]
+            colour = p.colour or SERIES[order.index(p.group) % len(SERIES)]
             if p.x_interval is not None:
                 axes.plot(p.x_interval, (p.y, p.y), color=colour, linewidth=1.2)
             if p.y_interval is not None:
@@ -378,15 +401,12 @@ def scatter(
             label = p.group if p.group and p.group not in told else "_"
             told.add(p.group)
             axes.plot([p.x], [p.y], "o", color=colour, markersize=5, label=short(label))
-            if p.label:
-                axes.annotate(
-                    short(p.label), (p.x, p.y), (5, 4), textcoords="offset points", fontsize=8
-                )
         if level is not None:
             mark_level(axes, *level)
         axes.margins(0.12)
+        _name_points(axes, points)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        legend_above(axes)
+        legend_above(axes, least=1 if len(groups) > 1 else 2)
 
     return draw(name, label, paint, size=size)

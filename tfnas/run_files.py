@@ -22,6 +22,7 @@ from tfnas.table import LatencyTable
 from tfnas.untrusted import check_text, parse_yaml, read_bytes, shown
 
 SUBNET = "subnet.json"
+CONFIG = f"{HYDRA_DIR}/config.yaml"
 MOST_OVERRIDES = 1_000
 SAME = 1e-6  # relative: two ways to add up the same latencies
 Value = TypeVar("Value")
@@ -38,6 +39,7 @@ class RunFiles:
             known, else all between the bounds, and its stem and head the subnet's where that is.
         table: that result.json names, for this space.
         arguments: of the command line that began the search; None if it left none.
+        options: all of its options by dotted key, see `options_of`.
         warnings: why something is missing.
     """
 
@@ -49,6 +51,7 @@ class RunFiles:
     table: LatencyTable | None
     stages: StageTimes | None
     arguments: tuple[str, ...] | None
+    options: Mapping[str, Any]
     warnings: tuple[str, ...]
 
 
@@ -76,11 +79,8 @@ def read_files(folder: Path) -> RunFiles:
     stages = tried(STAGES, load_stages)
     arguments = tried(OVERRIDES, _load_arguments)
     history = load_history(folder / HISTORY) if (folder / HISTORY).exists() else None
-    if result is not None:
-        values = _space_values(result.options)
-    else:
-        config = tried(f"{HYDRA_DIR}/config.yaml", load_yaml)
-        values = config.get("space") if config else None
+    config = tried(CONFIG, load_yaml) or {}
+    values = config.get("space") if result is None else _space_values(result.options)
     table, space = None, None
     if values is not None:
         try:
@@ -107,8 +107,29 @@ def read_files(folder: Path) -> RunFiles:
         table=table,
         stages=stages,
         arguments=arguments,
+        options={**_by_dotted_key(config), **(result.options if result else {})},
         warnings=(*warnings, *(map(clean, history.warnings) if history else ())),
     )
+
+
+def options_of(folder: Path, result: Result) -> dict[str, Any]:
+    """All options of a finished run by dotted key: those that its result rests on, and what else
+    Hydra noted of the latest command, as far as that can be read."""
+    try:
+        config = load_yaml(folder / CONFIG)
+    except (OSError, ValueError):
+        config = {}
+    return {**_by_dotted_key(config), **result.options}
+
+
+def _by_dotted_key(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            found |= _by_dotted_key(value, f"{before}{key}.")
+        else:
+            found[f"{before}{key}"] = value
+    return found
 
 
 def _load_arguments(path: Path) -> tuple[str, ...]:

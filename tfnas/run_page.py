@@ -19,7 +19,7 @@ from tfnas.page import Part
 from tfnas.result import Result
 from tfnas.run_files import RunFiles, read_files
 from tfnas.runs import UNFINISHED, Run, clean
-from tfnas.trajectories import trajectories
+from tfnas.trajectories import departures, trajectories
 
 REPORT = "report.html"
 
@@ -53,9 +53,11 @@ def run_page(files: RunFiles, status: str | None = None) -> str:
         parts.append(stages_section(files.subnet, files.table, files.stages))
     figures = list(trajectories(files.records, files.space, files.subnet, run.target_ms))
     if figures:
-        parts.append(page.section("Search", page.figures(*figures), name="search"))
+        shown = page.figures(*figures)
+        parts.append(page.section("Search", shown, *_departures(files), name="search"))
     elif result is not None:
-        parts.append(page.section("Search", page.paragraph("It left no history.", kind="muted")))
+        told = "There is no history of it that can be shown."
+        parts.append(page.section("Search", page.paragraph(told, kind="muted")))
     if result is not None and result.loop:
         parts.append(loop_section(result.loop, result))
     parts.append(_origin(files))
@@ -97,7 +99,10 @@ def _headline(run: Run, result: Result | None, status: str | None) -> Markup:
 
 def _tiles(run: Run, result: Result) -> Markup:
     tiles = [
-        page.tile("target", f"{result.target_ms:.4g} ms", data_target_ms=result.target_ms),
+        page.tile(
+            "target", f"{result.target_ms:.4g} ms", "at most" if result.at_most else None,
+            data_target_ms=result.target_ms,
+        ),
         page.tile(
             "table", f"{result.table_ms:.4g} ms", off(result.table_ms, result.target_ms),
             data_table_ms=result.table_ms,
@@ -185,6 +190,37 @@ def _network(files: RunFiles) -> Markup:
     )
 
 
+def _departures(files: RunFiles) -> Iterator[Markup]:
+    """How the net that was found follows from what the plots end with."""
+    found = departures(files.records, files.space, files.subnet)
+    if found is None or files.result is None:
+        return
+    result = files.result
+    told = f"{len(found)} place{'s' if len(found) != 1 else ''}" if found else "no op and no depth"
+    why = " and by what the strategy scored" if result.scores else ""
+    yield page.paragraph(
+        f"Beside widths, the net differs from the most probable one of the last epoch in {told}: "
+        f"it was chosen to meet {result.target_ms:.4g} ms on the table{why}, and then moved as far "
+        "as the device asked. Log-probabilities of all choices: "
+        f"{result.log_prob:.4g} as derived, {result.argmax_log_prob:.4g} of the most probable net."
+    )
+    if found:
+        rows = [(d.place, d.found, d.probable) for d in found]
+        header = ("place", "found (probability)", "most probable")
+        yield page.details("Where they differ", page.table(header, rows, name="departures"))
+
+
+def _options(files: RunFiles) -> Iterator[Markup]:
+    if files.options:
+        rows = [(clean(key), option(value)) for key, value in sorted(files.options.items())]
+        yield page.details("All options", page.table(("option", "value"), rows, name="options"))
+
+
+def option(value: object) -> str:
+    """An option's value as it is read."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
 def _origin(files: RunFiles) -> Markup:
     """The command, and all that a result depends on."""
     result, run = files.result, files.run
@@ -196,6 +232,7 @@ def _origin(files: RunFiles) -> Markup:
     if result is None:
         known = (("strategy", run.strategy), ("space", run.space), ("seed", run.seed))
         parts.append(page.key_values((k, v) for k, v in known if v is not None))
+        parts += _options(files)
         return page.section("Run", *parts, name="run")
     low, high = result.feasible_ms
     facts: list[tuple[Part, Part]] = [
@@ -210,12 +247,10 @@ def _origin(files: RunFiles) -> Markup:
         ("data", clean(result.data)),
         ("input", f"{result.resolution} px, {result.classes} classes"),
     ]  # fmt: skip
-    if files.records and files.records[-1].op_probs:  # other strategies learn none
-        told = f"{result.log_prob:.4g} nats; most probable net {result.argmax_log_prob:.4g}"
-        facts.append(("log-probability", told))
     if result.measured_raw_ms is not None:
         raw = result.measured_raw_ms
-        facts.append(("single runs", f"minimum {raw.min:.4g} ms, median {raw.median:.4g} ms"))
+        told = f"minimum {raw.min:.4g} ms, median {raw.median:.4g} ms, as fast as the machine was"
+        facts.append(("single runs", told))
     facts += [(clean(k).replace("_", " "), f"{v:,.6g}") for k, v in result.scores.items()]
     versions = ", ".join(f"{clean(k)} {clean(str(v))}" for k, v in result.versions.items())
     facts.append(("versions", versions))
@@ -224,13 +259,14 @@ def _origin(files: RunFiles) -> Markup:
         (clean(stage), f"{s:,.1f}", page.bar(s / total if total > 0 else 0))
         for stage, s in result.seconds.items()
     ]
-    options = [(clean(k), clean(json.dumps(v))) for k, v in sorted(result.options.items())]
+    # What is measured of stem and stages is so after the result.
+    whole = "all" if files.stages is None else "all, before the parts were measured"
     return page.section(
         "Run",
         *parts,
         page.key_values(facts),
-        page.table(("stage", "seconds", ""), [*seconds, ("all", f"{total:,.1f}", None)],
+        page.table(("stage", "seconds", ""), [*seconds, (whole, f"{total:,.1f}", None)],
                    numeric=(1,), name="seconds"),
-        page.details("All options", page.table(("option", "value"), options)),
+        *_options(files),
         name="run",
     )  # fmt: skip

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from tfnas import page
+from tfnas import page, plots
 from tfnas.intervals import plus_minus
 from tfnas.latency_sections import off
 from tfnas.page import Part
 from tfnas.plots import Point, scatter
 from tfnas.result import Result
-from tfnas.run_page import REPORT
+from tfnas.run_files import options_of
+from tfnas.run_page import REPORT, option
 from tfnas.runs import Run, clean
 from tfnas.sweep import RESULT
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 NOTHING = "–"
-MOST_OPTIONS = 8  # that differ: columns of a table
+MOST_OPTIONS = 40  # that differ: columns of a table
+FIRST_OPTIONS = ("target_ms", "strategy.name", "space.name", "seed")  # of those that differ
+NEVER_TOLD = ("resume",)  # how a run was started, not what it is
 MOST_LABELS = 12  # points that are named
 MOST_RUNS = 500
 
@@ -34,12 +39,16 @@ def runs_page(runs: Sequence[Run], base: Path) -> str:
     shown = runs[:MOST_RUNS]
     finished = [run for run in shown if run.gap is not None]
     within = sum(run.within is True for run in finished)
-    told = f"{len(runs)} runs, {len(finished)} finished, {within} within their tolerance."
+    told = f"{_count(len(runs), 'run')}, {len(finished)} finished, {within} within their tolerance."
     parts: list[Part] = [page.paragraph(told)]
     if len(shown) < len(runs):
         parts.append(page.note(f"The first {MOST_RUNS} are shown."))
     parts += [_figures(finished, base), _table(shown, base), _options_table(shown, base)]
-    return page.document(f"{len(runs)} searches", *parts)
+    return page.document(_count(len(runs), "search", "searches"), *parts)
+
+
+def _count(number: int, one: str, several: str | None = None) -> str:
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
 def _name(run: Run, base: Path) -> str:
@@ -60,6 +69,7 @@ def _linked(run: Run, base: Path) -> Part:
 
 def _figures(finished: Sequence[Run], base: Path) -> Markup:
     named = len(finished) <= MOST_LABELS
+    strategies = list(dict.fromkeys(run.strategy or "" for run in finished))
 
     def label(run: Run) -> str:
         return clean(_name(run, base)) if named else ""
@@ -79,15 +89,23 @@ def _figures(finished: Sequence[Run], base: Path) -> Markup:
             if run.top1 is not None
         ]
         caption = (
-            "Accuracy of the trained nets against their latency, with its 95 % interval; the "
-            "table's latency where none was measured."
+            "Accuracy of the trained nets against their latency, with the latency's 95 % interval; "
+            "the table's latency where none was measured. Each accuracy is of one training, and "
+            "another seed would move it: python -m tfnas.compare trains several, with intervals."
         )
         if len({run.top1_resolution for run in trained}) > 1:
             caption += " Accuracies are of images of several resolutions, see the table."
-        drawing = scatter("accuracy", caption, points, x_label="latency (ms)", y_label="top-1 (%)")
+        drawing = scatter(
+            "accuracy", caption, points, x_label="latency (ms)", y_label="top-1 (%)",
+            groups=strategies,
+        )  # fmt: skip
         made.append(page.figure(drawing, caption))
     measured = [run for run in finished if run.measured_ms is not None and run.target_ms]
-    if measured:
+    if measured and named:
+        caption = "Measured latency against the target, with its 95 % interval."
+        drawing = _gaps(caption, measured, [label(run) for run in measured], strategies)
+        made.append(page.figure(drawing, caption))
+    elif measured:
         points = []
         for run in measured:
             assert run.target_ms is not None
@@ -98,7 +116,6 @@ def _figures(finished: Sequence[Run], base: Path) -> Markup:
                 Point(
                     x=target,
                     y=100 * (run.measured_ms / target - 1),
-                    label=label(run),
                     y_interval=(100 * (low / target - 1), 100 * (high / target - 1)),
                     group=run.strategy or "",
                 )
@@ -106,7 +123,7 @@ def _figures(finished: Sequence[Run], base: Path) -> Markup:
         caption = "Measured latency against the target, with its 95 % interval."
         drawing = scatter(
             "gap", caption, points, x_label="target (ms)", y_label="off the target (%)",
-            level=(0.0, "target"),
+            level=(0.0, "target"), groups=strategies,
         )  # fmt: skip
         made.append(page.figure(drawing, caption))
     if finished and not trained:
@@ -118,6 +135,37 @@ def _figures(finished: Sequence[Run], base: Path) -> Markup:
             )
         )
     return page.figures(*made)
+
+
+def _gaps(
+    caption: str, runs: Sequence[Run], names: Sequence[str], strategies: Sequence[str]
+) -> Markup:
+    """A row for each run: how far from its target it was measured."""
+
+    def paint(axes: Axes) -> None:
+        told = set()
+        for place, run in enumerate(runs):
+            assert run.measured_ms is not None
+            assert run.target_ms is not None
+            strategy = run.strategy or ""
+            shade = plots.SERIES[strategies.index(strategy) % len(plots.SERIES)]
+            low, high = run.measured_ci_ms or (run.measured_ms, run.measured_ms)
+            low, gap, high = (100 * (ms / run.target_ms - 1) for ms in (low, run.measured_ms, high))
+            axes.plot((low, high), (place, place), color=shade, linewidth=1.6)
+            name = plots.short(strategy) if strategy and strategy not in told else "_"
+            told.add(strategy)
+            axes.plot([gap], [place], "o", color=shade, markersize=5, label=name)
+        axes.axvline(0, color=plots.INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_yticks(range(len(runs)), list(map(plots.short, names)))
+        axes.set_ylim(len(runs) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+        axes.margins(x=0.08)
+        axes.set_xlabel("off the target (%)")
+        plots.legend_above(axes)
+
+    size = (plots.SIZE[0], max(plots.SIZE[1], 0.8 + 0.22 * len(runs)))
+    return plots.draw("gap", caption, paint, size=size)
 
 
 def _last_ms(run: Run) -> float:
@@ -180,31 +228,33 @@ def _row(run: Run, base: Path) -> tuple[Part, ...]:
 
 
 def _options(run: Run) -> Mapping[str, Any] | None:
-    """Those of a finished run's result; None where there is none to believe."""
+    """Those of a finished run; None where there is no result to believe."""
     if run.gap is None:
         return None
     try:
-        return Result.load(run.folder / RESULT).options
+        return options_of(run.folder, Result.load(run.folder / RESULT))
     except ValueError:
         return None
 
 
 def differing(options: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys of plain values that all have, and that aren't the same in all, in order.
+    """The keys of plain values that all have, and that aren't the same in all, in order: first
+    what a reader looks for first.
 
     What only some have are knobs of a strategy, and lists are parts of a search space: the names of
     these tell.
     """
     if not options:
         return []
+    common = set.intersection(*map(set, options)).difference(NEVER_TOLD)
+    first = [key for key in FIRST_OPTIONS if key in common]
     return [
         key
-        for key in sorted(set.intersection(*map(set, options)))
+        for key in (*first, *sorted(common.difference(first)))
         if not any(isinstance(o[key], list | dict) for o in options)
-        and len({json.dumps(o[key]) for o in options}) > 1
+        and len({option(o[key]) for o in options}) > 1
     ]
 
 
 def _option(values: Mapping[str, Any], key: str) -> str:
-    value = values[key]
-    return clean(value if isinstance(value, str) else json.dumps(value))[:80]
+    return clean(option(values[key]))[:80]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -358,7 +359,8 @@ class LatencyTable:
             text = read_bytes(path, MAX_TABLE_BYTES).decode()
         except FileNotFoundError:
             raise ValueError(
-                f"table {path} doesn't exist; build one with `python -m profilers device=cpu`"
+                f"table {path} doesn't exist; build it with `python -m profilers device=cpu "
+                f"{shlex.quote(f'table={path}')}` and the space options given here"
             ) from None
         except UnicodeDecodeError:
             raise ValueError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -146,6 +147,44 @@ class Names:
         return f"{self.blocks[block]}  {'left out' if pick is None else self.ops[pick]}"
 
 
+@dataclass(frozen=True)
+class Departure:
+    """A choice of the net that was found which isn't the most probable one.
+
+    Attributes:
+        place: the stage or block.
+        found, probable: the choices, with their probabilities.
+    """
+
+    place: str
+    found: str
+    probable: str
+
+
+def departures(
+    records: Records, space: SearchSpace | None, subnet: Subnet | None
+) -> list[Departure] | None:
+    """In the last epoch; None where no probabilities were learned, or the names don't fit them."""
+    if not records or space is None or subnet is None or not records[-1].op_probs:
+        return None
+    names, last = Names(records, space, subnet), records[-1]
+    if not names.found:
+        return None
+    told = []
+    if names.depths_by_stage:
+        for s, (stage, row) in enumerate(zip(space.stages, last.depth_probs, strict=True)):
+            depths = [f"{depth} block{'s' if depth > 1 else ''}" for depth in stage.depths]
+            told.append((f"stage {s + 1}", stage.depths.index(subnet.depths[s]), depths, row))
+    for block, (pick, row) in enumerate(zip(names.picks, last.op_probs, strict=True)):
+        if pick is not None:
+            told.append((f"block {names.blocks[block]}", pick, names.ops, row))
+    return [
+        Departure(place, *(f"{labels[i]} ({row[i]:.2f})" for i in (pick, int(np.argmax(row)))))
+        for place, pick, labels, row in told
+        if row[pick] < max(row)
+    ]
+
+
 def op_label(name: str) -> str:
     """k5_e6_se as it is read: k5 e6 SE."""
     return name.replace("_se", " SE").replace("_", " ")
@@ -226,6 +265,9 @@ def _entropy(records: Records, names: Names) -> Markup:
             )
         for ops in sorted(levels):
             axes.axhline(math.log(ops), color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        if levels:  # what hardly moves looks so
+            lowest = min((e for r in records for e in r.entropy), default=0.0)
+            axes.set_ylim(bottom=min(lowest, 0.9 * math.log(min(levels))))
         count_x(axes)
         axes.set_xlabel("epoch")
         axes.set_ylabel("entropy (nats)")
