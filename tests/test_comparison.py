@@ -23,6 +23,7 @@ from tfnas.comparison import (
     Trial,
     cautions,
     costs_so_far,
+    load_accuracies,
     table,
     verdicts,
     warnings,
@@ -163,6 +164,9 @@ def test_the_file_holds_all_values_and_results(tmp_path: Path) -> None:
     assert record["cpu_seconds"] == 9.0
     assert record["recipe"]["epochs"] == 2
     assert costs_so_far(file) == c.costs
+    told = load_accuracies(file)
+    assert (told.folder, told.recipe, told.resolution) == (tmp_path, c.recipe.name, c.resolution)
+    assert sorted(told.top1.values()) == sorted((tuple(A), tuple(B)))
     replace(c, status=UNFINISHED, trials=c.trials[:3]).save(file)
     record = json.loads(file.read_text())
     assert (record["status"], record["results"]) == ("unfinished", None)
@@ -173,9 +177,13 @@ def test_the_file_holds_all_values_and_results(tmp_path: Path) -> None:
     ["", "[]", "{}", '{"format": "tfnas.train/1"}', '{"format": "tfnas.compare/1"}',
      '{"format": "tfnas.compare/1", "costs": [{"subnet": "a", "seed": 0}]}',
      '{"format": "tfnas.compare/1", "costs": [{"subnet": "a", "seed": 0, "cpu_seconds": -1.0}]}',
-     '{"format": "tfnas.compare/1", "costs": 3}', "[" * 99_999],
+     '{"format": "tfnas.compare/1", "costs": 3}',
+     '{"format": "tfnas.compare/1", "recipe": {"name": "x"}, "resolution": 9, "trials": [{}]}',
+     "[" * 99_999],
 )  # fmt: skip
 def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "compare.json").write_text(text)
     with pytest.raises(ValueError, match="is no comparison of"):
         costs_so_far(tmp_path / "compare.json")
+    with pytest.raises(ValueError, match="is no comparison of"):
+        load_accuracies(tmp_path / "compare.json")

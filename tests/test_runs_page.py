@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.run_folders import RESULT, saved_run, unfinished_run
 from tfnas.run_page import write_report
 from tfnas.runs import gather
 from tfnas.runs_page import differing, runs_page
+from tfnas.weights import fingerprint
 
 UNMEASURED = {"measured_ms": None, "measured_ci_ms": None, "measured_raw_ms": None}
 
@@ -42,6 +44,30 @@ def test_runs_are_compared(tmp_path: Path) -> None:
         assert told in found.text
     for left_out in ("space.kernels", "strategy.knob"):
         assert left_out not in found.text
+
+
+def test_a_comparison_beside_the_runs_gives_intervals(tmp_path: Path) -> None:
+    _, subnet = saved_run(tmp_path / "a")
+    saved_run(tmp_path / "b", strategy="random")
+    for name, seeds in (("compare_1", 2), ("compare_2", 3)):
+        trials = [
+            {"subnet": fingerprint(subnet), "seed": s, "top1": 0.5 + s / 100} for s in range(seeds)
+        ]
+        record = {
+            "format": "tfnas.compare/1", "recipe": {"name": "quick"}, "resolution": 32,
+            "trials": trials,
+        }  # fmt: skip
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "compare.json").write_text(json.dumps(record))
+        os.utime(tmp_path / name / "compare.json", (seeds, seeds))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "compare.json").write_text("{}")
+    text = page_of(tmp_path).text
+    assert "means of 3 trainings by the recipe quick at 32 px, from compare_2" in text
+    assert "None is trained yet" not in text
+    trained = {"format": "tfnas.train/1", "top1": 0.5, "resolution": 32}
+    (tmp_path / "a" / "train.json").write_text(json.dumps(trained))
+    assert "Each accuracy is of one training" not in page_of(tmp_path).text
 
 
 def test_accuracies_at_several_resolutions_are_told_apart(tmp_path: Path) -> None:

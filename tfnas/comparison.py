@@ -223,6 +223,47 @@ def costs_so_far(path: Path) -> tuple[Cost, ...]:
     return costs
 
 
+@dataclass(frozen=True)
+class Accuracies:
+    """What a report of runs takes from a comparison.
+
+    Attributes:
+        folder: of the comparison.
+        recipe: its name.
+        resolution: pixels.
+        top1: of each net, by fingerprint, after each of its finished trainings; fractions.
+    """
+
+    folder: Path
+    recipe: str
+    resolution: int
+    top1: Mapping[str, tuple[float, ...]]
+
+
+def load_accuracies(path: Path) -> Accuracies:
+    """Read a comparison.
+
+    Raises:
+        ValueError: if the file is none.
+    """
+    top1: dict[str, tuple[float, ...]] = {}
+    try:
+        record = parse_json(read_bytes(path, MAX_BYTES).decode())
+        if record["format"] != FORMAT:
+            raise ValueError(f"format {shown(record['format'])}, expected {FORMAT!r}")
+        recipe, resolution = record["recipe"]["name"], record["resolution"]
+        if (type(recipe), type(resolution)) != (str, int):
+            raise ValueError(f"recipe {shown(recipe)}, resolution {shown(resolution)}")
+        for trial in record["trials"]:
+            net, value = trial["subnet"], trial["top1"]
+            if type(net) is not str or type(value) is not float or not 0 <= value <= 1:
+                raise ValueError(f"{shown(trial)}")
+            top1[net] = (*top1.get(net, ()), value)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path} is no comparison of tfnas.compare: {error}") from None
+    return Accuracies(path.parent, recipe, resolution, top1)
+
+
 def table(comparison: Comparison) -> str:
     """The finished comparison in columns, a line a method."""
     rows = [HEADER, *(cells(comparison, method) for method in comparison.methods)]

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from tfnas import page, plots
-from tfnas.intervals import plus_minus
+from tfnas.comparison import FILE as COMPARISON
+from tfnas.comparison import Accuracies, load_accuracies
+from tfnas.intervals import Interval, mean_interval, plus_minus
 from tfnas.latency_sections import off
 from tfnas.page import Part
 from tfnas.plots import Point, scatter
 from tfnas.result import Result
-from tfnas.run_files import options_of
+from tfnas.run_files import SUBNET, options_of
 from tfnas.run_page import REPORT, option
 from tfnas.runs import Run, clean
+from tfnas.space import Subnet
 from tfnas.sweep import RESULT
 
 if TYPE_CHECKING:
@@ -28,6 +33,7 @@ FIRST_OPTIONS = ("target_ms", "strategy.name", "space.name", "seed")  # of those
 NEVER_TOLD = ("resume",)  # how a run was started, not what it is
 MOST_LABELS = 12  # points that are named
 MOST_RUNS = 500
+BESIDE = 2  # levels up from a run, or from a member of a sweep, that comparisons lie beside
 
 
 def runs_page(runs: Sequence[Run], base: Path) -> str:
@@ -76,7 +82,10 @@ def _figures(finished: Sequence[Run], base: Path) -> Markup:
 
     made = []
     trained = [run for run in finished if run.top1 is not None]
-    if trained:
+    compared = _compared(finished)
+    if compared is not None:
+        made.append(_means(*compared, label, strategies, base))
+    elif trained:
         points = [
             Point(
                 x=_last_ms(run),
@@ -126,7 +135,7 @@ def _figures(finished: Sequence[Run], base: Path) -> Markup:
             level=(0.0, "target"), groups=strategies,
         )  # fmt: skip
         made.append(page.figure(drawing, caption))
-    if finished and not trained:
+    if finished and not trained and compared is None:
         made.append(
             page.paragraph(
                 "None is trained yet, so there is no accuracy to compare: "
@@ -135,6 +144,65 @@ def _figures(finished: Sequence[Run], base: Path) -> Markup:
             )
         )
     return page.figures(*made)
+
+
+def _compared(runs: Sequence[Run]) -> tuple[Accuracies, dict[Run, Interval]] | None:
+    """The comparison that tells of most of the runs, the latest of such, and what it tells."""
+    folders = {p for run in runs for p in list(run.folder.resolve().parents)[:BESIDE]}
+    files = [file for folder in folders for file in folder.glob(f"*/{COMPARISON}")]
+    if not files:
+        return None
+    from tfnas.weights import fingerprint  # needs torch
+
+    nets = {}
+    for run in runs:
+        with suppress(ValueError):
+            nets[run] = fingerprint(Subnet.load(run.folder / SUBNET))
+    best = None
+    for file in sorted(files, key=lambda f: (f.stat().st_mtime, str(f))):
+        with suppress(ValueError):
+            found = load_accuracies(file)
+            told = {run: found.top1[net] for run, net in nets.items() if net in found.top1}
+            if told and (best is None or len(told) >= len(best[1])):
+                best = found, {run: mean_interval(values) for run, values in told.items()}
+    return best
+
+
+def _means(
+    accuracies: Accuracies,
+    intervals: Mapping[Run, Interval],
+    label: Callable[[Run], str],
+    strategies: Sequence[str],
+    base: Path,
+) -> Markup:
+    """Accuracy against latency, both with intervals, as a comparison found it."""
+    points = []
+    for run, mean in intervals.items():
+        known = math.isfinite(mean.half_width)
+        points.append(
+            Point(
+                x=_last_ms(run),
+                y=100 * mean.mean,
+                label=label(run),
+                x_interval=run.measured_ci_ms,
+                y_interval=(100 * mean.low, 100 * mean.high) if known else None,
+                group=run.strategy or "",
+            )
+        )
+    counts = sorted({mean.n for mean in intervals.values()})
+    seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    folder = accuracies.folder
+    name = clean(str(folder.relative_to(base.resolve()) if folder.is_relative_to(base.resolve())
+                     else folder))  # fmt: skip
+    caption = (
+        f"Accuracy against latency, each with its 95 % interval: means of {seeds} trainings by the "
+        f"recipe {clean(accuracies.recipe)} at {accuracies.resolution} px, from {name}; the "
+        "table's latency where none was measured. Differences, paired by seed, stand there."
+    )
+    drawing = scatter(
+        "accuracy", caption, points, x_label="latency (ms)", y_label="top-1 (%)", groups=strategies
+    )
+    return page.figure(drawing, caption)
 
 
 def _gaps(
