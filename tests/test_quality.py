@@ -156,6 +156,7 @@ def test_tables_of_known_results() -> None:
     text = tables(results, jobs)
     assert "| TF-NAS | 3 | 0.1400 | 4.00 | 51.0 ± 2.5 | 290 + 100 | – |" in text
     assert "the best of 4 random, at equal cost" in text
+    assert "trained again, it would be about " in text
     assert "| the same searches, greedy derivation | 0.1500, 0.1500, 0.1500 | 51.0 ± 2.5" in text
     assert "| -1.0 ± 0.0 * |" in text  # at another latency
     assert "| uniform paths: half the epochs | 9.5 | +1.00, +1.00, +1.00 | +1.00 (" in text
