@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -354,12 +355,33 @@ def _ablation(results: Results, jobs: Jobs, names: Mapping[str, str]) -> str:
             against = told(paired_difference(*pair), sign=True)
             if max(abs(a / b - 1) for a in ours.ms for b in found.ms) > SAME_MS:
                 against, late = f"{against} *", True
+        searches = dict.fromkeys(j.source for j in trained(jobs, key) if j.source)
+        histories = results.of(list(searches), "history")
         rows.append((name, ", ".join(f"{ms:.4f}" for ms in found.ms),
                      told(mean_interval(found.values)), f"{found.search_cpu_s:.0f}",
-                     against))  # fmt: skip
-    head = ("search", "table, ms", "top-1", "CPU s of a search", "the first minus it, paired")
+                     against, agreement(histories, "op_probs"),
+                     agreement(histories, "depth_probs")))  # fmt: skip
+    head = ("search", "table, ms", "top-1", "CPU s of a search", "the first minus it, paired",
+            "ops agree", "depths agree")  # fmt: skip
     note = "\n\n\\* At other latencies: the difference is also theirs." if late else ""
     return markdown(head, rows) + note
+
+
+def agreement(histories: Sequence[Sequence[Mapping[str, Any]]], key: str) -> str:
+    """Correlation of what searches with several seeds learned, the mean over their pairs.
+
+    Args:
+        histories: epochs of each search.
+        key: op_probs or depth_probs, whose logarithms are compared after the last epoch, less the
+            mean of each block or stage.
+    """
+    learned = []
+    for records in histories:
+        rows = [np.log(np.maximum(row, 1e-9)) for row in records[-1][key] if len(row) > 1]
+        if rows:
+            learned.append(np.concatenate([row - row.mean() for row in rows]))
+    pairs = [np.corrcoef(a, b)[0, 1] for a, b in combinations(learned, 2) if len(a) == len(b)]
+    return f"{np.mean(pairs):+.2f}" if pairs else NOTHING
 
 
 def told(value: Interval, *, sign: bool = False, digits: int = 1) -> str:

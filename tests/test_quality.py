@@ -158,7 +158,7 @@ def test_tables_of_known_results() -> None:
     assert "the best of 4 random, at equal cost" in text
     assert "trained again, it would be about " in text
     assert "| the same searches, greedy derivation | 0.1500, 0.1500, 0.1500 | 51.0 ± 2.5" in text
-    assert "| -1.0 ± 0.0 * |" in text  # at another latency
+    assert "| -1.0 ± 0.0 * | +1.00 | – |" in text  # at another latency
     assert "| uniform paths: half the epochs | 9.5 | +1.00, +1.00, +1.00 | +1.00 (" in text
     assert "| none: multiply-adds | – | – | -1.00 (" in text
     assert "standard deviation 2.96" in text
@@ -170,6 +170,7 @@ def record_of(job: Job) -> dict[str, object]:
         return record | {
             "search_cpu_s": 290.0, "greedy": {"table_ms": 0.15}, "likely": {"table_ms": 0.14},
             "supernet_top1": [*range(20)],
+            "history": [{"op_probs": [[0.25, 0.75], [1.0]], "depth_probs": []}],
         }  # fmt: skip
     top1 = 40.0
     if "random" in job.net:
