@@ -22,6 +22,7 @@ from tfnas.runs import UNFINISHED, Run, clean
 from tfnas.trajectories import departures, trajectories
 
 REPORT = "report.html"
+MOST_OPTIONS = 1_000  # a page is to be read
 
 
 def write_report(folder: Path, status: str | None = None) -> Path:
@@ -212,7 +213,8 @@ def _departures(files: RunFiles) -> Iterator[Markup]:
 
 def _options(files: RunFiles) -> Iterator[Markup]:
     if files.options:
-        rows = [(clean(key), option(value)) for key, value in sorted(files.options.items())]
+        given = sorted(files.options.items())[:MOST_OPTIONS]
+        rows = [(clean(key), option(value)) for key, value in given]
         yield page.details("All options", page.table(("option", "value"), rows, name="options"))
 
 
