@@ -121,7 +121,7 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
     assert result["measured_ci_ms"][0] < result["measured_ms"] < result["measured_ci_ms"][1]
     assert result["measured_raw_ms"]["min"] <= result["measured_raw_ms"]["median"]
     assert result["feasible_ms"] == pytest.approx([low, high])
-    assert {"profile", "search", "derive", "verify"} <= set(result["seconds"])
+    assert {"profile", "search", "derive", "loop", "verify"} <= set(result["seconds"])
     assert within_tolerance(result["measured_ms"], target_ms, 0.5, False)
 
     stages = load_stages(out / "stages.json")

@@ -43,7 +43,8 @@ class Result:
         options: those that make it the search that it is, by dotted key.
         loop: what the closed loop on the device measured, step by step.
         noisy: why the measured interval deserves doubt, if it does.
-        seconds: wall seconds by stage, at least of profile, search, derive, verify.
+        seconds: wall seconds by stage, at least of profile, search, derive, verify; `loop` is what
+            closing on the device took.
     """
 
     target_ms: float

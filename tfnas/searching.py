@@ -41,7 +41,7 @@ class Seconds(dict[str, float]):
     """Wall seconds by stage."""
 
     def __init__(self) -> None:
-        super().__init__(profile=0.0, search=0.0, derive=0.0, export=0.0, verify=0.0)
+        super().__init__(profile=0.0, search=0.0, derive=0.0, loop=0.0, export=0.0, verify=0.0)
         self._last = time.monotonic()
 
     @property
