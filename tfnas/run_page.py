@@ -198,12 +198,10 @@ def _departures(files: RunFiles) -> Iterator[Markup]:
         return
     result = files.result
     told = f"{len(found)} place{'s' if len(found) != 1 else ''}" if found else "no op and no depth"
-    why = " and by what the strategy scored" if result.scores else ""
+    moved = ", and then moved as far as the device asked" if result.loop else ""
     yield page.paragraph(
         f"Beside widths, the net differs from the most probable one of the last epoch in {told}: "
-        f"it was chosen to meet {result.target_ms:.4g} ms on the table{why}, and then moved as far "
-        "as the device asked. Log-probabilities of all choices: "
-        f"{result.log_prob:.4g} as derived, {result.argmax_log_prob:.4g} of the most probable net."
+        f"it was chosen to meet {result.target_ms:.4g} ms on the table{moved}."
     )
     if found:
         rows = [(d.place, d.found, d.probable) for d in found]
@@ -249,6 +247,9 @@ def _origin(files: RunFiles) -> Markup:
         ("data", clean(result.data)),
         ("input", f"{result.resolution} px, {result.classes} classes"),
     ]  # fmt: skip
+    if files.records and files.records[-1].op_probs:  # other strategies learn none
+        told = f"{result.log_prob:.4g} nats; most probable net {result.argmax_log_prob:.4g}"
+        facts.append(("log-probability", told))
     if result.measured_raw_ms is not None:
         raw = result.measured_raw_ms
         told = f"minimum {raw.min:.4g} ms, median {raw.median:.4g} ms, as fast as the machine was"

@@ -58,10 +58,15 @@ def _count(number: int, one: str, several: str | None = None) -> str:
 
 
 def _name(run: Run, base: Path) -> str:
-    folder = run.folder.resolve()
-    if folder.is_relative_to(base.resolve()):
-        return str(folder.relative_to(base.resolve()))
-    return str(run.folder)
+    return _within(run.folder, base)
+
+
+def _within(folder: Path, base: Path) -> str:
+    """Relative to the page's folder where it lies below, else as it is."""
+    whole = folder.resolve()
+    return str(
+        whole.relative_to(base.resolve()) if whole.is_relative_to(base.resolve()) else folder
+    )
 
 
 def _linked(run: Run, base: Path) -> Part:
@@ -191,9 +196,7 @@ def _means(
         )
     counts = sorted({mean.n for mean in intervals.values()})
     seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    folder = accuracies.folder
-    name = clean(str(folder.relative_to(base.resolve()) if folder.is_relative_to(base.resolve())
-                     else folder))  # fmt: skip
+    name = clean(_within(accuracies.folder, base))
     caption = (
         f"Accuracy against latency, each with its 95 % interval: means of {seeds} trainings by the "
         f"recipe {clean(accuracies.recipe)} at {accuracies.resolution} px, from {name}; the "
