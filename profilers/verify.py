@@ -59,6 +59,12 @@ class Verification:
     conditions: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def usable(self) -> bool:
+        """Whether the interval is narrow enough for a verdict."""
+        low, high = self.ci_ms
+        return high - low < USABLE * self.measured_ms
+
+    @property
     def gap(self) -> float:
         """Fraction of the target, signed."""
         return self.measured_ms / self.target_ms - 1
@@ -102,8 +108,9 @@ class Verification:
             f"({self.samples} samples)",
             f"  raw       minimum {self.raw_min_ms:.4g} ms, "
             f"wall median {self.raw_median_ms:.4g} ms",
-            f"{'met' if self.within else 'MISSED'}: {self.gap:+.2%} off the target",
         ]
+        if self.usable:
+            lines.append(f"{'met' if self.within else 'MISSED'}: {self.gap:+.2%} off the target")
         if self.noisy:
             lines.insert(3, f"  doubtful  {self.noisy}")
         return "\n".join(lines)
@@ -176,8 +183,7 @@ def prepare(config: VerifierConfig) -> Work:
             seed=config.seed,
         )
         log.info("%s", result)
-        low, high = result.ci_ms
-        if not high - low < USABLE * result.measured_ms:
+        if not result.usable:
             log.error("error: no usable measurement; try again on a quieter machine")
             return FAILED
         if config.json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,20 @@ from profilers.timing import Measured
 from profilers.verify import judge
 from tests.entry import run_entry
 from tests.spaces import load_space
+from tfnas.config import FAILED
 from tfnas.onnx_graph import build_model, random_weights
 
-FAST = ("verify=test", "verify.max_minutes=0.01")
+TRIES = 3  # of a measurement, on a machine that runs other tests beside
+
+
+def run_verify(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command; again, as its message asks, while other work spoils the measurement."""
+    for _ in range(TRIES):
+        run = run_entry("profilers.verify", *arguments, "verify=test", cwd=cwd)
+        if run.returncode != FAILED or "quieter machine" not in run.stdout:
+            break
+        assert not any(verdict in run.stdout for verdict in ("MISSED", "met:"))
+    return run
 
 
 @pytest.fixture
@@ -42,12 +54,16 @@ def test_the_estimate_decides_and_the_interval_is_told() -> None:
         assert part in str(verdict)
 
 
+def test_no_verdict_by_an_interval_as_wide_as_the_estimate() -> None:
+    verdict = judge(Measured(10, (4, 15), 0.1, 9.7, 12.0, 6, "noisy"), 1000, 0.01)
+    assert not verdict.usable
+    assert "noisy" in str(verdict)
+    assert "MISSED" not in str(verdict)
+
+
 def test_status_and_json(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    run = run_entry(
-        "profilers.verify", f"onnx='{model}'", "target_ms=1000", f"json='{out}'", *FAST,
-        cwd=tmp_path,
-    )  # fmt: skip
+    run = run_verify(f"onnx='{model}'", "target_ms=1000", f"json='{out}'", cwd=tmp_path)
     assert run.returncode == 1, run.stdout + run.stderr
     assert "MISSED" in run.stdout
     result = json.loads(out.read_text())
@@ -55,10 +71,9 @@ def test_status_and_json(model: Path, tmp_path: Path) -> None:
     assert low <= result["measured_ms"] <= high
     assert 0 < result["measured_raw_ms"]["min"] <= result["measured_raw_ms"]["median"]
     assert result["within"] is False
-    run = run_entry(
-        "profilers.verify", f"onnx='{model}'", f"target_ms={result['measured_ms']}",
-        "tolerance=0.9", *FAST, cwd=tmp_path,
-    )  # fmt: skip
+    run = run_verify(
+        f"onnx='{model}'", f"target_ms={result['measured_ms']}", "tolerance=0.9", cwd=tmp_path
+    )
     assert run.returncode == 0, run.stdout + run.stderr
 
 
@@ -74,7 +89,7 @@ def test_status_and_json(model: Path, tmp_path: Path) -> None:
 )
 def test_bad_input_exits_2(model: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "junk.onnx").write_bytes(b"no model")
-    run = run_entry("profilers.verify", *arguments, *FAST, cwd=tmp_path)
+    run = run_verify(*arguments, cwd=tmp_path)
     assert run.returncode == 2, run.stdout + run.stderr
     assert message in run.stdout + run.stderr
 
