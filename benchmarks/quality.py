@@ -151,7 +151,9 @@ def check_setting(out: Path, study: Study, jobs: Mapping[str, Sequence[Job]]) ->
 
 def check_group(out: Path, jobs: Mapping[str, Sequence[Job]]) -> None:
     """Make sure that a folder has some of these jobs. Raises ValueError, or OSError."""
-    planned = json.loads((out / "setting.json").read_text())["jobs"]
+    planned = json.loads((out / "setting.json").read_text()).get("jobs")
+    if planned is None:
+        return  # by an earlier version of this file, which didn't write them down
     if jobs["pays"][0].name not in planned["pays"]:
         raise ValueError(f"{out} begins with {planned['pays'][0]}: give its --group")
 

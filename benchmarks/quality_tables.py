@@ -93,6 +93,8 @@ def tables(results: Results, jobs: Mapping[str, Jobs]) -> str:
         text = of[name](results, chosen) if count else ""
         head = f"### {name}: {count} of {len(chosen)} jobs"
         texts.append(f"{head}\n\n{text}" if text else head)
+    if ended := how_searches_ended(results, jobs):
+        texts.append(f"### How the searches ended\n\n{ended}")
     hours = sum(record["cpu_s"] for record in results.values()) / 3600
     return "\n\n".join([*texts, f"{len(results)} jobs, {hours:.1f} hours of a CPU core."])
 
@@ -355,16 +357,39 @@ def _ablation(results: Results, jobs: Jobs, names: Mapping[str, str]) -> str:
             against = told(paired_difference(*pair), sign=True)
             if max(abs(a / b - 1) for a in ours.ms for b in found.ms) > SAME_MS:
                 against, late = f"{against} *", True
-        searches = dict.fromkeys(j.source for j in trained(jobs, key) if j.source)
-        histories = results.of(list(searches), "history")
-        rows.append((name, ", ".join(f"{ms:.4f}" for ms in found.ms),
-                     told(mean_interval(found.values)), f"{found.search_cpu_s:.0f}",
-                     against, agreement(histories, "op_probs"),
-                     agreement(histories, "depth_probs")))  # fmt: skip
-    head = ("search", "table, ms", "top-1", "CPU s of a search", "the first minus it, paired",
-            "ops agree", "depths agree")  # fmt: skip
+        rows.append(
+            (
+                name,
+                ", ".join(f"{ms:.4f}" for ms in found.ms),
+                told(mean_interval(found.values)),
+                f"{found.search_cpu_s:.0f}",
+                against,
+            )
+        )
+    head = ("search", "table, ms", "top-1", "CPU s of a search", "the first minus it, paired")
     note = "\n\n\\* At other latencies: the difference is also theirs." if late else ""
     return markdown(head, rows) + note
+
+
+def how_searches_ended(results: Results, jobs: Mapping[str, Jobs]) -> str:
+    """What searches learned by gradient: means over the searches of one variant, last epochs."""
+    by_variant: dict[str, list[Job]] = {}
+    for job in dict.fromkeys(job for chosen in jobs.values() for job in chosen):
+        if isinstance(job, Search):
+            by_variant.setdefault(job.variant, []).append(job)
+    rows = []
+    for variant, searches in by_variant.items():
+        histories = [h for h in results.of(searches, "history") if h[-1]["op_probs"]]
+        if not histories:  # none is done, or it learns no probabilities
+            continue
+        last = [h[-1] for h in histories]
+        entropies = ", ".join(f"{np.mean(epoch['entropy']):.2f}" for epoch in last)
+        known = [epoch["expected_ms"] for epoch in last if "expected_ms" in epoch]
+        expected = ", ".join(f"{ms:.4f}" for ms in known) or NOTHING  # not in emoji_0
+        rows.append((NAMES[variant], entropies, expected, agreement(histories, "op_probs"),
+                     agreement(histories, "depth_probs")))  # fmt: skip
+    head = ("search", "mean entropy of ops, nats", "expected, ms", "ops agree", "depths agree")
+    return markdown(head, rows) if rows else ""
 
 
 def agreement(histories: Sequence[Sequence[Mapping[str, Any]]], key: str) -> str:

@@ -127,6 +127,9 @@ def test_a_folder_has_one_setting(tmp_path: Path, study: Study, images: Path) ->
     check_group(tmp_path, plan(0))
     with pytest.raises(ValueError, match="begins with search-tfnas-0: give its --group"):
         check_group(tmp_path, plan(100))
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "setting.json").write_text("{}")
+    check_group(tmp_path / "earlier", plan(0))
     told = json.loads((tmp_path / "setting.json").read_text())
     assert told["recipe"]["epochs"] == 2
     assert told["searches"]["tfnas"]["strategy"]["arch_lr"] == 0.01
@@ -158,7 +161,8 @@ def test_tables_of_known_results() -> None:
     assert "the best of 4 random, at equal cost" in text
     assert "trained again, it would be about " in text
     assert "| the same searches, greedy derivation | 0.1500, 0.1500, 0.1500 | 51.0 ± 2.5" in text
-    assert "| -1.0 ± 0.0 * | +1.00 | – |" in text  # at another latency
+    assert "| -1.0 ± 0.0 * |" in text  # at another latency
+    assert "| TF-NAS | 0.56, 0.56, 0.56 | 0.1300, 0.1300, 0.1300 | +1.00 | – |" in text
     assert "| uniform paths: half the epochs | 9.5 | +1.00, +1.00, +1.00 | +1.00 (" in text
     assert "| none: multiply-adds | – | – | -1.00 (" in text
     assert "standard deviation 2.96" in text
@@ -170,7 +174,8 @@ def record_of(job: Job) -> dict[str, object]:
         return record | {
             "search_cpu_s": 290.0, "greedy": {"table_ms": 0.15}, "likely": {"table_ms": 0.14},
             "supernet_top1": [*range(20)],
-            "history": [{"op_probs": [[0.25, 0.75], [1.0]], "depth_probs": []}],
+            "history": [{"op_probs": [[0.25, 0.75], [1.0]], "depth_probs": [],
+                         "entropy": [0.56], "expected_ms": 0.13}],
         }  # fmt: skip
     top1 = 40.0
     if "random" in job.net:
