@@ -56,7 +56,16 @@ pre { margin: .5rem 0; padding: .7rem .9rem; background: var(--panel); border-ra
 .note.bad, .note.doubt { color: inherit }
 .note.good { border-color: var(--good); color: inherit }
 .note.bad { border-color: var(--bad) } .note.doubt { border-color: var(--doubt) }
-.scroll { overflow-x: auto; margin: .75rem 0 }
+.scroll { margin: .75rem 0 }
+/* What doesn't fit scrolls; an edge with more behind it is shaded, until it is reached. */
+.scroll, .wide { overflow-x: auto;
+  --shade: color-mix(in srgb, var(--ink) 24%, transparent);
+  background:
+    linear-gradient(to right, var(--paper) 40%, transparent) left / 2.5rem 100% local,
+    linear-gradient(to left, var(--paper) 40%, transparent) right / 2.5rem 100% local,
+    linear-gradient(to right, var(--shade), transparent) left / .7rem 100%,
+    linear-gradient(to left, var(--shade), transparent) right / .7rem 100%;
+  background-repeat: no-repeat }
 table { border-collapse: collapse; min-width: 40%; font-size: .93rem }
 caption { text-align: left; padding-bottom: .4rem }
 th, td { text-align: left; vertical-align: baseline; padding: .32rem 1rem .32rem 0;
@@ -73,7 +82,7 @@ figure > .scroll { margin: 0 }
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)) }
 .figures > .wide { grid-column: 1 / -1 }
 svg.plot { display: block; width: 100%; height: auto }
-.wide { overflow-x: auto } .wide > svg.plot { min-width: 46rem }
+.wide > svg.plot { min-width: 46rem }
 svg.plot * { stroke-linejoin: round; stroke-linecap: butt }
 .tiles { display: grid; gap: 1rem; margin: 1.25rem 0;
   grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)) }
@@ -108,7 +117,7 @@ summary { cursor: pointer; margin: .75rem 0 }
   main { max-width: none; padding: 0 }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact }
   h2, h3 { break-after: avoid }
-  .scroll, .wide { overflow: visible }
+  .scroll, .wide { overflow: visible; background: none }
   .figures { grid-template-columns: repeat(3, 1fr) }
   .figures > .scroll { grid-column: span 2; margin: 0 }
   .figures table { font-size: .8rem }
