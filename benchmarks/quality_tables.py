@@ -217,12 +217,16 @@ def _half_width(drawn: Sequence[float]) -> float:
     return float(high - low) / 2
 
 
-def ranks(results: Results, jobs: Jobs) -> str:
+def random_top1(results: Results, jobs: Jobs) -> tuple[list[int], list[float]]:
+    """Numbers of the random nets that were trained, and the accuracy of each."""
     random = [job for job in trained(jobs, "random") if job.name in results]
-    truth = [results[job.name]["top1"] for job in random]
+    return [int(j.net.removeprefix("random-")) for j in random], results.of(random, "top1")
+
+
+def ranks(results: Results, jobs: Jobs) -> str:
+    index, truth = random_top1(results, jobs)
     if len(truth) < 2:
         return ""
-    index = [int(job.net.removeprefix("random-")) for job in random]
     by_supernet: dict[str, list[dict[str, Any]]] = {}
     for job in jobs:
         record = results.get(job.name)
@@ -236,7 +240,8 @@ def ranks(results: Results, jobs: Jobs) -> str:
         cost = np.mean([r["search_cpu_s"] for r in records])
         rows.append((name, f"{np.mean(scores):.1f}", ", ".join(f"{r:+.2f}" for r in each),
                      _correlation(float(np.mean(each)), len(truth)), f"{cost:.0f}"))  # fmt: skip
-    by_macs = spearman([results[job.name]["macs"] for job in random], truth)
+    random = [job for job in trained(jobs, "random") if job.name in results]
+    by_macs = spearman(results.of(random, "macs"), truth)
     rows.append(("none: multiply-adds", NOTHING, NOTHING, _correlation(by_macs, len(truth)), "0"))
     head = ("supernet", "its mean top-1", "Spearman, by seed", "mean (95 % over nets)",
             "CPU s")  # fmt: skip
@@ -372,24 +377,34 @@ def _ablation(results: Results, jobs: Jobs, names: Mapping[str, str]) -> str:
 
 
 def how_searches_ended(results: Results, jobs: Mapping[str, Jobs]) -> str:
-    """What searches learned by gradient: means over the searches of one variant, last epochs."""
-    by_variant: dict[str, list[Job]] = {}
-    for job in dict.fromkeys(job for chosen in jobs.values() for job in chosen):
-        if isinstance(job, Search):
-            by_variant.setdefault(job.variant, []).append(job)
+    """What the searches of one variant learned, by their last epochs and by their supernets."""
+    every = list(dict.fromkeys(job for chosen in jobs.values() for job in chosen))
+    by_variant: dict[str, list[dict[str, Any]]] = {}
+    for job in every:
+        if isinstance(job, Search) and job.name in results:
+            by_variant.setdefault(job.variant, []).append(results[job.name])
+    index, truth = random_top1(results, every)
     rows = []
-    for variant, searches in by_variant.items():
-        histories = [h for h in results.of(searches, "history") if h[-1]["op_probs"]]
-        if not histories:  # none is done, or it learns no probabilities
-            continue
-        last = [h[-1] for h in histories]
-        entropies = ", ".join(f"{np.mean(epoch['entropy']):.2f}" for epoch in last)
-        known = [epoch["expected_ms"] for epoch in last if "expected_ms" in epoch]
-        expected = ", ".join(f"{ms:.4f}" for ms in known) or NOTHING  # not in emoji_0
-        rows.append((NAMES[variant], entropies, expected, agreement(histories, "op_probs"),
-                     agreement(histories, "depth_probs")))  # fmt: skip
-    head = ("search", "mean entropy of ops, nats", "expected, ms", "ops agree", "depths agree")
+    for variant, records in by_variant.items():
+        last = [r["history"][-1] for r in records]
+        supernets = [[r["supernet_top1"][i] for i in index] for r in records if r["supernet_top1"]]
+        ranks = [spearman(scores, truth) for scores in supernets] if len(truth) > 1 else []
+        rows.append((
+            NAMES[variant],
+            _listed([np.mean(e["entropy"]) for e in last if e["entropy"]], ".2f"),
+            _listed([e["expected_ms"] for e in last if e.get("expected_ms")], ".4f"),
+            agreement([r["history"] for r in records], "op_probs"),
+            agreement([r["history"] for r in records], "depth_probs"),
+            _listed([np.mean(scores) for scores in supernets if scores], ".1f"),
+            _listed(ranks, "+.2f"),
+        ))  # fmt: skip
+    head = ("search", "mean entropy of ops, nats", "expected, ms", "ops agree", "depths agree",
+            "supernet's top-1 of the random nets", "Spearman with trained")  # fmt: skip
     return markdown(head, rows) if rows else ""
+
+
+def _listed(values: Sequence[float], form: str) -> str:
+    return ", ".join(format(value, form) for value in values) or NOTHING
 
 
 def agreement(histories: Sequence[Sequence[Mapping[str, Any]]], key: str) -> str:

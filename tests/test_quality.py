@@ -162,7 +162,7 @@ def test_tables_of_known_results() -> None:
     assert "trained again, it would be about " in text
     assert "| the same searches, greedy derivation | 0.1500, 0.1500, 0.1500 | 51.0 ± 2.5" in text
     assert "| -1.0 ± 0.0 * |" in text  # at another latency
-    assert "| TF-NAS | 0.56, 0.56, 0.56 | 0.1300, 0.1300, 0.1300 | +1.00 | – |" in text
+    assert "| TF-NAS | 0.56, 0.56, 0.56 | 0.1300, 0.1300, 0.1300 | +1.00 | – | 9.5, " in text
     assert "| uniform paths: half the epochs | 9.5 | +1.00, +1.00, +1.00 | +1.00 (" in text
     assert "| none: multiply-adds | – | – | -1.00 (" in text
     assert "standard deviation 2.96" in text
