@@ -195,3 +195,13 @@ def test_results_are_lines(tmp_path: Path) -> None:
     assert Results.load(tmp_path / "absent") == {}
     (tmp_path / "r").write_text(json.dumps({"job": "a", "cpu_s": 1}) + "\n")
     assert Results.load(tmp_path / "r")["a"]["cpu_s"] == 1
+
+
+def test_the_figures_that_are_told_are_those_that_were_measured() -> None:
+    folder = Path(quality.__file__).parent
+    results = Results.load(folder / "quality_results" / "fashion_1" / "results.jsonl")
+    told = (folder / "README.md").read_text()
+    rows = [line for line in tables(results, plan(100)).splitlines() if line.startswith("| ")]
+    assert len(rows) > 50
+    for row in rows:
+        assert row.replace(" --- ", "---") in told, row
