@@ -43,8 +43,10 @@ TRAININGS = 2  # of each net of the main comparison; one in the others
 RANDOM_NETS = 20
 HAND_MADE = ("mobilenetv2", "mobilenetv3")
 HAND_TRAININGS = 4
+SHIPPED = "fashion_mnist"
 RECIPE = "small"
 TRAINING_IMAGES = 110_000  # that a training sees, about, whatever the data: 20 epochs of emoji
+SETTING, RESULTS = "setting.json", "results.jsonl"  # in the folder of --out
 TARGET_MS = 0.1  # the few nets of 0.14 and 0.24 ms that were tried were no better
 MAX_TRAIN = 6000  # images that a search sees
 BUDGET = (
@@ -141,26 +143,35 @@ def check_setting(out: Path, study: Study, jobs: Mapping[str, Sequence[Job]]) ->
     Raises:
         SystemExit: if another plan or other values do.
     """
-    file = out / "setting.json"
     names = {name: [job.name for job in chosen] for name, chosen in jobs.items()}
     text = json.dumps({**study.written_down(), "jobs": names}, indent=1) + "\n"
-    if file.is_file() and file.read_text() != text:
+    file = out / SETTING
+    if file.is_file() and file.read_bytes() != text.encode():
         raise SystemExit(f"{file} has another setting than this command: give another --out")
     write_atomically(file, text)
 
 
-def check_group(out: Path, jobs: Mapping[str, Sequence[Job]]) -> None:
-    """Make sure that a folder has some of these jobs. Raises ValueError, or OSError."""
-    planned = json.loads((out / "setting.json").read_text()).get("jobs")
-    if planned is None:
-        return  # by an earlier version of this file, which didn't write them down
-    if jobs["pays"][0].name not in planned["pays"]:
-        raise ValueError(f"{out} begins with {planned['pays'][0]}: give its --group")
+def check_group(out: Path, data: str, jobs: Mapping[str, Sequence[Job]]) -> None:
+    """Make sure that a folder has results of these data and jobs. Raises ValueError, or OSError."""
+    file = out / SETTING
+    try:
+        setting = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{out} has no {SETTING}: expected the --out of an earlier run") from None
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    if not isinstance(setting, dict) or "data" not in setting:
+        raise ValueError(f"{file} is no setting of this benchmark")
+    if setting["data"] != Path(data).name:
+        raise ValueError(f"{out} is of {setting['data']}, not of {data}")
+    planned = setting.get("jobs", {}).get("pays")  # absent in those of an earlier version
+    if planned and jobs["pays"][0].name not in planned:
+        raise ValueError(f"{out} begins with {planned[0]}: give its --group")
 
 
 def go_on(out: Path, data: str, setting: Setting, jobs: list[Job], processes: int) -> None:
     """Run the jobs that have no result yet, `processes` beside each other."""
-    file = out / "results.jsonl"
+    file = out / RESULTS
     results = Results.load(file)
     # A process that was killed may have left half a line.
     write_atomically(file, "".join(json.dumps(record) + "\n" for record in results.values()))
@@ -220,11 +231,16 @@ def main() -> None:
     chosen = list(dict.fromkeys(job for name in names for job in jobs[name]))
     if args.tables:
         try:
-            check_group(args.out, jobs)
-            print(tables(Results.load(args.out / "results.jsonl"), {n: jobs[n] for n in names}))
+            check_group(args.out, args.data, jobs)
+            results = Results.load(args.out / RESULTS)
         except (ValueError, OSError) as error:
             parser.error(str(error))
+        if not results:
+            parser.error(f"{args.out / RESULTS}: no job is done")
+        print(tables(results, {name: jobs[name] for name in names}))
         return
+    if args.data != SHIPPED and not (args.data.endswith(".npz") and Path(args.data).is_file()):
+        parser.error(f"{args.data}: expected {SHIPPED}, or an .npz file that is there")
     try:
         images = len(Study(args.data, setting_of(args.data, args.group, 1000)).dataset.train)
         study = Study(args.data, setting_of(args.data, args.group, images))
@@ -235,6 +251,7 @@ def main() -> None:
         try:
             args.out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(args.out))
+            Results.load(args.out / RESULTS)  # unusable ones are told before any work
         except (ValueError, OSError) as error:
             parser.error(str(error))
         check_setting(args.out, study, jobs)
@@ -242,7 +259,7 @@ def main() -> None:
             go_on(args.out, args.data, study.setting, chosen, args.processes)
         except KeyboardInterrupt:
             sys.exit("stopped; the same command goes on with what is missing")
-    print(tables(Results.load(args.out / "results.jsonl"), {n: jobs[n] for n in names}))
+    print(tables(Results.load(args.out / RESULTS), {name: jobs[name] for name in names}))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -46,12 +47,21 @@ class Results(dict[str, dict[str, Any]]):
 
     @classmethod
     def load(cls, file: Path) -> Results:
-        lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
-        try:
-            records = [json.loads(line) for line in lines if line.endswith("\n")]
-        except ValueError as error:
-            raise ValueError(f"{file} holds a line that is no result: {error}") from None
-        return cls({record["job"]: record for record in records})
+        """Read lines; the last one is passed over if it was cut. Raises ValueError, or OSError."""
+        results = cls()
+        lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                print(f"{file}: its last line is cut and doesn't count", file=sys.stderr)
+                break
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{file}, line {number}: {error}") from None
+            if not isinstance(record, dict) or not {"job", "cpu_s"} <= record.keys():
+                raise ValueError(f"{file}, line {number}: no result of a job")
+            results[record["job"]] = record
+        return results
 
     def of(self, jobs: Sequence[Job], key: str) -> list[Any]:
         """A value of those jobs that are done."""
@@ -238,14 +248,23 @@ def ranks(results: Results, jobs: Jobs) -> str:
         scores = [[r["supernet_top1"][i] for i in index] for r in records]
         each = [spearman(s, truth) for s in scores]
         cost = np.mean([r["search_cpu_s"] for r in records])
-        rows.append((name, f"{np.mean(scores):.1f}", ", ".join(f"{r:+.2f}" for r in each),
-                     _correlation(float(np.mean(each)), len(truth)), f"{cost:.0f}"))  # fmt: skip
+        spread = np.mean([np.std(of_nets, ddof=1) for of_nets in scores])
+        rows.append((name, f"{np.mean(scores):.1f}", f"{spread:.1f}", _listed(each, "+.2f"),
+                     _correlation(float(np.mean(each)), len(truth)), _between(scores),
+                     f"{cost:.0f}"))  # fmt: skip
     random = [job for job in trained(jobs, "random") if job.name in results]
     by_macs = spearman(results.of(random, "macs"), truth)
-    rows.append(("none: multiply-adds", NOTHING, NOTHING, _correlation(by_macs, len(truth)), "0"))
-    head = ("supernet", "its mean top-1", "Spearman, by seed", "mean (95 % over nets)",
-            "CPU s")  # fmt: skip
+    rows.append(("none: multiply-adds", NOTHING, NOTHING, NOTHING,
+                 _correlation(by_macs, len(truth)), NOTHING, "0"))  # fmt: skip
+    head = ("supernet", "its top-1, mean", "standard deviation", "Spearman, by seed",
+            "mean (95 % over nets)", "between seeds", "CPU s")  # fmt: skip
     return f"{markdown(head, rows)}\n\n{_reliability(results, truth)}"
+
+
+def _between(scores: Sequence[Sequence[float]]) -> str:
+    """Mean rank correlation of supernets of several seeds, on the same nets."""
+    pairs = [spearman(a, b) for a, b in combinations(scores, 2)]
+    return f"{np.mean(pairs):+.2f}" if pairs else NOTHING
 
 
 def _correlation(mean: float, count: int) -> str:
@@ -397,9 +416,11 @@ def how_searches_ended(results: Results, jobs: Mapping[str, Jobs]) -> str:
             agreement([r["history"] for r in records], "depth_probs"),
             _listed([np.mean(scores) for scores in supernets if scores], ".1f"),
             _listed(ranks, "+.2f"),
+            _between(supernets) if ranks else NOTHING,
         ))  # fmt: skip
     head = ("search", "mean entropy of ops, nats", "expected, ms", "ops agree", "depths agree",
-            "supernet's top-1 of the random nets", "Spearman with trained")  # fmt: skip
+            "supernet's top-1 of the random nets", "Spearman with trained",
+            "between seeds")  # fmt: skip
     return markdown(head, rows) if rows else ""
 
 

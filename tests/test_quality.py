@@ -124,12 +124,11 @@ def test_a_folder_has_one_setting(tmp_path: Path, study: Study, images: Path) ->
     for args in ((study, plan(100)), (other, plan(0))):
         with pytest.raises(SystemExit, match="another setting"):
             check_setting(tmp_path, *args)
-    check_group(tmp_path, plan(0))
+    check_group(tmp_path, str(images), plan(0))
     with pytest.raises(ValueError, match="begins with search-tfnas-0: give its --group"):
-        check_group(tmp_path, plan(100))
-    (tmp_path / "earlier").mkdir()
-    (tmp_path / "earlier" / "setting.json").write_text("{}")
-    check_group(tmp_path / "earlier", plan(0))
+        check_group(tmp_path, str(images), plan(100))
+    with pytest.raises(ValueError, match=r"is of images.npz, not of fashion_mnist"):
+        check_group(tmp_path, "fashion_mnist", plan(0))
     told = json.loads((tmp_path / "setting.json").read_text())
     assert told["recipe"]["epochs"] == 2
     assert told["searches"]["tfnas"]["strategy"]["arch_lr"] == 0.01
@@ -163,8 +162,8 @@ def test_tables_of_known_results() -> None:
     assert "| the same searches, greedy derivation | 0.1500, 0.1500, 0.1500 | 51.0 ± 2.5" in text
     assert "| -1.0 ± 0.0 * |" in text  # at another latency
     assert "| TF-NAS | 0.56, 0.56, 0.56 | 0.1300, 0.1300, 0.1300 | +1.00 | – | 9.5, " in text
-    assert "| uniform paths: half the epochs | 9.5 | +1.00, +1.00, +1.00 | +1.00 (" in text
-    assert "| none: multiply-adds | – | – | -1.00 (" in text
+    assert "| uniform paths: half the epochs | 9.5 | 5.9 | +1.00, +1.00, +1.00 | +1.00 (" in text
+    assert "| none: multiply-adds | – | – | – | -1.00 (" in text
     assert "standard deviation 2.96" in text
 
 
@@ -189,6 +188,26 @@ def record_of(job: Job) -> dict[str, object]:
         "inherits": job.inherits, "resumed": False,
         "table_ms": 0.15 if job.derivation == "greedy" else 0.14,
     }  # fmt: skip
+
+
+def test_tables_of_no_study_are_refused(tmp_path: Path) -> None:
+    setting = tmp_path / "setting.json"
+    with pytest.raises(ValueError, match="expected the --out of an earlier run"):
+        check_group(tmp_path, "fashion_mnist", plan(0))
+    for text, message in (("[]", "no setting"), ("{", "setting.json: "), ("{}", "no setting")):
+        setting.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            check_group(tmp_path, "fashion_mnist", plan(0))
+    setting.write_text('{"data": "fashion_mnist"}')  # by an earlier version
+    check_group(tmp_path, "fashion_mnist", plan(0))
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"x": 1}', "half", '"job"'])
+def test_a_line_that_is_no_result_is_named(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "results.jsonl"
+    file.write_text(json.dumps({"job": "a", "cpu_s": 1}) + f"\n{line}\n")
+    with pytest.raises(ValueError, match="line 2: "):
+        Results.load(file)
 
 
 def test_results_are_lines(tmp_path: Path) -> None:
