@@ -277,8 +277,8 @@ def test_the_command_writes_beside_the_table(
     before = file.read_bytes()
     for arguments, said in (
         ([str(file), "--out", str(file)], "is the table itself"),
+        ([str(file), "--out", str(file.parent)], "is a folder; expected a file to write"),
         ([str(tmp_path / "none.json")], "doesn't exist"),
-        ([str(file), "--out", str(tmp_path)], "directory"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(["page", *arguments])

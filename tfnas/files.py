@@ -11,7 +11,13 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new file to fill, which takes the place of `path` in one step if no error comes."""
+    """A new file to fill, which takes the place of `path` in one step if no error comes.
+
+    Raises:
+        OSError: if it can't be written, or the path is a folder's.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected a file to write")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     new = Path(name)
