@@ -227,14 +227,15 @@ def _half_width(drawn: Sequence[float]) -> float:
     return float(high - low) / 2
 
 
-def random_top1(results: Results, jobs: Jobs) -> tuple[list[int], list[float]]:
-    """Numbers of the random nets that were trained, and the accuracy of each."""
+def random_trainings(results: Results, jobs: Jobs) -> tuple[list[Train], list[int]]:
+    """Those that are done, and the numbers of their nets."""
     random = [job for job in trained(jobs, "random") if job.name in results]
-    return [int(j.net.removeprefix("random-")) for j in random], results.of(random, "top1")
+    return random, [int(job.net.removeprefix("random-")) for job in random]
 
 
 def ranks(results: Results, jobs: Jobs) -> str:
-    index, truth = random_top1(results, jobs)
+    random, index = random_trainings(results, jobs)
+    truth = results.of(random, "top1")
     if len(truth) < 2:
         return ""
     by_supernet: dict[str, list[dict[str, Any]]] = {}
@@ -252,7 +253,6 @@ def ranks(results: Results, jobs: Jobs) -> str:
         rows.append((name, f"{np.mean(scores):.1f}", f"{spread:.1f}", _listed(each, "+.2f"),
                      _correlation(float(np.mean(each)), len(truth)), _between(scores),
                      f"{cost:.0f}"))  # fmt: skip
-    random = [job for job in trained(jobs, "random") if job.name in results]
     by_macs = spearman(results.of(random, "macs"), truth)
     rows.append(("none: multiply-adds", NOTHING, NOTHING, NOTHING,
                  _correlation(by_macs, len(truth)), NOTHING, "0"))  # fmt: skip
@@ -402,7 +402,8 @@ def how_searches_ended(results: Results, jobs: Mapping[str, Jobs]) -> str:
     for job in every:
         if isinstance(job, Search) and job.name in results:
             by_variant.setdefault(job.variant, []).append(results[job.name])
-    index, truth = random_top1(results, every)
+    random, index = random_trainings(results, every)
+    truth = results.of(random, "top1")
     rows = []
     for variant, records in by_variant.items():
         last = [r["history"][-1] for r in records]
