@@ -34,7 +34,8 @@ FASHION_MNIST_CLASSES = (
 FILES_MEAN, FILES_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FOLDER_TRAIN_FRACTION, FOLDER_SEED = 0.8, 0
 FILES_CROP_SCALE, ARRAY_CROP_SCALE = (0.08, 1.0), (0.6, 1.0)
-_ORDER_STREAM, _SPLIT_STREAM = 0, 2  # beside those of tfnas.augment
+_ORDER_STREAM = 0  # beside those of tfnas.augment
+_SPLIT_STREAM = 2  # beside those of tfnas.augment
 
 Triple = tuple[float, float, float]
 

@@ -22,17 +22,19 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from tfnas.distributed import Ranks, from_environment
+from tfnas.config import UNUSABLE_INPUT
 from tfnas.files import write_atomically
 from tfnas.untrusted import parse_json, parse_yaml, read_bytes
 
-STATUS, STATUS_FORMAT = "status.json", "tfnas.status/1"
+STATUS = "status.json"
+STATUS_FORMAT = "tfnas.status/1"
 RESULT = "result.json"
 MULTIRUN = "multirun.yaml"  # Hydra writes it into the folder of a sweep
 OVERRIDES = "sweep_overrides.yaml"  # and we this, which stays as it was at the first start
 # Of Hydra's own options those that say how a sweep runs; where it runs is the folder that is given.
 LAUNCHERS = ("hydra/launcher=", "hydra.launcher.")
 LAUNCHING = (*LAUNCHERS, "hydra/sweeper=", "hydra.sweeper.")
-UNUSABLE_INPUT = 2
+
 HYDRA_DIR = ".hydra"  # and this into that of a run
 BY_NUMBER = "${hydra.job.num}"  # of conf/: the same overrides give the same folders again
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
