@@ -2,8 +2,8 @@
 
 The path to a phone without a phone: the real `adb` client, Debian trixie's real `adbd`, and behind
 it an aarch64 Python with ONNX Runtime, run by trixie's `qemu-user`. Nets exported here go there by
-`profilers.adb`, run, and their outputs come back and are compared with this host's. An emulated
-processor has no latency worth telling, so no clock is read.
+`profilers.remote.adb`, run, and their outputs come back and are compared with this host's. An
+emulated processor has no latency worth telling, so no clock is read.
 
 `adbd` listens without asking for a key. So it runs in a network namespace of its own, whose only
 interface is its loopback, and the address of virtual machines' sockets is kept from it.
@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from profilers.adb import AdbTransport
+    from profilers.remote.adb import AdbTransport
 
 INSIDE = "TFNAS_ADB_QEMU"  # set in the namespace
 KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -202,7 +202,7 @@ def said(*command: str) -> str:
 
 def check(folder: Path) -> int:
     """Exit status: 0 if every output is the host's."""
-    from profilers.adb import AdbTransport
+    from profilers.remote.adb import AdbTransport
 
     print("client:", " ".join(said("adb", "version").split()))
     print("device:", said(*adbd(folder), "--version").strip(), f"({package(folder, 'adbd')})")
@@ -220,7 +220,7 @@ def package(folder: Path, name: str) -> str:
 
 def check_commands(transport: AdbTransport) -> None:
     """What the tests' device end does is what the real one does."""
-    from profilers.transport import LinkError, Ran
+    from profilers.remote.transport import LinkError, Ran
 
     script = "echo out; echo err >&2; exit 7"
     ran = transport.run(("sh", "-c", script), timeout_s=30)
@@ -247,10 +247,10 @@ def running(pid: str) -> bool:
 
 def check_job(transport: AdbTransport, folder: Path) -> None:
     """The runner of boards takes rounds there; what it measured means nothing and isn't told."""
-    from profilers.bench import REFERENCE
-    from profilers.remote import RemoteOptions, RemoteProfiler
-    from profilers.rounds import Target
-    from profilers.runners import PythonRunner
+    from profilers.measure.bench import REFERENCE
+    from profilers.onboard.rounds import Target
+    from profilers.remote.device import RemoteOptions, RemoteProfiler
+    from profilers.remote.runners import PythonRunner
 
     profiler = RemoteProfiler(
         "adb", transport, PythonRunner("onnxruntime", str(interpreter(folder))),
@@ -273,7 +273,7 @@ def equal(transport: AdbTransport, name: str, folder: Path) -> bool:
     import onnxruntime as ort
 
     from benchmarks.steps import load_space
-    from tfnas.export import export
+    from tfnas.deploy.onnx_file import export
 
     there = f"{transport.scratch}/{name} on the device"
     assert transport.run(("mkdir", there), timeout_s=30).status == 0

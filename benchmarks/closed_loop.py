@@ -23,13 +23,17 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.reach import random_start
-from profilers import find_table, open_profiler
-from profilers.closed_loop import close_loop
-from tfnas import config
-from tfnas.derive import Constraint, derive_constrained, feasible_ms
-from tfnas.export import export
-from tfnas.space import SearchSpace
-from tfnas.table import LatencyTable
+from profilers.devices import open_profiler
+from profilers.tables.closed_loop import close_loop
+from profilers.tables.own import find_table
+from tfnas.app.command_line import override
+from tfnas.app.values import load_space
+from tfnas.deploy.onnx_file import export
+from tfnas.derive.architecture import Constraint
+from tfnas.derive.menu import feasible_ms
+from tfnas.derive.methods import derive_constrained
+from tfnas.latency.table import LatencyTable
+from tfnas.space.search_space import SearchSpace
 
 MARGIN = 0.05  # of the range, left out at both ends: random ops don't reach them
 
@@ -51,7 +55,7 @@ def one_target(
             sys.executable, "-m", "profilers.verify", f"threads={args.threads}",
             f"target_ms={target_ms}", f"tolerance={args.tolerance}",
             f"seed={1000 + args.seed + index}", f"verify.max_minutes={args.verify_minutes}",
-            config.override("onnx", onnx), config.override("json", answer),
+            override("onnx", onnx), override("json", answer),
         ]  # fmt: skip
         subprocess.run(command, check=False)
         verified = json.loads(answer.read_text())
@@ -113,7 +117,7 @@ def main() -> None:
     if file is None:
         sys.exit("no table of this machine; measure it with `python -m profilers device=cpu`")
     table = LatencyTable.load(file)
-    space = config.load_space("tfnas", 10).build(table.device.quantum)
+    space = load_space("tfnas", 10).build(table.device.quantum)
     table = table.for_space(space)
     low, high = feasible_ms(space, table)
     margin = MARGIN * (high - low)

@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from benchmarks import steps
-from tfnas import config
-from tfnas.space import SearchSpace, Stage, StageSpec
+from tfnas.app.values import load_space
+from tfnas.space.search_space import SearchSpace, Stage
+from tfnas.space.spec import StageSpec
 
 STEPS = ("weight", "arch")
 PLAIN_DEPTH, PLAIN_RESOLUTION, PLAIN_BATCH = 2, 64, 32  # of what doesn't vary
@@ -44,7 +45,7 @@ class Growth:
 
 
 def of_depth(space: str, depth: int) -> SearchSpace:
-    spec = config.load_space(space, steps.CLASSES)
+    spec = load_space(space, steps.CLASSES)
     middle = len(spec.stages) // 2
 
     def stage(index: int, given: StageSpec) -> StageSpec:

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from tfnas.architecture import Architecture, Constraint
-from tfnas.derive import derive_constrained
-from tfnas.space import SearchSpace, Subnet
+from tfnas.derive.architecture import Architecture, Constraint
+from tfnas.derive.methods import derive_constrained
+from tfnas.space.search_space import SearchSpace
+from tfnas.space.subnet import Subnet
 
 IMPOSSIBLE = -1e3  # nats, of an op or a depth that a hand-made net must not have
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfnas.data import ASSETS, ArrayImages, first_per_class, load
+from tfnas.data.images import ArrayImages, first_per_class
+from tfnas.data.sets import ASSETS, load_images
 
 TRAIN_IMAGES, TEST_IMAGES = 12_000, 3_000
 
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ASSETS / "fashion_mnist_cut.npz")
     arguments = parser.parse_args()
 
-    full = load("fashion_mnist", root=arguments.root)
+    full = load_images("fashion_mnist", root=arguments.root)
     train_pixels, train_labels = cut(full.train, TRAIN_IMAGES)
     test_pixels, test_labels = cut(full.test, TEST_IMAGES)
     np.savez_compressed(

@@ -32,10 +32,10 @@ from torch.nn import functional as F
 from benchmarks.quality import BUDGET, setting_of
 from benchmarks.quality_jobs import Study
 from benchmarks.quality_tables import markdown
-from tfnas.prepare import make_strategy
-from tfnas.strategies.sampling import gumbel_softmax
+from tfnas.pipeline.inputs import make_strategy
+from tfnas.strategies.parts.sampling import gumbel_softmax
+from tfnas.strategies.parts.training import cosine
 from tfnas.strategies.tfnas import TFNAS, Search
-from tfnas.strategies.training import cosine
 
 TEMPERATURES = (5.0, 1.0)
 STEPS = 200  # architecture steps at each temperature

@@ -22,7 +22,8 @@ import torch
 from PIL import Image
 
 from benchmarks import steps
-from tfnas.data import Batches, load
+from tfnas.data.batches import Batches
+from tfnas.data.sets import load_images
 
 WIDTH, HEIGHT = 500, 400  # the mean size of ImageNet's photographs is about 470 x 390
 CLASSES = 4
@@ -30,7 +31,7 @@ NOISE = 12  # standard deviation, of 255
 
 
 def write_images(root: Path, count: int) -> int:
-    """A folder that `tfnas.data.load` reads, half for training; bytes of a file, mean."""
+    """A folder that `load_images` reads, half for training; bytes of a file, mean."""
     rng = np.random.default_rng(0)
     across, down = np.meshgrid(np.linspace(0, 1, WIDTH), np.linspace(0, 1, HEIGHT))
     total = 0
@@ -60,7 +61,7 @@ def images_per_second(batches: Batches, epochs: int) -> float:
 
 
 def folder_batches(root: Path, resolution: int, batch: int, workers: int) -> Batches:
-    dataset = load("folder", root=str(root))
+    dataset = load_images("folder", root=str(root))
     return Batches(
         dataset.train, np.arange(len(dataset.train)), batch=batch, size=resolution,
         mean=dataset.mean, std=dataset.std, seed=0, augment=True, workers=workers, drop_last=True,

@@ -2,7 +2,8 @@
 
 TF-NAS (arXiv 2008.05314) in plain torch, from the paper: NCHW, `x * sigmoid(x)`, one op after
 another, a full forward for each of the two paths, optimizers that loop over their parameters. It
-shares no code with `tfnas.supernet` and `tfnas.strategies`; it only reads spaces and latencies.
+shares no code with `tfnas.nets.supernet` and `tfnas.strategies`; it only reads spaces and
+latencies.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tfnas.space import OpSpec, SearchSpace
+from tfnas.space.ops import OpSpec
+from tfnas.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from tfnas.strategies.tfnas import Search
@@ -78,7 +80,7 @@ class PlainMBConv(nn.Module):
 
 
 class PlainSupernet(nn.Module):
-    """All candidates of a space. Parameters come in the order of `tfnas.supernet.Supernet`'s."""
+    """All candidates of a space. Parameters come in the order of `Supernet`'s."""
 
     def __init__(self, space: SearchSpace):
         super().__init__()

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import steps
-from profilers import Profiler, open_profiler
-from profilers.bench import REFERENCE
-from profilers.build import build_table
-from profilers.rounds import Burst, Workload
-from tfnas import config
-from tfnas.space import OpSpec
+from profilers.contract import Profiler
+from profilers.devices import open_profiler
+from profilers.measure.bench import REFERENCE
+from profilers.onboard.rounds import Burst, Workload
+from profilers.tables.build import build_table
+from tfnas.app.values import load_space
+from tfnas.space.ops import OpSpec
 
 
 @dataclass
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         table = build_table(
-            profiler, config.load_space(args.space, steps.CLASSES), Path(folder) / "table.json",
+            profiler, load_space(args.space, steps.CLASSES), Path(folder) / "table.json",
             max_minutes=args.minutes, precision=args.precision, anchor_nets=args.nets, seed=0,
         )  # fmt: skip
         wall = time.perf_counter() - start

@@ -32,12 +32,15 @@ from torch.nn import functional as F
 
 from benchmarks import steps
 from benchmarks.plain_supernet import PlainSearch
-from tfnas import config, data
-from tfnas.data import Batches
-from tfnas.derive import Constraint, feasible_ms
+from tfnas.app.values import load_space
+from tfnas.data.batches import Batches
+from tfnas.data.images import stratified_split
+from tfnas.data.sets import load_images
+from tfnas.derive.architecture import Constraint
+from tfnas.derive.menu import feasible_ms
 from tfnas.intervals import spearman
 from tfnas.strategies.contract import EpochRecord, Progress, Task
-from tfnas.strategies.sampling import gumbel_softmax
+from tfnas.strategies.parts.sampling import gumbel_softmax
 from tfnas.strategies.tfnas import Search
 
 WEIGHT_STEPS = 4  # in a round that is timed: as many as `arch_every` has to divide
@@ -90,11 +93,11 @@ class Run:
 
 def task_of(variant: Variant, space_name: str, resolution: int, batches: int, epochs: int) -> Task:
     """A search on the shipped images, with a target in the middle of its range."""
-    dataset = data.load("fashion_mnist", root="shipped")
-    space = config.load_space(space_name, len(dataset.classes)).build(steps.QUANTUM)
+    dataset = load_images("fashion_mnist", root="shipped")
+    space = load_space(space_name, len(dataset.classes)).build(steps.QUANTUM)
     table = steps.made_up_table(space)
     low, high = feasible_ms(space, table)
-    weights, arch = data.stratified_split(dataset.train.labels, 0.8, variant.seed)
+    weights, arch = stratified_split(dataset.train.labels, 0.8, variant.seed)
     size, count = round(resolution * variant.resolution), round(batches * variant.samples)
     if 32 * count > len(weights):
         raise ValueError(f"--batches {batches}: there are {len(weights) // 32} batches of images")

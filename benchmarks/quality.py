@@ -35,8 +35,8 @@ from typing import Any
 
 from benchmarks.quality_jobs import Job, Rank, Search, Setting, Study, Train, run
 from benchmarks.quality_tables import Results, tables
-from tfnas.files import write_atomically
-from tfnas.stopping import locked
+from tfnas.files.atomic import write_atomically
+from tfnas.process.stopping import locked
 
 SEARCHES = 3  # of each way to search
 TRAININGS = 2  # of each net of the main comparison; one in the others

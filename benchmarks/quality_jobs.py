@@ -22,20 +22,25 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from benchmarks.hand_made import hand_made
-from tfnas import checkpoint, config
-from tfnas.architecture import Constraint, Derived
-from tfnas.blocks import Network
-from tfnas.data import ArrayImages, Batches
-from tfnas.derive import derive_constrained, derive_greedy
-from tfnas.prepare import load_data, make_strategy, split
-from tfnas.space import Subnet
+from tfnas.app.command_line import override
+from tfnas.app.schemas import SearchConfig
+from tfnas.app.values import conf_path
+from tfnas.data.batches import Batches
+from tfnas.data.images import ArrayImages
+from tfnas.derive.architecture import Constraint, Derived
+from tfnas.derive.methods import derive_constrained, derive_greedy
+from tfnas.files import checkpoint
+from tfnas.latency.table import LatencyTable
+from tfnas.nets.blocks import Network
+from tfnas.nets.weights import save_weights
+from tfnas.pipeline.inputs import load_data, make_strategy, split
+from tfnas.runs.trained import train
+from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Found, Progress, Task
-from tfnas.strategies.evaluate import Genome, SampledSearch, WeightTraining
+from tfnas.strategies.parts.evaluate import Genome, SampledSearch, WeightTraining
 from tfnas.strategies.spos import SPOS
-from tfnas.table import LatencyTable
-from tfnas.train import train
-from tfnas.training import CHECKPOINT
-from tfnas.weights import save_weights
+from tfnas.training.loop import CHECKPOINT
+from tfnas.training.recipe import Recipe
 
 TABLE = Path(__file__).with_name("quality_table.json")
 SPACE = "small"
@@ -168,25 +173,25 @@ class Study:
         self.space = self.spec.build(self.table.device.quantum)
         self.constraint = Constraint(self.table.for_space(self.space), setting.target_ms)
 
-    def config(self, overrides: Sequence[str] = (), seed: int = 0) -> config.SearchConfig:
+    def config(self, overrides: Sequence[str] = (), seed: int = 0) -> SearchConfig:
         data = self.data
         given = (
-            ("data=npz", config.override("data.root", Path(data).resolve()))
+            ("data=npz", override("data.root", Path(data).resolve()))
             if data.endswith(".npz")
             else (f"data={data}", "data.root=shipped")
         )
-        ConfigStore.instance().store(name="search_schema", node=config.SearchConfig)
-        with initialize_config_dir(str(config.conf_path()), version_base="1.3"):
+        ConfigStore.instance().store(name="search_schema", node=SearchConfig)
+        with initialize_config_dir(str(conf_path()), version_base="1.3"):
             composed = compose(
                 "search",
                 [f"space={SPACE}", f"target_ms={self.setting.target_ms}", f"seed={seed}", *given,
                  "data.workers=0", *overrides],
             )  # fmt: skip
         cfg = OmegaConf.to_object(composed)
-        assert isinstance(cfg, config.SearchConfig)
+        assert isinstance(cfg, SearchConfig)
         return cfg
 
-    def task(self, overrides: Sequence[str], seed: int) -> tuple[config.SearchConfig, Task]:
+    def task(self, overrides: Sequence[str], seed: int) -> tuple[SearchConfig, Task]:
         cfg = self.config(overrides, seed)
         _, dataset = load_data(cfg)
         train_batches, held_out = split(cfg, dataset, cfg.budget.resolution or self.spec.resolution)
@@ -218,12 +223,12 @@ class Study:
         }
 
     @cached_property
-    def recipe(self) -> config.Recipe:
-        values = OmegaConf.load(config.conf_path() / "recipe" / f"{self.setting.recipe}.yaml")
+    def recipe(self) -> Recipe:
+        values = OmegaConf.load(conf_path() / "recipe" / f"{self.setting.recipe}.yaml")
         own = {"epochs": self.setting.recipe_epochs}
-        merged = OmegaConf.merge(OmegaConf.structured(config.Recipe), values, own)
+        merged = OmegaConf.merge(OmegaConf.structured(Recipe), values, own)
         loaded = OmegaConf.to_object(merged)
-        assert isinstance(loaded, config.Recipe)
+        assert isinstance(loaded, Recipe)
         return loaded
 
     @cached_property

@@ -6,7 +6,7 @@ and the constrained optimum side by side, from the same random starts.
 A start draws alpha and beta logits from a normal distribution (mean 0, deviation 1) and takes their
 log-softmax; widths are the initial ones (e3, e6). Start i has numpy's default generator seeded with
 (seed, i), and every target sees the same starts. FILE is a table of ours (JSON) or any file that
-`tfnas.importers` reads.
+`tfnas.latency.importers` reads.
 """
 
 from __future__ import annotations
@@ -20,17 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tfnas import config, importers
-from tfnas.derive import (
-    Architecture,
-    Constraint,
-    Derived,
-    derive_constrained,
-    derive_greedy,
-    feasible_ms,
-)
-from tfnas.space import SearchSpace
-from tfnas.table import LatencyTable
+from tfnas.app.values import load_space
+from tfnas.derive.architecture import Architecture, Constraint, Derived
+from tfnas.derive.menu import feasible_ms
+from tfnas.derive.methods import derive_constrained, derive_greedy
+from tfnas.latency import importers
+from tfnas.latency.table import LatencyTable
+from tfnas.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         table = load_table(args.file, args.unit)
-        spec = config.load_space(args.space, args.classes)
+        spec = load_space(args.space, args.classes)
         space = spec.build(args.quantum or table.device.quantum)
         low, high = feasible_ms(space, table)
         targets = [float(text) for text in args.targets.split(",")]

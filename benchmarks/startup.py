@@ -20,14 +20,14 @@ import numpy as np
 import torch
 
 from benchmarks import steps
-from tfnas.config import shipped_tables_path
-from tfnas.strategies.sampling import expected_ms, gumbel_softmax
+from tfnas.app.values import shipped_tables_path
+from tfnas.strategies.parts.sampling import expected_ms, gumbel_softmax
 from tfnas.strategies.tfnas import Search
 
 IMPORT = """
 import sys, time
 start = time.perf_counter()
-import tfnas, tfnas.table, tfnas.derive
+import tfnas, tfnas.table, tfnas.derive.methods
 print(time.perf_counter() - start)
 assert "torch" not in sys.modules, "importing tfnas imports torch"
 """
@@ -35,7 +35,7 @@ TABLE = """
 import sys, time
 from pathlib import Path
 from tfnas import config
-from tfnas.lint import lint
+from tfnas.latency.lint import lint
 from tfnas.table import LatencyTable
 spec = config.load_space("tfnas", 10)
 start = time.perf_counter()

@@ -18,15 +18,17 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from tfnas import config
-from tfnas.config import conf_path
-from tfnas.data import ArrayImages, Batches
-from tfnas.derive import Constraint, feasible_ms
-from tfnas.prepare import make_strategy
-from tfnas.space import SearchSpace
+from tfnas.app import values
+from tfnas.app.values import conf_path
+from tfnas.data.batches import Batches
+from tfnas.data.images import ArrayImages
+from tfnas.derive.architecture import Constraint
+from tfnas.derive.menu import feasible_ms
+from tfnas.latency.table import Device, LatencyTable, Measurement
+from tfnas.pipeline.inputs import make_strategy
+from tfnas.space.search_space import SearchSpace
 from tfnas.strategies.contract import Budget, Task
 from tfnas.strategies.tfnas import TFNAS, Search
-from tfnas.table import Device, LatencyTable, Measurement
 
 CLASSES = 100  # as ImageNet-100 of the paper
 QUANTUM = 16  # of widths, as in the shipped table
@@ -69,7 +71,7 @@ def run(main: Callable[[], int]) -> NoReturn:
 
 
 def load_space(name: str) -> SearchSpace:
-    return config.load_space(name, CLASSES).build(QUANTUM)
+    return values.load_space(name, CLASSES).build(QUANTUM)
 
 
 def made_up_table(space: SearchSpace) -> LatencyTable:

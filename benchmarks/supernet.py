@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks import steps
 from benchmarks.plain_supernet import PlainSearch
-from tfnas.space import SearchSpace
+from tfnas.space.search_space import SearchSpace
 from tfnas.strategies.contract import Task
 from tfnas.strategies.tfnas import Search
 

@@ -5,22 +5,16 @@ Builds, or completes, the latency table of a device for a search space: `space=t
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from profilers import open_configured, table_path
-from profilers.build import build_table, open_table
-from tfnas.config import (
-    DONE,
-    DataConfig,
-    ProfilersConfig,
-    Work,
-    check_positive,
-    check_writable,
-    main,
-)
-from tfnas.data import num_classes
-from tfnas.space import SpaceSpec
+from profilers.classes import with_classes
+from profilers.devices import open_configured
+from profilers.tables.build import build_table, open_table
+from profilers.tables.own import table_path
+from tfnas.app.main import Work, main
+from tfnas.app.schemas import ProfilersConfig
+from tfnas.process.checks import check_positive, check_writable
+from tfnas.process.exits import DONE
 
 
 def prepare(config: ProfilersConfig) -> Work:
@@ -48,16 +42,6 @@ def prepare(config: ProfilersConfig) -> Work:
         return DONE
 
     return work
-
-
-def with_classes(space: SpaceSpec, data: DataConfig) -> SpaceSpec:
-    """The space with as many classes as the data has, where it doesn't say itself."""
-    if space.classes is not None:
-        return space
-    classes = num_classes(
-        data.name, root=data.root, train_list=data.train_list, test_list=data.test_list
-    )
-    return replace(space, classes=classes)
 
 
 if __name__ == "__main__":

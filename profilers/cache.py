@@ -8,9 +8,9 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from tfnas.files import replacing
-from tfnas.table import Device
-from tfnas.untrusted import read_bytes
+from tfnas.files.atomic import replacing
+from tfnas.files.bounded import read_bytes
+from tfnas.latency.table import Device
 
 log = logging.getLogger(__name__)
 

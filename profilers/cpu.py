@@ -1,4 +1,4 @@
-"""CPUs through ONNX Runtime; see `profilers.ort` for how it is run and what the clock is."""
+"""CPUs through ONNX Runtime; `profilers.onboard.ort` tells how it is run and what the clock is."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from profilers import Profiler, fingerprint
-from profilers.conditions import Conditions
-from profilers.linux import own_conditions, own_hardware, readable
-from profilers.ort import OrtWorkload, runtime
-from tfnas.config import check_choice
-from tfnas.space import OpSpec
-from tfnas.table import Device
-from tfnas.untrusted import read_bytes, shown
+from profilers.contract import Profiler, fingerprint
+from profilers.onboard.conditions import Conditions
+from profilers.onboard.linux import own_conditions, own_hardware, readable
+from profilers.onboard.ort import OrtWorkload, runtime
+from tfnas.files.bounded import read_bytes, shown
+from tfnas.latency.table import Device
+from tfnas.process.checks import check_choice
+from tfnas.space.ops import OpSpec
 
 MAX_ONNX_BYTES = 1_500_000_000  # what protobuf can hold is 2 GiB
 
@@ -61,7 +61,7 @@ class CpuProfiler(Profiler):
 
 def op_model(ops: Sequence[OpSpec], batch: int) -> bytes:
     """An ONNX file of a row of ops, with weights that don't matter."""
-    from tfnas.onnx_graph import build_model, random_weights
+    from tfnas.deploy.onnx_graph import build_model, random_weights
 
     weights = random_weights(ops, np.random.default_rng(0))
     return build_model(ops, weights, batch).SerializeToString()

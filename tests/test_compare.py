@@ -16,17 +16,18 @@ from typing import Any
 
 import pytest
 
-from tests.browser import check_self_contained
-from tests.entry import compose_config, environment, run_entry
-from tests.nets import image_folder
-from tests.spaces import load_space, macs_table
+from tests.support.browser import check_self_contained
+from tests.support.entry import compose_config, environment, run_entry
+from tests.support.nets import image_folder
+from tests.support.spaces import load_space, macs_table
 from tests.test_report import RESULT
+from tfnas.app.schemas import CompareConfig
 from tfnas.compare import prepare
-from tfnas.config import DONE, INTERRUPTED, UNUSABLE_INPUT, CompareConfig
-from tfnas.contenders import gap_of
+from tfnas.comparison.contenders import gap_of
 from tfnas.intervals import mean_interval, paired_difference
-from tfnas.result import versions
-from tfnas.space import Subnet
+from tfnas.process.exits import DONE, INTERRUPTED, UNUSABLE_INPUT
+from tfnas.process.versions import versions
+from tfnas.space.subnet import Subnet
 
 SPACE = load_space(classes=4)
 TABLE = macs_table(SPACE)
@@ -287,7 +288,7 @@ def test_all_trainings_are_made_alike(
 def test_what_another_process_finished_meanwhile_is_kept(
     done: Done, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("tfnas.config.overrides", list)
+    monkeypatch.setattr("tfnas.app.command_line.overrides", list)
     out = tmp_path / "out"
     work = prepare(config_of(done, f"out={out}"))
     shutil.copytree(done.folder / "out", out, dirs_exist_ok=True)
@@ -302,7 +303,7 @@ def test_without_out_the_same_command_has_the_same_folder(
     done: Done, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tfnas.config.is_sweep", lambda: False)
+    monkeypatch.setattr("tfnas.app.command_line.is_sweep", lambda: False)
     for overrides, count in (((), 1), (("seeds=[3,4,5]",), 1), (("recipe.lr=0.1",), 2)):
         prepare(config_of(done, "out=null", *overrides))
         assert len(list((tmp_path / "runs").glob("compare_*"))) == count

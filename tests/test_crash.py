@@ -1,4 +1,4 @@
-"""The short form of `python -m tests.crash`."""
+"""The short form of `python -m tests.support.crash`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash import CRASHES
+from tests.support.crash import CRASHES
 
 
 @pytest.mark.parametrize("what", CRASHES)

@@ -17,13 +17,13 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from profilers import BACKENDS
-from tests import pages
-from tests.entry import REPOSITORY, compose_config
-from tests.test_config import GROUPS, SCHEMAS, required
-from tfnas.config import SearchConfig
-from tfnas.contenders import as_overrides
-from tfnas.prepare import make_strategy
+from profilers.devices import BACKENDS
+from tests.app.test_main import GROUPS, SCHEMAS, required
+from tests.support import pages
+from tests.support.entry import REPOSITORY, compose_config
+from tfnas.app.schemas import SearchConfig
+from tfnas.comparison.contenders import as_overrides
+from tfnas.pipeline.inputs import make_strategy
 from tfnas.strategies import STRATEGIES
 
 EVERY = pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
@@ -33,7 +33,6 @@ SESSIONS = [
     if any((block.language, block.mark) == ("sh", "") for block in pages.blocks(page))
     and page.name != "README.md"
 ]
-PARSERS = {"tfnas.table": "tfnas.table_cli"}  # where a command line is parsed in another module
 FOLDERS = r"(?:benchmarks|conf|docs|latency_tables|profilers|tests|tfnas)/[\w./*-]+"
 
 
@@ -98,7 +97,7 @@ def accept(module: str, arguments: Sequence[str], checkout: Path) -> None:
         accept_options(compose_config(SCHEMAS[name], name, *overrides, conf=checkout / "conf"))
     elif module.startswith("tfnas"):
         if len(arguments) > 1:  # else it is only spoken of
-            importlib.import_module(PARSERS.get(module, module))._parser().parse_args(arguments)
+            importlib.import_module(module)._parser().parse_args(arguments)
     else:
         spec = importlib.util.find_spec(module)
         assert spec is not None, module

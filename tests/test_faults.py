@@ -12,14 +12,15 @@ import pytest
 
 import profilers
 import tfnas
-from profilers.rounds import Rounds
-from profilers.timing import MIN_ROUNDS, measure
-from tests.entry import run_entry
-from tests.simulated_device import Machine, Model
-from tests.spaces import load_space, macs_table
-from tfnas import config
-from tfnas.derive import feasible_ms
-from tfnas.table import LatencyTable
+from profilers.measure.timing import MIN_ROUNDS, measure
+from profilers.onboard.rounds import Rounds
+from tests.support.entry import run_entry
+from tests.support.simulated_device import Machine, Model
+from tests.support.spaces import load_space, macs_table
+from tfnas.app.command_line import override
+from tfnas.derive.menu import feasible_ms
+from tfnas.latency.table import LatencyTable
+from tfnas.process.exits import DONE, FAILED, UNUSABLE_INPUT
 
 SIZE = 8_000_000  # bytes: a tiny search with three checkpoints fits
 
@@ -42,7 +43,7 @@ def search_command(folder: Path, out: Path) -> list[str]:
     low, high = feasible_ms(load_space("tiny"), table)
     return [
         "space=tiny", "budget=test", "data.root=shipped", f"target_ms={(low + high) / 2:.4f}",
-        config.override("table", folder / "table.json"), config.override("hydra.run.dir", out),
+        override("table", folder / "table.json"), override("hydra.run.dir", out),
     ]  # fmt: skip
 
 
@@ -52,27 +53,27 @@ def test_a_full_disk_is_an_error_and_the_run_goes_on_later(
     out, ballast = small_disk / "run", small_disk / "ballast"
     ballast.write_bytes(b"x" * (SIZE - 60_000))
     full = run_entry("tfnas.search", *search_command(tmp_path, out), cwd=tmp_path)
-    assert full.returncode == config.FAILED, full.stdout + full.stderr
+    assert full.returncode == FAILED, full.stdout + full.stderr
     assert "error: " in full.stdout
     assert "Traceback" not in full.stdout + full.stderr
     assert ballast.stat().st_size == SIZE - 60_000
     ballast.unlink()
-    done = run_entry("tfnas.search", config.override("resume", out), cwd=tmp_path)
-    assert done.returncode == config.DONE, done.stdout + done.stderr
+    done = run_entry("tfnas.search", override("resume", out), cwd=tmp_path)
+    assert done.returncode == DONE, done.stdout + done.stderr
 
 
 def test_a_full_disk_leaves_a_loadable_table(small_disk: Path, tmp_path: Path) -> None:
     file = small_disk / "table.json"
-    command = ["space=tiny", "profile=test", "data.root=shipped", config.override("table", file)]
+    command = ["space=tiny", "profile=test", "data.root=shipped", override("table", file)]
     (small_disk / "ballast").write_bytes(b"x" * (SIZE - 9_000))  # a page is left
     full = run_entry("profilers", *command, cwd=tmp_path)
-    assert full.returncode == config.FAILED, full.stdout + full.stderr
+    assert full.returncode == FAILED, full.stdout + full.stderr
     assert "Traceback" not in full.stdout + full.stderr
     if file.exists():
         LatencyTable.load(file)
     assert not list(small_disk.glob(".*"))  # no half of a file
     (small_disk / "ballast").unlink()
-    assert run_entry("profilers", *command, cwd=tmp_path).returncode == config.DONE
+    assert run_entry("profilers", *command, cwd=tmp_path).returncode == DONE
 
 
 def test_read_only_folders_are_refused_before_work(small_disk: Path, tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_read_only_folders_are_refused_before_work(small_disk: Path, tmp_path: P
     ):
         done = run_entry(module, *arguments, cwd=tmp_path)
         text = done.stdout + done.stderr
-        assert done.returncode == config.UNUSABLE_INPUT, text
+        assert done.returncode == UNUSABLE_INPUT, text
         assert "error: " in text
         assert "Traceback" not in text
 

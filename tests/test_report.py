@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tfnas import config, report
-from tfnas.result import RawSamples, Result
-from tfnas.resume import RUN as OVERRIDES
-from tfnas.sweep import Status, read_status, write_status
+from tfnas import report
+from tfnas.process.exits import DONE, FAILED, INTERRUPTED, OUTSIDE_TOLERANCE, UNUSABLE_INPUT
+from tfnas.runs.folder import SEARCH_OVERRIDES as OVERRIDES
+from tfnas.runs.result import RawSamples, Result
+from tfnas.runs.status import Status, read_status, write_status
 
 RESULT = Result(
     target_ms=8.0, table_ms=7.92, measured_ms=7.98, measured_ci_ms=(7.92, 8.06),
@@ -57,7 +58,7 @@ def changed(run: Path, **values: Any) -> None:
 
 
 def told(
-    *arguments: Path | str, capsys: pytest.CaptureFixture[str], status: int = config.DONE
+    *arguments: Path | str, capsys: pytest.CaptureFixture[str], status: int = DONE
 ) -> tuple[list[str], str]:
     """Lines of standard output, and standard error."""
     with pytest.raises(SystemExit) as end:
@@ -94,7 +95,7 @@ def test_a_sweep_lists_all_its_members_and_how_to_go_on(
 ) -> None:
     sweep = tmp_path / "a sweep"
     saved(sweep / "0", replace(RESULT, noisy="busy"))
-    refused = saved(sweep / "2", None, config.UNUSABLE_INPUT)
+    refused = saved(sweep / "2", None, UNUSABLE_INPUT)
     (refused / "log.txt").write_text(
         "2026-11-21 10:00:00,123 INFO data: shipped\n"
         "2026-11-21 10:00:00,123 ERROR error: target_ms=99 is out of reach\n"
@@ -116,9 +117,9 @@ def test_a_sweep_lists_all_its_members_and_how_to_go_on(
 @pytest.mark.parametrize(
     ("status", "name", "goes_on"),
     [
-        (config.FAILED, "failed", True),
-        (config.INTERRUPTED, "interrupted", True),
-        (config.UNUSABLE_INPUT, "refused", False),
+        (FAILED, "failed", True),
+        (INTERRUPTED, "interrupted", True),
+        (UNUSABLE_INPUT, "refused", False),
         (77, "failed", True),
     ],
 )
@@ -136,7 +137,7 @@ def test_a_run_of_several_processes_goes_on_with_as_many(
 ) -> None:
     for key, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
         monkeypatch.setenv(key, value)
-    run = saved(tmp_path / "run", None, config.INTERRUPTED)
+    run = saved(tmp_path / "run", None, INTERRUPTED)
     monkeypatch.undo()
     lines, _ = told(run, capsys=capsys)
     again = f"torchrun --standalone --nproc_per_node=2 -m tfnas.search resume={run}"
@@ -147,7 +148,7 @@ def test_a_run_of_several_processes_goes_on_with_as_many(
 def test_a_run_that_never_began_cannot_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = saved(tmp_path / "run", None, config.FAILED)
+    run = saved(tmp_path / "run", None, FAILED)
     (run / OVERRIDES).unlink()
     lines, _ = told(run, capsys=capsys)
     assert "go on" not in "".join(lines)
@@ -156,7 +157,7 @@ def test_a_run_that_never_began_cannot_go_on(
 def test_a_failure_is_told_by_the_end_of_its_trace(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = saved(tmp_path / "run", None, config.FAILED)
+    run = saved(tmp_path / "run", None, FAILED)
     (run / "log.txt").write_text(
         "2026-11-21 10:00:00,123 ERROR error: an earlier one\n"
         "2026-11-21 10:00:01,123 ERROR failed\nTraceback (most recent call last):\n"
@@ -258,7 +259,7 @@ def test_no_text_in_a_file_ends_the_report(
 def test_a_pipe_is_not_waited_for(
     file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = saved(tmp_path / "run", RESULT, config.FAILED)
+    run = saved(tmp_path / "run", RESULT, FAILED)
     (run / file).unlink(missing_ok=True)
     os.mkfifo(run / file)
     told(run, capsys=capsys)
@@ -267,7 +268,7 @@ def test_a_pipe_is_not_waited_for(
 def test_a_lost_result_is_not_passed_off_as_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = saved(tmp_path / "run", None, config.DONE)
+    run = saved(tmp_path / "run", None, DONE)
     lines, _ = told(run, capsys=capsys)
     assert lines[1].endswith("unreadable")
     assert f"go on: python -m tfnas.search resume={run}" in lines
@@ -303,7 +304,7 @@ def test_what_files_say_does_not_reach_the_terminal_as_control(
 ) -> None:
     evil = "x\x1b[2J\ny\u202e" + "z" * 10_000
     run = saved(tmp_path / "run", replace(RESULT, device=evil))
-    failed = saved(tmp_path / "failed", None, config.FAILED)
+    failed = saved(tmp_path / "failed", None, FAILED)
     (failed / "log.txt").write_text("2026-11-21 10:00:00,123 ERROR error: " + evil)
     (run / "train.json").write_text(json.dumps({"format": evil}))
     lines, errors = told(tmp_path, capsys=capsys)
@@ -316,7 +317,7 @@ def test_several_folders_make_one_table_in_the_current_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [saved(tmp_path / "sweep" / str(n), RESULT) for n in (9, 10)]
-    other = saved(tmp_path / "other", MISSED, config.OUTSIDE_TOLERANCE)
+    other = saved(tmp_path / "other", MISSED, OUTSIDE_TOLERANCE)
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
@@ -344,7 +345,7 @@ def test_a_member_without_page_ends_nothing(
         raise RuntimeError("can't be drawn")
 
     run = saved(tmp_path / "0", RESULT)
-    monkeypatch.setattr("tfnas.run_page.run_page", fail)
+    monkeypatch.setattr("tfnas.pages.run_page.run_page", fail)
     lines, errors = told(tmp_path, capsys=capsys)
     assert errors == f"warning: no page in {run} (RuntimeError: can't be drawn)\n"
     assert lines[-1] == f"wrote {tmp_path / 'report.html'}"
@@ -355,7 +356,7 @@ def test_the_page_of_several_runs_replaces_no_run_s_own(
 ) -> None:
     runs = [saved(tmp_path / name, RESULT) for name in "ab"]
     monkeypatch.chdir(runs[0])
-    _, errors = told(*runs, capsys=capsys, status=config.UNUSABLE_INPUT)
+    _, errors = told(*runs, capsys=capsys, status=UNUSABLE_INPUT)
     assert "is a run's folder" in errors
     assert not list(tmp_path.rglob("runs.csv"))
 
@@ -369,7 +370,7 @@ def test_what_is_no_run_is_refused(
         folder.write_text("")
     if spoil == "empty":
         (folder / "nothing").mkdir(parents=True)
-    _, errors = told(folder, capsys=capsys, status=config.UNUSABLE_INPUT)
+    _, errors = told(folder, capsys=capsys, status=UNUSABLE_INPUT)
     assert errors.startswith("error: ")
     assert str(folder) in errors
 
@@ -393,8 +394,6 @@ def test_a_plan_that_cannot_be_told_is_left_out(
 
 
 def test_status_round_trip(tmp_path: Path) -> None:
-    write_status(tmp_path, config.FAILED, "launch")
-    assert read_status(tmp_path) == Status(
-        config.FAILED, "launch", os.getpid(), socket.gethostname()
-    )
+    write_status(tmp_path, FAILED, "launch")
+    assert read_status(tmp_path) == Status(FAILED, "launch", os.getpid(), socket.gethostname())
     assert read_status(tmp_path / "none") is None

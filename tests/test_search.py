@@ -16,19 +16,23 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests.browser import check_self_contained, render
-from tests.entry import compose_config, environment, run_entry
-from tests.nets import image_folder
-from tests.simulated_device import Machine, SimulatedProfiler
-from tests.spaces import load_space, macs_table
-from tfnas import config
-from tfnas.derive import Constraint, feasible_ms
-from tfnas.prepare import check_extremes, reachable
-from tfnas.result import within_tolerance
-from tfnas.runs import read_run
-from tfnas.space import Subnet
-from tfnas.stages import load_stages
-from tfnas.table import LatencyTable
+import tfnas
+from tests.support.browser import check_self_contained, render
+from tests.support.entry import compose_config, environment, run_entry
+from tests.support.nets import image_folder
+from tests.support.simulated_device import Machine, SimulatedProfiler
+from tests.support.spaces import load_space, macs_table
+from tfnas.app.command_line import override
+from tfnas.app.schemas import SearchConfig
+from tfnas.derive.architecture import Constraint
+from tfnas.derive.menu import feasible_ms
+from tfnas.latency.stages import load_stages
+from tfnas.latency.table import LatencyTable
+from tfnas.pipeline.device import check_extremes, reachable
+from tfnas.process.exits import DONE, INTERRUPTED, OUTSIDE_TOLERANCE, UNUSABLE_INPUT
+from tfnas.runs.result import within_tolerance
+from tfnas.runs.run import read_run
+from tfnas.space.subnet import Subnet
 
 FAST = [
     "space=tiny",
@@ -58,9 +62,9 @@ def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = folder / "here.json"
     done = run_entry(
         "profilers", "space=tiny", "profile=test", "data.root=shipped",
-        config.override("table", file), cwd=folder,
+        override("table", file), cwd=folder,
     )  # fmt: skip
-    assert done.returncode == config.DONE, done.stdout + done.stderr
+    assert done.returncode == DONE, done.stdout + done.stderr
     return file
 
 
@@ -106,10 +110,10 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
     out = tmp_path / "run"
     done = run_entry(
         "tfnas.search", *FAST, f"target_ms={target_ms}", ANY_TOLERANCE,
-        config.override("table", table_file), config.override("hydra.run.dir", out), cwd=tmp_path,
+        override("table", table_file), override("hydra.run.dir", out), cwd=tmp_path,
     )  # fmt: skip
     text = done.stdout + done.stderr
-    assert done.returncode == config.DONE, text
+    assert done.returncode == DONE, text
     for told in ("reachable", "target", "measured", "next:"):
         assert told in text
 
@@ -135,16 +139,16 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
     check_report(out, subnet)
 
     train = run_entry(
-        "tfnas.train", config.override("subnet", out / "subnet.json"), "data.root=shipped",
+        "tfnas.train", override("subnet", out / "subnet.json"), "data.root=shipped",
         "recipe=test", "threads=1",
-        config.override("weights", out / "supernet_weights.safetensors"), cwd=tmp_path,
+        override("weights", out / "supernet_weights.safetensors"), cwd=tmp_path,
     )  # fmt: skip
-    assert train.returncode == config.DONE, train.stdout + train.stderr
+    assert train.returncode == DONE, train.stdout + train.stderr
     export = run_entry(
-        "tfnas.export", config.override("subnet", out / "subnet.json"), "batch=null",
-        config.override("weights", out / "weights.safetensors"), cwd=tmp_path,
+        "tfnas.export", override("subnet", out / "subnet.json"), "batch=null",
+        override("weights", out / "weights.safetensors"), cwd=tmp_path,
     )  # fmt: skip
-    assert export.returncode == config.DONE, export.stdout + export.stderr
+    assert export.returncode == DONE, export.stdout + export.stderr
     model = onnx.load(out / "model.onnx")
     properties = {p.key: p.value for p in model.metadata_props}
     assert properties["target_ms"] == str(target_ms)
@@ -153,13 +157,13 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
     assert logits.shape == (3, 10)
 
     verify = run_entry(
-        "profilers.verify", config.override("onnx", out / "model.onnx"), f"target_ms={target_ms}",
+        "profilers.verify", override("onnx", out / "model.onnx"), f"target_ms={target_ms}",
         ANY_TOLERANCE, "verify=test", cwd=tmp_path,
     )  # fmt: skip
-    assert verify.returncode == config.DONE, verify.stdout + verify.stderr
+    assert verify.returncode == DONE, verify.stdout + verify.stderr
 
     report = run_entry("tfnas.report", str(out), cwd=tmp_path)
-    assert report.returncode == config.DONE, report.stdout + report.stderr
+    assert report.returncode == DONE, report.stdout + report.stderr
     rendered = render(out / "report.html", tmp_path)  # skips what is left where none is
     assert rendered.console == ()
     found = check_self_contained(rendered.dom)
@@ -174,8 +178,8 @@ def test_stopped_while_stages_are_measured(table_file: Path, tmp_path: Path) -> 
     out = tmp_path / "out"
     command = [
         *FAST, "stage_minutes=2", "loop_minutes=0", f"target_ms={(low + high) / 2:.4f}",
-        ANY_TOLERANCE, config.override("table", table_file),
-        config.override("hydra.run.dir", out),
+        ANY_TOLERANCE, override("table", table_file),
+        override("hydra.run.dir", out),
     ]  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "tfnas.search", *command], cwd=tmp_path,
@@ -187,10 +191,10 @@ def test_stopped_while_stages_are_measured(table_file: Path, tmp_path: Path) -> 
         for line in lines:
             if line.startswith("measuring stem, stages and head"):
                 process.send_signal(signal.SIGINT)
-        assert process.wait(30) == config.INTERRUPTED
+        assert process.wait(30) == INTERRUPTED
     assert not (out / "stages.json").exists()
     again = run_entry("tfnas.search", f"resume={out}", cwd=tmp_path)
-    assert again.returncode == config.DONE, again.stdout + again.stderr
+    assert again.returncode == DONE, again.stdout + again.stderr
     assert f"{out} is finished" in again.stdout
 
 
@@ -201,10 +205,10 @@ def test_a_table_of_another_device_is_obeyed_and_not_verified(
     (out / "report.html").mkdir(parents=True)  # what goes wrong with the page changes nothing
     done = run_entry(
         "tfnas.search", *FAST, f"target_ms={elsewhere.middle}",
-        config.override("table", elsewhere.file), config.override("hydra.run.dir", out),
+        override("table", elsewhere.file), override("hydra.run.dir", out),
         cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == config.DONE, done.stdout + done.stderr
+    assert done.returncode == DONE, done.stdout + done.stderr
     assert "warning: the report is not written (IsADirectoryError" in done.stdout
     assert f"`python -m tfnas.report {out}` does it" in done.stdout
     assert "profilers.verify" not in done.stdout  # it would measure another device
@@ -224,7 +228,7 @@ def test_what_is_clearly_out_of_reach_is_refused_before_profiling(
     target_ms: float, at_most: bool, fine: bool
 ) -> None:
     options = ("space=tiny", f"target_ms={target_ms}", f"derive.at_most={at_most}")
-    cfg = compose_config(config.SearchConfig, "search", *options)
+    cfg = compose_config(SearchConfig, "search", *options)
     profiler = SimulatedProfiler(Machine())
     if fine:
         check_extremes(cfg, profiler, load_space("tiny"))
@@ -241,10 +245,10 @@ def test_other_strategies_leave_the_same_files(
     small = {"random": ["strategy.subnets=3"], "spos": ["strategy.population=2"]}[strategy]
     done = run_entry(
         "tfnas.search", *FAST, f"target_ms={elsewhere.middle}", f"strategy={strategy}", *small,
-        config.override("table", elsewhere.file), config.override("hydra.run.dir", out),
+        override("table", elsewhere.file), override("hydra.run.dir", out),
         cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == config.DONE, done.stdout + done.stderr
+    assert done.returncode == DONE, done.stdout + done.stderr
     result = json.loads((out / "result.json").read_text())
     assert result["strategy"] == strategy
     assert result["scores"]["path_passes"] > 0
@@ -263,7 +267,7 @@ def test_stopped_by_a_signal_and_gone_on_with(
 ) -> None:
     command = [
         *FAST, "budget.epochs=8", f"target_ms={elsewhere.middle}",
-        config.override("table", elsewhere.file),
+        override("table", elsewhere.file),
     ]  # fmt: skip
 
     def process(*arguments: str) -> subprocess.Popen[str]:
@@ -273,20 +277,20 @@ def test_stopped_by_a_signal_and_gone_on_with(
         )  # fmt: skip
 
     out = tmp_path / "out"
-    first = process(*command, config.override("hydra.run.dir", out))
+    first = process(*command, override("hydra.run.dir", out))
     assert first.stdout is not None
     with first.stdout as lines:
         for line in lines:
             if line.startswith("epoch 2/"):
                 first.send_signal(signal.SIGSTOP)  # or it may be done before the other one
                 second = run_entry("tfnas.search", f"resume={out}", cwd=tmp_path)
-                assert second.returncode == config.UNUSABLE_INPUT, second.stdout
+                assert second.returncode == UNUSABLE_INPUT, second.stdout
                 assert "another run is writing into" in second.stdout
                 first.send_signal(number)
                 first.send_signal(signal.SIGCONT)
                 break
         text = lines.read()
-    assert first.wait(30) == config.INTERRUPTED, text
+    assert first.wait(30) == INTERRUPTED, text
     assert f"go on with: python -m tfnas.search resume={out}" in text
     told = check_self_contained((out / "report.html").read_text()).text
     assert "Interrupted: this search has no result." in told
@@ -294,54 +298,54 @@ def test_stopped_by_a_signal_and_gone_on_with(
 
     saved = (out / "search.ckpt").read_bytes()
     for options in (
-        [*command, config.override("hydra.run.dir", out)],
+        [*command, override("hydra.run.dir", out)],
         [f"resume={out}", "threads=2"],
         [f"resume={out}", "space=tfnas"],
         [f"resume={out}", "table=null"],
     ):
         refused = run_entry("tfnas.search", *options, cwd=tmp_path)
-        assert refused.returncode == config.UNUSABLE_INPUT, refused.stdout
+        assert refused.returncode == UNUSABLE_INPUT, refused.stdout
         assert REFUSED[options[-1].partition("=")[0]] in refused.stdout
         assert "measuring" not in refused.stdout
     assert (out / "search.ckpt").read_bytes() == saved
     refused = run_entry("tfnas.search", f"resume={out}", "seed=1", "budget.epochs=9", cwd=tmp_path)
-    assert refused.returncode == config.UNUSABLE_INPUT
+    assert refused.returncode == UNUSABLE_INPUT
     assert "seed: 0 there, 1 now" in refused.stdout
     assert "budget.epochs: 8 there, 9 now" in refused.stdout
     done = run_entry("tfnas.search", f"resume={out}", "tolerance=0.02", cwd=tmp_path)
-    assert done.returncode == config.DONE, done.stdout
+    assert done.returncode == DONE, done.stdout
     assert "going on after step" in done.stdout
     assert "this search has no result" not in (out / "report.html").read_text()
     before = (out / "result.json").read_bytes()
     for options, status, said in (
-        ((), config.DONE, f"{out} is finished"),
-        (("tolerance=1e-9",), config.OUTSIDE_TOLERANCE, "MISSED"),
-        (("seed=5",), config.UNUSABLE_INPUT, "seed: 0 there, 5 now"),
+        ((), DONE, f"{out} is finished"),
+        (("tolerance=1e-9",), OUTSIDE_TOLERANCE, "MISSED"),
+        (("seed=5",), UNUSABLE_INPUT, "seed: 0 there, 5 now"),
     ):
         again = run_entry("tfnas.search", f"resume={out}", *options, cwd=tmp_path)
         assert again.returncode == status, again.stdout
         assert said in again.stdout
-    again = run_entry("tfnas.search", *command, config.override("hydra.run.dir", out), cwd=tmp_path)
-    assert again.returncode == config.UNUSABLE_INPUT
+    again = run_entry("tfnas.search", *command, override("hydra.run.dir", out), cwd=tmp_path)
+    assert again.returncode == UNUSABLE_INPUT
     assert f"{out} holds a finished search" in again.stdout
     assert (out / "result.json").read_bytes() == before
     begun = tmp_path / "begun"
     begun.mkdir()
     shutil.copy(out / "search_overrides.yaml", begun)  # as killed before its first checkpoint
     again = run_entry("tfnas.search", *command, f"hydra.run.dir={begun}", cwd=tmp_path)
-    assert again.returncode == config.UNUSABLE_INPUT
+    assert again.returncode == UNUSABLE_INPUT
     assert "unfinished search" in again.stdout
     # Nothing was searched there yet, so its options may change; what it began with counts then.
     done = run_entry("tfnas.search", f"resume={begun}", "budget.epochs=2", cwd=tmp_path)
-    assert done.returncode == config.DONE, done.stdout
+    assert done.returncode == DONE, done.stdout
     again = run_entry("tfnas.search", f"resume={begun}", cwd=tmp_path)
-    assert again.returncode == config.DONE, again.stdout
+    assert again.returncode == DONE, again.stdout
     told, _ = read_run(out)
     assert told.status == "done"
 
     whole = tmp_path / "whole"
     done = run_entry("tfnas.search", *command, f"hydra.run.dir={whole}", cwd=tmp_path)
-    assert done.returncode == config.DONE
+    assert done.returncode == DONE
     for name in ("subnet.json", "history.jsonl", "supernet_weights.safetensors"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
@@ -358,11 +362,11 @@ def test_same_seed_same_result_whatever_reads_the_images(tmp_path: Path) -> None
         here.mkdir(exist_ok=True)  # where tensors could not be passed between processes
         done = run_entry(
             "tfnas.search", "space=tiny", "budget=test", "budget.batch_size=8", "data=folder",
-            config.override("data.root", root), f"data.workers={workers}", "cores=1",
-            f"target_ms={(low + high) / 2:.4f}", config.override("table", table),
-            config.override("hydra.run.dir", out), cwd=here,
+            override("data.root", root), f"data.workers={workers}", "cores=1",
+            f"target_ms={(low + high) / 2:.4f}", override("table", table),
+            override("hydra.run.dir", out), cwd=here,
         )  # fmt: skip
-        assert done.returncode == config.DONE, done.stdout + done.stderr
+        assert done.returncode == DONE, done.stdout + done.stderr
         names = ("subnet.json", "history.jsonl", "supernet_weights.safetensors")
         found.append([(out / name).read_bytes() for name in names])
     assert found[0] == found[1]
@@ -375,7 +379,7 @@ def gap_in(quantum: int, *overrides: str) -> Constraint:
     low, high = feasible_ms(space, table)
     target_ms = low + (high - low) / 5
     arguments = (f"target_ms={target_ms}", "derive.tol=1e-4", *overrides)
-    return reachable(compose_config(config.SearchConfig, "search", *arguments), table, space)
+    return reachable(compose_config(SearchConfig, "search", *arguments), table, space)
 
 
 def test_a_target_between_nets_takes_one_within_the_tolerance() -> None:
@@ -390,10 +394,10 @@ def test_a_target_between_nets_is_refused_beyond_the_tolerance() -> None:
 
 def test_target_out_of_reach_names_the_nearest(elsewhere: Elsewhere, tmp_path: Path) -> None:
     done = run_entry(
-        "tfnas.search", *FAST, "target_ms=99", config.override("table", elsewhere.file),
+        "tfnas.search", *FAST, "target_ms=99", override("table", elsewhere.file),
         cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == config.UNUSABLE_INPUT
+    assert done.returncode == UNUSABLE_INPUT
     assert "out of reach" in done.stdout
     nearest = float(done.stdout.rsplit("target_ms=", 1)[1].split()[0])
     assert nearest <= elsewhere.high
@@ -413,10 +417,8 @@ def test_unusable_tables_are_refused(spoil: str, tmp_path: Path) -> None:
     table.save(file)
     if spoil == "truncated":
         file.write_text(file.read_text()[:1000])
-    done = run_entry(
-        "tfnas.search", *FAST, "target_ms=0.05", config.override("table", file), cwd=tmp_path
-    )
-    assert done.returncode == config.UNUSABLE_INPUT, done.stdout + done.stderr
+    done = run_entry("tfnas.search", *FAST, "target_ms=0.05", override("table", file), cwd=tmp_path)
+    assert done.returncode == UNUSABLE_INPUT, done.stdout + done.stderr
     assert str(file) in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
@@ -426,10 +428,10 @@ def test_greedy_derivation_that_misses_is_exit_1(elsewhere: Elsewhere, tmp_path:
     out = tmp_path / "run"
     done = run_entry(
         "tfnas.search", *FAST, f"target_ms={elsewhere.high * 0.999}", "derive=greedy",
-        config.override("table", elsewhere.file), config.override("hydra.run.dir", out),
+        override("table", elsewhere.file), override("hydra.run.dir", out),
         cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == config.OUTSIDE_TOLERANCE, done.stdout + done.stderr
+    assert done.returncode == OUTSIDE_TOLERANCE, done.stdout + done.stderr
     assert "MISSED" in done.stdout
     assert json.loads((out / "result.json").read_text())["within"] is False
 
@@ -437,10 +439,10 @@ def test_greedy_derivation_that_misses_is_exit_1(elsewhere: Elsewhere, tmp_path:
 def test_sweep_goes_on_and_ends_with_its_worst_status(elsewhere: Elsewhere, tmp_path: Path) -> None:
     done = run_entry(
         "tfnas.search", "-m", *FAST, f"target_ms=99,{elsewhere.middle}",
-        config.override("table", elsewhere.file),
-        config.override("hydra.sweep.dir", tmp_path / "sweep"), cwd=tmp_path,
+        override("table", elsewhere.file),
+        override("hydra.sweep.dir", tmp_path / "sweep"), cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == config.UNUSABLE_INPUT
+    assert done.returncode == UNUSABLE_INPUT
     assert not (tmp_path / "sweep" / "0" / "result.json").exists()
     assert (tmp_path / "sweep" / "1" / "result.json").exists()
 
@@ -455,7 +457,7 @@ def test_tolerance(gap: float, at_most: bool, within: bool) -> None:
 
 def test_installed_package_finds_its_data(tmp_path: Path) -> None:
     """`pip install .` and the command from another folder: conf/ is inside the package then."""
-    root = Path(config.__file__).resolve().parent.parent
+    root = Path(tfnas.__file__).resolve().parents[1]
     if not (root / "setup.cfg").exists():
         pytest.skip("needs a checkout to build from")
     source = tmp_path / "source"
@@ -472,9 +474,10 @@ def test_installed_package_finds_its_data(tmp_path: Path) -> None:
         pytest.skip("needs setuptools in this environment")
     assert done.returncode == 0, done.stderr
     code = (
-        "from tfnas import config, data;"
-        "print(config.conf_path()); print(config.user_tables_path());"
-        "print(len(data.load('fashion_mnist', root='shipped').train.labels))"
+        "from tfnas.app.values import conf_path, user_tables_path;"
+        "from tfnas.data.sets import load_images;"
+        "print(conf_path()); print(user_tables_path());"
+        "print(len(load_images('fashion_mnist', root='shipped').train.labels))"
     )
     shown = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path,

@@ -17,16 +17,18 @@ import numpy as np
 import pytest
 import torch
 
-from tests.entry import compose_config, environment, run_entry
-from tests.nets import few_images, image_folder, tiny_subnet
-from tfnas.blocks import Network
-from tfnas.checkpoint import read_checkpoint, write_checkpoint
-from tfnas.config import FAILED, INTERRUPTED, UNUSABLE_INPUT, Recipe, TrainConfig
-from tfnas.stopping import StoppedError
-from tfnas.strategies.contract import DivergedError
-from tfnas.train import prepare, train
-from tfnas.training import CHECKPOINT, Training
-from tfnas.weights import load_weights, save_weights
+from tests.support.entry import compose_config, environment, run_entry
+from tests.support.nets import few_images, image_folder, tiny_subnet
+from tfnas.app.schemas import TrainConfig
+from tfnas.files.checkpoint import read_checkpoint, write_checkpoint
+from tfnas.nets.blocks import Network
+from tfnas.nets.weights import load_weights, save_weights
+from tfnas.process.errors import DivergedError, StoppedError
+from tfnas.process.exits import FAILED, INTERRUPTED, UNUSABLE_INPUT
+from tfnas.runs.trained import train
+from tfnas.train import prepare
+from tfnas.training.loop import CHECKPOINT, Training
+from tfnas.training.recipe import Recipe
 
 FEW = few_images(train=96, test=64)  # 3 training and 2 test batches of the recipe
 QUIET = ("data.root=shipped", "data.max_train=96", "recipe=test")

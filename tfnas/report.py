@@ -21,18 +21,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tfnas.config import (
-    DONE,
-    STATUS_NAMES,
-    UNUSABLE_INPUT,
-    check_writable,
-    override,
-)
-from tfnas.files import write_atomically
+from tfnas.app.command_line import override
+from tfnas.app.gathering import gather
+from tfnas.files.atomic import write_atomically
+from tfnas.files.bounded import printable
 from tfnas.intervals import plus_minus
-from tfnas.runs import LOG, UNFINISHED, Run, gather
-from tfnas.sweep import is_run
-from tfnas.untrusted import printable
+from tfnas.process.checks import check_writable
+from tfnas.process.exits import DONE, STATUS_NAMES, UNUSABLE_INPUT
+from tfnas.runs.folder import is_run
+from tfnas.runs.run import LOG, UNFINISHED, Run
 
 NOTHING = "–"
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
@@ -107,13 +104,16 @@ def _report(folders: Sequence[Path], file: Path | None) -> None:
 def _write_pages(single: Path | None, runs: Sequence[Run], base: Path) -> None:
     """The page of the one run that was given, else of all, in `base`, with those of single runs
     that have a result and none yet. One that fails is a warning: the table is told already."""
-    from tfnas.run_page import REPORT, write_report  # which draw: matplotlib takes its time
+    from tfnas.pages.run_page import (
+        REPORT,
+        write_report,  # which draw: matplotlib takes its time
+    )
 
     if single is not None:
         with _warned(single):
             print(f"wrote {write_report(single)}")
         return
-    from tfnas.runs_page import runs_page
+    from tfnas.pages.runs_page import runs_page
 
     for run in runs:
         if run.gap is not None and not (run.folder / REPORT).exists():

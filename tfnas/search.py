@@ -2,27 +2,28 @@
 
 Finds the network that takes the milliseconds asked for: profiles this machine if it has no table
 yet, searches, derives, exports, and measures the exported net in a fresh process. What is checked
-first stands in `tfnas.prepare`, what is done then in `tfnas.pipeline`.
+first stands in `tfnas.pipeline.inputs`, what is done then in `tfnas.pipeline.run`.
 """
 
 from __future__ import annotations
 
-from tfnas import config
-from tfnas.config import SearchConfig
+from tfnas.app.command_line import output_dir
+from tfnas.app.main import Work, main
+from tfnas.app.schemas import SearchConfig
 
 
-def prepare(cfg: SearchConfig) -> config.Work:
+def prepare(cfg: SearchConfig) -> Work:
     """Imports torch, which `--help` and an error in the command line can do without."""
-    from tfnas.distributed import join
-    from tfnas.folder import finished
-    from tfnas.pipeline import run, tell
-    from tfnas.prepare import prepared
-    from tfnas.searching import follow
+    from tfnas.pipeline.drive import follow
+    from tfnas.pipeline.folder import finished
+    from tfnas.pipeline.inputs import prepared
+    from tfnas.pipeline.run.run import run, tell
+    from tfnas.process.ranks import join
 
     ranks = join()
     if ranks.rank:  # rank 0 checks, and says what is wrong
         return lambda: follow(cfg, ranks)
-    out = config.output_dir()
+    out = output_dir()
     if cfg.resume is not None and (result := finished(out, cfg)) is not None:
         return lambda: tell(result, out, cfg)
     checked = prepared(cfg, out, ranks)
@@ -30,4 +31,4 @@ def prepare(cfg: SearchConfig) -> config.Work:
 
 
 if __name__ == "__main__":
-    config.main(SearchConfig, "search", prepare)
+    main(SearchConfig, "search", prepare)

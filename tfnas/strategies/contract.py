@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tfnas.derive import Architecture, Constraint, Derived
-from tfnas.distributed import ALONE, Ranks
-from tfnas.space import SearchSpace, Subnet
+from tfnas.derive.architecture import Architecture, Constraint, Derived
+from tfnas.process.ranks import ALONE, Ranks
+from tfnas.space.search_space import SearchSpace
+from tfnas.space.subnet import Subnet
 
 if TYPE_CHECKING:
     import torch
 
-    from tfnas.data import Batches
-
+    from tfnas.data.batches import Batches
 
 State = dict[str, Any]
 
@@ -65,10 +65,6 @@ class Task:
     on_nonfinite: str = "stop"
     amp: bool = False
     ranks: Ranks = ALONE
-
-
-class DivergedError(RuntimeError):
-    """A loss that is no finite number: going on would train nothing."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,8 @@ class Found:
 
     Attributes:
         architecture: what was learned, if the strategy learns one.
-        weights: gives the weights of a subnet of the space, named as in `tfnas.blocks.Network`,
+        weights: gives the weights of a subnet of the space, named as in
+        `tfnas.nets.blocks.Network`,
             batch norm left out; None where the supernet is a proxy with fewer channels.
         scores: what else is worth keeping in result.json, by name; of every strategy what it cost:
             `path_passes`, images through one path of the supernet, a pass through all ops of a
@@ -151,6 +148,6 @@ class Strategy(Protocol):
 
         Raises:
             DivergedError: see `Task.on_nonfinite`.
-            DisagreementError, LostError: see `tfnas.distributed`.
+            DisagreementError, LostError: see `tfnas.process.ranks`.
             ValueError: if `state` isn't one of this task.
         """

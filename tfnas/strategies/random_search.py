@@ -10,13 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tfnas.strategies.contract import Found, Progress, State, Task
-from tfnas.strategies.evaluate import (
-    Genome,
-    SampledSearch,
-    WeightTraining,
-    refuse_greedy,
-)
-from tfnas.strategies.training import check_knobs
+from tfnas.strategies.parts.evaluate import Genome, SampledSearch, WeightTraining, refuse_greedy
+from tfnas.strategies.parts.training import check_knobs
 
 
 @dataclass(frozen=True)

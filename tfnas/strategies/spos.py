@@ -11,15 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfnas.derive import Derived
+from tfnas.derive.architecture import Derived
 from tfnas.strategies.contract import Found, Progress, State, Task
-from tfnas.strategies.evaluate import (
-    Genome,
-    SampledSearch,
-    WeightTraining,
-    refuse_greedy,
-)
-from tfnas.strategies.training import check_knobs
+from tfnas.strategies.parts.evaluate import Genome, SampledSearch, WeightTraining, refuse_greedy
+from tfnas.strategies.parts.training import check_knobs
 
 
 @dataclass(frozen=True)

@@ -18,18 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tfnas.architecture import expected_depths
-from tfnas.derive import (
-    Architecture,
-    argmax,
-    derive_constrained,
-    derive_greedy,
-    draw_constrained,
-)
+from tfnas.derive.architecture import Architecture, argmax, expected_depths
+from tfnas.derive.methods import derive_constrained, derive_greedy, draw_constrained
+from tfnas.nets.steps import Guard, Meter, average_step, check_finite, live, to_device
+from tfnas.nets.supernet import Depth, Mix
 from tfnas.strategies.contract import EpochRecord, Found, Progress, State, Task
-from tfnas.strategies.depth import DEPTHS, DepthSearch, on_device
-from tfnas.strategies.losses import LATENCY_LOSSES
-from tfnas.strategies.sampling import (
+from tfnas.strategies.parts.depth import DEPTHS, DepthSearch, on_device
+from tfnas.strategies.parts.losses import LATENCY_LOSSES
+from tfnas.strategies.parts.sampling import (
     FIRST_PATHS,
     SECOND_PATHS,
     SOME_OPS,
@@ -43,28 +39,21 @@ from tfnas.strategies.sampling import (
     second_path,
     some_ops,
 )
-from tfnas.strategies.scoring import Scores
-from tfnas.strategies.training import (
+from tfnas.strategies.parts.scoring import Scores
+from tfnas.strategies.parts.training import (
     Endless,
-    Guard,
-    Meter,
     autocast,
-    average_step,
-    check_finite,
     check_knobs,
     cosine,
     count,
-    live,
     momentum_sgd,
     new_supernet,
     rescale,
     restoring,
     some_batches,
-    to_device,
     top1,
     weights_of,
 )
-from tfnas.supernet import Depth, Mix
 
 PAPER_ARCH_EPOCHS = 80
 WIDTHS = ("greedy", "constrained", "fixed")
@@ -193,7 +182,7 @@ class Search:
 
     Attributes:
         widths: of every block and op of the supernet, current.
-        alphas, betas: log-probabilities; see `tfnas.strategies.sampling` and `.depth`.
+        alphas, betas: log-probabilities; see `tfnas.strategies.parts.sampling` and `.depth`.
     """
 
     def __init__(self, knobs: TFNAS, task: Task):
@@ -220,7 +209,7 @@ class Search:
         )
         self.table, self.target_ms = task.constraints[0].table, task.constraints[0].target_ms
         self.weight_passes = self.arch_passes = 0  # images through one path, through all ops
-        self.guard = Guard(task)
+        self.guard = Guard(task.on_nonfinite, task.seed, task.device)
         self.held_out = Endless(task.held_out)
         self.epoch = self.index = 0  # the next batch
         self.drawn, self.scored = 0, list[float]()  # candidates; top-1 of the distinct ones

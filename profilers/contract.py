@@ -1,0 +1,60 @@
+"""What every backend on every device offers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from profilers.onboard.conditions import Conditions, Watch
+from profilers.onboard.lock import machine_lock
+from profilers.onboard.rounds import Rounds, Sampler, Workload
+from tfnas.latency.table import Device
+from tfnas.space.ops import OpSpec
+
+
+class Profiler(ABC):
+    """One backend on one device.
+
+    Attributes:
+        device: the context of every figure it gives; its `quantum` is 1 until a table tells it.
+        options: that `open_profiler` opened it with, `kind` among them.
+    """
+
+    device: Device
+    options: Mapping[str, Any] = MappingProxyType({})
+
+    @abstractmethod
+    def workload(self, ops: Sequence[OpSpec]) -> Workload:
+        """A model made of these ops, with weights that don't matter, ready to run."""
+
+    @abstractmethod
+    def model_workload(self, onnx_path: Path) -> Workload:
+        """The model of an ONNX file. Raises ValueError if it can't be read or run here."""
+
+    def conditions(self) -> Conditions:
+        """What the device is doing now, where that can be read. Nothing on it is changed."""
+        return Conditions()
+
+    def exclusive(self, progress: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Holds what must be alone while it is measured: this machine, unless overridden."""
+        return machine_lock(progress)
+
+    def rounds(self, reference: Workload, rng: random.Random, now: Callable[[], float]) -> Sampler:
+        """What takes samples beside this reference, which it then owns."""
+        return Rounds(reference, rng, now, Watch(self.conditions))
+
+
+def fingerprint(hardware: Mapping[str, object], context: Mapping[str, object]) -> str:
+    """`hardware-context`, six digits each; the second tells contexts of one machine apart."""
+    return f"{_digest(hardware)}-{_digest({'hardware': hardware, **context})}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:6]

@@ -1,0 +1,143 @@
+"""GPUs through torch itself: eager, channels_last, cuDNN choosing its kernels by timing.
+
+Batch norm is folded into the convolutions, as in what is exported. An ONNX file is run by torch if
+`tfnas.export` wrote it: torch reads no ONNX, but ops and weights can be read off such a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from profilers.contract import Profiler
+from profilers.cpu import read_model
+from profilers.gpu.nvml import GpuReader
+from profilers.gpu.stream import Session, StreamWorkload
+from profilers.onboard.conditions import Conditions
+from tfnas.deploy.onnx_graph import ops_of, random_weights, weight_shapes, weights_of
+from tfnas.latency.table import Device
+from tfnas.nets.blocks import ConvBN, build
+from tfnas.space.ops import OpSpec
+
+
+def folded_module(ops: Sequence[OpSpec], weights: Mapping[str, np.ndarray]) -> nn.Sequential:
+    """A row of ops in eval mode, without batch norm.
+
+    Args:
+        weights: as `tfnas.deploy.onnx_graph.build_model` takes them.
+    """
+    layers = nn.Sequential(*(build(op) for op in ops)).eval()
+    for name in weight_shapes(ops):
+        index, layer, what = name.split(".")
+        module: nn.Module = layers[int(index)]
+        if not isinstance(module, ConvBN):
+            module = module.get_submodule(layer)
+        if isinstance(module, ConvBN):
+            module.bn = nn.Identity()  # type: ignore[assignment]
+            module = module.conv
+        setattr(module, what, nn.Parameter(torch.from_numpy(weights[name].copy())))
+    return layers
+
+
+def compiled(module: nn.Module, backend: str = "inductor") -> Any:
+    """By torch.compile, in code of its own: hundreds of ops that share one `forward` would run into
+    its limit of versions of one function, and then be run uncompiled without a word."""
+    traced = torch.fx.symbolic_trace(module)
+    return torch.compile(traced, backend=backend, fullgraph=True, dynamic=False)
+
+
+@contextmanager
+def numerics(precision: str) -> Iterator[None]:
+    """Inference with or without TF32 in convolutions and matrix products; as before afterwards."""
+    tf32 = precision == "tf32"
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    try:
+        with (
+            torch.inference_mode(),
+            torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=tf32),
+        ):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+class CudaProfiler(Profiler):
+    """One GPU through torch.
+
+    Args:
+        graph: launch runs as CUDA graphs.
+        compile: by torch.compile, which takes seconds to minutes for each op.
+    """
+
+    def __init__(
+        self, device: Device, session: Session, watch: GpuReader, *, graph: bool, compile: bool
+    ):
+        self.device = device
+        self._session = session
+        self._watch = watch
+        self._graph = graph
+        self._compile = compile
+
+    def workload(self, ops: Sequence[OpSpec]) -> StreamWorkload:
+        """A model made of these ops, with weights that don't matter."""
+        weights = random_weights(ops, np.random.default_rng(0))
+        return self._open(" | ".join(map(str, ops)), ops, weights)
+
+    def model_workload(self, onnx_path: Path) -> StreamWorkload:
+        """The model of an ONNX file.
+
+        Raises:
+            ValueError: if it can't be read, is not by `tfnas.export` or made for another batch.
+        """
+        import onnx
+
+        model = onnx.load_model_from_string(read_model(onnx_path))
+        try:
+            ops = ops_of(model)
+        except ValueError as error:
+            raise ValueError(
+                f"onnx={onnx_path}: torch can't read ONNX files but those of tfnas.export, and "
+                f"{error}; give device.backend=tensorrt or tensorrt_rtx"
+            ) from None
+        first = model.graph.input[0].type.tensor_type.shape.dim[0]
+        if first.HasField("dim_value") and first.dim_value != self.device.batch:
+            raise ValueError(
+                f"{onnx_path} is made for batch={first.dim_value}, asked was "
+                f"batch={self.device.batch}"
+            )
+        return self._open(str(onnx_path), ops, weights_of(model))
+
+    def conditions(self) -> Conditions:
+        return self._watch.conditions(self._session.holds_context)
+
+    def _open(
+        self, name: str, ops: Sequence[OpSpec], weights: Mapping[str, np.ndarray]
+    ) -> StreamWorkload:
+        session, precision = self._session, self.device.precision
+        dtype = torch.float16 if precision == "fp16" else torch.float32
+        first = ops[0]
+        shape = (self.device.batch, first.size, first.size, first.c_in)
+        # Channels last in memory, (N, C, H, W) to torch.
+        x = session.tensor("input", shape, dtype).permute(0, 3, 1, 2)
+        with session.on(), numerics(precision):
+            module: Any = folded_module(ops, weights).to(session.device, dtype)
+            module = module.to(memory_format=torch.channels_last)
+            if self._compile:
+                module = compiled(module)
+            module(x)  # chooses kernels, or compiles
+            session.stream.synchronize()
+        return StreamWorkload(
+            name,
+            session,
+            lambda: module(x),
+            x=x,
+            graph=self._graph,
+            mode=lambda: numerics(precision),
+        )

@@ -1,0 +1,378 @@
+"""From samples to a latency, on machines that others use too. Knows no runtime and no device.
+
+On a busy machine the median of plain timings reads twice the true value and wanders by 10-25 %, and
+a minimum shifts by some percent between runs. What holds still is a ratio: a target's time over the
+time of a fixed reference block run just before and just after it. So every sample is such a ratio,
+samples are taken in shuffled rounds over all workloads and spread over time, and the median ratio
+is the estimate. A ratio is precise but has no unit. The unit is fixed by anchors, whole nets in the
+same rounds: the mean of (an anchor's time in quiet moments / its median ratio). It stands for the
+latency on a quiet machine, warm. The quiet moments are a low quantile: over fresh processes on a
+busy machine, minima of whole nets scattered by 1.1-3.0 %, this by 0.3-1.2 %. A short burst's luck
+exceeds a long one's, so the bursts of all anchors last about as long.
+
+Intervals are computed across rounds, and across long stretches of them as well as short ones.
+Samples of one moment share its noise, and what else the machine does comes and goes over minutes:
+an interval from within is far too narrow. Over ten fresh processes on a shared machine, nets
+scattered by 0.71 % (standard deviation); intervals across 16 stretches alone said 0.45 %, those
+here 0.68 %.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from profilers.onboard.rounds import BURST_MS, NET_BURST_MS, Sample, Sampler, Target, Workload
+from tfnas.intervals import mean_interval
+from tfnas.process.bar import Bar
+
+log = logging.getLogger(__name__)
+
+MIN_ROUNDS = 6  # fewer give no interval; taken even when the time is over
+STRETCHES = (4, 16)  # of time that an interval is computed across; the wider one counts
+QUIET_QUANTILE = 0.1  # of an anchor's samples: its time in quiet moments
+UNUSUAL = 0.06  # a session whose speed differs so much from the usual one stands for itself
+FEWEST_SESSIONS = 4  # before a machine's usual speed is known
+QUIET_SHARE = 0.02  # of the reference's bursts, below which the absolute scale is doubtful
+SAY_EVERY_S = 4.0
+NO_BAR = Bar()
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What was sampled of one workload, in order of time; pools by `+`.
+
+    Attributes:
+        ratio: time of one run / time of one run of the reference beside it, (n,).
+        ms, wall_ms: time of one run, (n,).
+    """
+
+    ratio: np.ndarray = field(default_factory=lambda: np.empty(0))
+    ms: np.ndarray = field(default_factory=lambda: np.empty(0))
+    wall_ms: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def __len__(self) -> int:
+        return len(self.ratio)
+
+    def __add__(self, other: Samples) -> Samples:
+        return Samples(
+            np.concatenate((self.ratio, other.ratio)),
+            np.concatenate((self.ms, other.ms)),
+            np.concatenate((self.wall_ms, other.wall_ms)),
+        )
+
+    @property
+    def quiet_ms(self) -> float:
+        """Time of one run in quiet moments."""
+        return float(np.quantile(self.ms, QUIET_QUANTILE))
+
+    def split(self, count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """(ms, ratio), each in so many stretches of time."""
+        return np.array_split(self.ms, count), np.array_split(self.ratio, count)
+
+    def half_width(self) -> float:
+        """Half the 95 % interval of the median ratio, a fraction of it; inf below 6 samples."""
+        n = len(self)
+        if n < MIN_ROUNDS:
+            return math.inf
+        middle = float(np.median(self.ratio))
+        across = max(
+            _across([float(np.median(s)) for s in np.array_split(self.ratio, min(count, n // 2))])
+            for count in STRETCHES
+        )
+        # The interval of a median by order statistics: right for independent samples, and no
+        # narrower than the noise of single samples allows where few stretches happen to agree.
+        ranked = np.sort(self.ratio)
+        reach = 0.98 * n**0.5
+        low = ranked[max(0, math.floor(n / 2 - reach))]
+        high = ranked[min(n - 1, math.ceil(n / 2 + reach) - 1)]
+        return max(across, float(high - low) / 2) / middle
+
+    def drift(self) -> float:
+        """Second half against first half of the time, as a fraction."""
+        half = len(self) // 2
+        if half < MIN_ROUNDS:
+            return 0.0
+        return float(np.median(self.ratio[half:]) / np.median(self.ratio[:half])) - 1
+
+
+@dataclass(frozen=True)
+class Usual:
+    """How fast a machine was in sessions before this one; see `profilers.measure.usual`.
+
+    Attributes:
+        anchors_ms: quiet time of each anchor.
+        half_width: of the machine's usual speed, relative, 95 %.
+    """
+
+    anchors_ms: tuple[float, ...]
+    half_width: float
+    sessions: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The absolute scale of ratios: ms of a ratio of 1.
+
+    Attributes:
+        between, over_time: relative 95 % half-widths: what nets disagree on, and how the machine's
+            speed shifts.
+        unusual: by what fraction everything takes longer than usual, where that is so far off that
+            this session stands for itself.
+    """
+
+    ms: float
+    between: float
+    over_time: float = 0.0
+    unusual: float | None = None
+
+    @property
+    def half_width(self) -> float:
+        return math.hypot(self.between, self.over_time)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The latency of one workload, one batch, on a quiet machine, warm.
+
+    Attributes:
+        ci_ms: 95 % interval (low, high), across rounds, with the absolute scale's own.
+        spread_ms: half-width without the absolute scale's: what comparing within one run needs.
+        raw_min_ms: smallest single sample on the estimate's clock, as it was.
+        raw_median_ms: median on the wall clock, as it was.
+        samples: how many samples it rests on.
+        noisy: why the interval deserves doubt, or None.
+        pool: the samples, to go on with.
+    """
+
+    median_ms: float
+    ci_ms: tuple[float, float]
+    spread_ms: float
+    raw_min_ms: float
+    raw_median_ms: float
+    samples: int
+    noisy: str | None
+    pool: Samples = field(default_factory=Samples, repr=False, compare=False)
+
+    @property
+    def half_width_pct(self) -> float:
+        return 50 * (self.ci_ms[1] - self.ci_ms[0]) / self.median_ms
+
+    def __str__(self) -> str:
+        return f"{self.median_ms:.4g} ms ± {self.half_width_pct:.2g} % ({self.samples} samples)"
+
+
+Progress = Callable[[str], None]
+Checkpoint = Callable[[Sequence[Measured]], None]
+
+
+def _across(values: Sequence[float]) -> float:
+    """Half the 95 % interval of a mean."""
+    return mean_interval(values).half_width
+
+
+def unit_of(anchors: Sequence[Samples]) -> Unit:
+    """The absolute scale from whole nets; see the module's docstring."""
+    known = [a for a in anchors if len(a)]
+    if not known:
+        return Unit(math.nan, math.inf)
+    each = [_quiet_unit(a.ms, a.ratio) for a in known]
+    mean = float(np.mean(each))
+    if len(each) < 2:
+        return Unit(mean, math.inf)
+    unit = Unit(mean, _across(each) / mean)
+    count = min(STRETCHES)
+    if any(len(a) < 2 * count for a in known):
+        return unit
+    stretches = [
+        [_quiet_unit(ms, ratio) for ms, ratio in zip(*a.split(count), strict=True)] for a in known
+    ]
+    return replace(unit, over_time=_across(np.mean(stretches, axis=0).tolist()) / mean)
+
+
+def at_usual_speed(unit: Unit, anchors: Sequence[Samples], usual: Usual | None) -> Unit:
+    """The scale at the machine's usual speed, if this session's is near it."""
+    if usual is None or not anchors or any(len(a) < MIN_ROUNDS for a in anchors):
+        return unit
+    now = [a.quiet_ms for a in anchors]
+    shift = float(np.mean(np.log(usual.anchors_ms) - np.log(now)))
+    if abs(shift) > UNUSUAL:
+        return replace(unit, unusual=math.exp(-shift) - 1)
+    return replace(unit, ms=unit.ms * math.exp(shift), over_time=usual.half_width)
+
+
+def _quiet_unit(ms: np.ndarray, ratio: np.ndarray) -> float:
+    """Of one net: its time in quiet moments / its median ratio."""
+    return float(np.quantile(ms, QUIET_QUANTILE) / np.median(ratio))
+
+
+def measure(
+    workloads: Sequence[Workload],
+    rounds: Sampler,
+    *,
+    precision: float,
+    max_seconds: float,
+    anchors: Sequence[Workload] = (),
+    anchor_pool: list[Samples] | None = None,
+    usual: Usual | None = None,
+    own_anchors: Sequence[int] = (),
+    pooled: Sequence[Samples] | None = None,
+    absolute: bool = False,
+    min_rounds: int = 24,
+    label: str = "measuring",
+    progress: Progress = log.info,
+    shown: Bar = NO_BAR,
+    checkpoint: Checkpoint | None = None,
+    checkpoint_every_s: float = 5.0,
+) -> list[Measured]:
+    """Measure workloads side by side until each is known to `precision` or the time is over.
+
+    Args:
+        precision: half-width of the 95 % interval to reach, as a fraction. A workload that has
+            reached it is left out of further rounds.
+        max_seconds: stop then, but never before `MIN_ROUNDS` rounds.
+        anchors: whole nets that fix the absolute scale, sampled in every round. Without any the
+            scale is the reference's floor, good for comparing only.
+        anchor_pool: samples of the anchors from before; extended in place.
+        usual: the machine's speed in sessions before, for the same `anchors`.
+        own_anchors: indices of workloads that are whole nets and serve as anchors too.
+        pooled: samples of the workloads from before, to go on with.
+        absolute: the precision is to be reached with the absolute scale's own interval.
+        shown: a bar that shows how far it is.
+        checkpoint: called with what is known so far, at most every `checkpoint_every_s`.
+
+    Returns:
+        One `Measured` for each workload, in order.
+    """
+    pool = list(pooled) if pooled else [Samples() for _ in workloads]
+    if anchor_pool is None:
+        anchor_pool = []
+    anchor_pool.extend(Samples() for _ in range(len(anchors) - len(anchor_pool)))
+    if not workloads:
+        return []
+    start = rounds.now()
+    said = saved = start
+    own = set(own_anchors)
+    series = [
+        _Series(w, p, NET_BURST_MS if i in own else BURST_MS)
+        for i, (w, p) in enumerate(zip(workloads, pool, strict=True))
+    ]
+    anchor_series = [_Series(w, p, NET_BURST_MS) for w, p in zip(anchors, anchor_pool, strict=True)]
+    progress(f"{label}: {len(workloads)} to measure, at most {max_seconds:.0f} s")
+    shown.draw(0.0, f"{len(workloads)} to measure")
+    active, done, next_check = series, 0, min_rounds
+
+    def scale() -> Unit:
+        anchored = [s.take() for s in anchor_series]
+        fixed = [*anchored, *(series[i].take() for i in own_anchors)]
+        if not fixed:
+            return Unit(rounds.floor_ms, math.inf)
+        return at_usual_speed(unit_of(fixed), anchored, usual)
+
+    def results() -> list[Measured]:
+        unit = scale()
+        return [_measured(s.take(), unit, rounds, precision, absolute) for s in series]
+
+    try:
+        while True:
+            left = max(0.0, max_seconds - (rounds.now() - start))
+            done += rounds.take(
+                # Anchors first: where a device takes targets in parts, no part goes without unit.
+                [s.target for s in (*anchor_series, *active)],
+                max(1, MIN_ROUNDS - done),
+                left,
+            )
+            elapsed = rounds.now() - start
+            over = elapsed >= max_seconds and done >= MIN_ROUNDS
+            if over or done >= next_check:
+                # Medians of hundreds of series cost as much as a small round.
+                next_check = done + max(1, done // 10)
+                common = scale().half_width if absolute else 0.0
+                active = [
+                    s for s in series if math.hypot(s.take().half_width(), common) > precision
+                ]
+            if over or not active:
+                break
+            text = f"{len(series) - len(active)} of {len(series)} within ±{precision:.2%}"
+            share = elapsed / max_seconds if elapsed < max_seconds else 1.0
+            shown.draw(share, f"{text}, round {done}")
+            if rounds.now() - said >= SAY_EVERY_S:
+                said = rounds.now()
+                left = max(0.0, max_seconds - elapsed)
+                line = f"{label}: {text}, round {done}, at most {left:.0f} s left"
+                shown.say(progress, line)
+            if checkpoint and rounds.now() - saved >= checkpoint_every_s:
+                saved = rounds.now()
+                checkpoint(results())
+    except (KeyboardInterrupt, OSError):  # a link that broke, a device that gave up
+        if checkpoint:
+            checkpoint(results())
+        raise
+    anchor_pool[:] = [s.take() for s in anchor_series]
+    found = results()
+    if checkpoint:
+        checkpoint(found)
+    return found
+
+
+class _Series:
+    """A workload with its samples, those of this call and those from before."""
+
+    def __init__(self, workload: Workload, before: Samples, fill_ms: float):
+        self.before = before
+        self.fresh: list[Sample] = []
+        self.target = Target(workload, fill_ms, self.fresh)
+
+    def take(self) -> Samples:
+        """All samples so far."""
+        if self.fresh:
+            self.before = self.before + Samples(*np.array(self.fresh).T)
+            self.fresh.clear()
+        return self.before
+
+
+def _measured(
+    samples: Samples, unit: Unit, rounds: Sampler, precision: float, absolute: bool
+) -> Measured:
+    if not len(samples):
+        return Measured(
+            math.nan, (math.nan, math.nan), math.nan, math.nan, math.nan, 0, "no sample"
+        )
+    ms = float(np.median(samples.ratio)) * unit.ms
+    own = samples.half_width()
+    half = math.hypot(own, unit.half_width)
+    return Measured(
+        median_ms=ms,
+        ci_ms=(ms * (1 - half), ms * (1 + half)),
+        spread_ms=own * ms,
+        raw_min_ms=float(samples.ms.min()),
+        raw_median_ms=float(np.median(samples.wall_ms)),
+        samples=len(samples),
+        noisy=_doubt(samples, half if absolute else own, unit, rounds, precision),
+        pool=samples,
+    )
+
+
+def _doubt(
+    samples: Samples, half: float, unit: Unit, rounds: Sampler, precision: float
+) -> str | None:
+    """What makes an interval doubtful: too wide, drifting, or never a quiet moment."""
+    busy = float(np.median(samples.wall_ms) / samples.ms.min())
+    reasons = []
+    if half > precision:
+        reasons.append(f"the interval is ±{half:.2%} where ±{precision:.2%} was asked")
+    drift = samples.drift()
+    if abs(drift) > 3 * half:
+        reasons.append(f"the second half of the time reads {drift:+.1%} against the first")
+    if unit.unusual is not None:
+        reasons.append(f"everything takes {unit.unusual:+.1%} against this machine's usual time")
+    if rounds.quiet_share < QUIET_SHARE:
+        reasons.append("hardly a quiet moment, so the absolute scale may read high")
+    reasons += rounds.watch.doubts
+    if not reasons:
+        return None
+    return "; ".join(reasons) + f" (other work on the machine: wall median {busy:.2f}× the minimum)"

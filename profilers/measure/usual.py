@@ -1,0 +1,104 @@
+"""How fast a machine usually is: the quiet times of the anchor nets in the sessions before.
+
+Over minutes a machine's clock and its neighbours shift every net alike. On a shared virtual machine
+windows of 20 s read 1.2 % below to 2.0 % above their mean, and nets of 7 to 15 ms followed the
+anchors to 0.25-0.4 %. One session can't see that, however precise; so every session notes its
+anchors, and what is reported stands for the usual speed, as far as this session's is near it. It is
+no table's scale: whoever measures on this machine, table or `verify`, compares with the same fixed
+nets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from platformdirs import user_state_path
+
+from profilers.measure.timing import FEWEST_SESSIONS, Usual
+from tfnas.files.atomic import write_atomically
+from tfnas.files.bounded import parse_json, read_bytes
+from tfnas.latency.table import Device
+from tfnas.space.ops import OpSpec
+
+log = logging.getLogger(__name__)
+
+FORMAT = "tfnas.usual/1"
+MAX_BYTES = 1_000_000
+SESSIONS = 40  # that are kept, the last ones
+
+
+@dataclass(frozen=True)
+class History:
+    """The file of one device and one set of anchors.
+
+    Attributes:
+        sessions: of each one the quiet ms of every anchor, in order of time.
+    """
+
+    path: Path
+    anchors: int
+    sessions: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, device: Device, anchors: Sequence[Sequence[OpSpec]]) -> History:
+        """What is known of a device; nothing, with a warning, where the file is damaged."""
+        text = "|".join(str(op) for ops in anchors for op in ops)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+        name = f"usual-{device.fingerprint}-{digest}.json"
+        path = user_state_path("tfnas") / name
+        try:
+            sessions = _sessions(path, len(anchors))
+        except FileNotFoundError:
+            sessions = ()
+        except (OSError, ValueError) as error:
+            log.warning("warning: %s: %s; it is left out", path, error)
+            sessions = ()
+        return cls(path, len(anchors), sessions)
+
+    @property
+    def usual(self) -> Usual | None:
+        """None before there are sessions enough to tell."""
+        if len(self.sessions) < FEWEST_SESSIONS:
+            return None
+        logs = np.log(np.array(self.sessions))  # (sessions, anchors)
+        middle = np.median(logs, axis=0)
+        shifts = (logs - middle).mean(axis=1)
+        # Of a median, from the median deviation: a session beside a busy neighbour moves neither.
+        spread = 1.4826 * float(np.median(abs(shifts)))
+        half = 1.96 * 1.2533 * spread / math.sqrt(len(self.sessions))
+        return Usual(tuple(np.exp(middle).tolist()), half, len(self.sessions))
+
+    def note(self, quiet_ms: Sequence[float]) -> None:
+        """Add a session. A file that can't be written is no reason to lose a measurement."""
+        sessions = (*self.sessions, tuple(quiet_ms))[-SESSIONS:]
+        text = json.dumps({"format": FORMAT, "sessions": sessions})
+        try:
+            write_atomically(self.path, text + "\n")
+        except OSError as error:
+            log.debug("can't write %s: %s", self.path, error)
+
+
+def _sessions(path: Path, anchors: int) -> tuple[tuple[float, ...], ...]:
+    """Raises OSError, or ValueError for what is no such file."""
+    try:
+        data = parse_json(read_bytes(path, MAX_BYTES).decode())
+    except UnicodeDecodeError:
+        raise ValueError("is no text") from None
+    rows = data.get("sessions") if isinstance(data, dict) else None
+    if not isinstance(rows, list) or data.get("format") != FORMAT or len(data) != 2:
+        raise ValueError(f"is not of format {FORMAT}")
+    for row in rows:
+        if not (
+            isinstance(row, list)
+            and len(row) == anchors
+            and all(type(ms) is float and 1e-6 < ms < 1e9 for ms in row)
+        ):
+            raise ValueError(f"holds {row!r:.100}, expected the ms of {anchors} nets")
+    return tuple(map(tuple, rows))

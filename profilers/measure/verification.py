@@ -1,0 +1,148 @@
+"""The last word on a net: measured in a fresh process, without table or scale."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from profilers.contract import Profiler
+from profilers.measure.bench import Bench
+from profilers.measure.timing import Measured, Progress
+from tfnas.runs.result import within_tolerance
+
+log = logging.getLogger(__name__)
+
+USABLE = 1.0  # width of an interval, as a fraction, beyond which a figure says nothing
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was measured of a model, against what was asked.
+
+    Attributes:
+        measured_ms: the estimate; latency on a quiet machine, warm, one batch.
+        ci_ms: its 95 % interval (low, high).
+        raw_min_ms, raw_median_ms: smallest sample and wall median, as they were.
+        within: whether `measured_ms` is inside the tolerance; the interval doesn't decide.
+        noisy: why the interval deserves doubt, or None.
+        conditions: what the device was doing meanwhile, see
+        `profilers.onboard.conditions.Watch.to_json`.
+    """
+
+    target_ms: float
+    tolerance: float
+    measured_ms: float
+    ci_ms: tuple[float, float]
+    raw_min_ms: float
+    raw_median_ms: float
+    samples: int
+    within: bool
+    noisy: str | None
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the interval is narrow enough for a verdict."""
+        low, high = self.ci_ms
+        return high - low < USABLE * self.measured_ms
+
+    @property
+    def gap(self) -> float:
+        """Fraction of the target, signed."""
+        return self.measured_ms / self.target_ms - 1
+
+    def to_json(self, device: str) -> dict[str, Any]:
+        return {
+            "device": device,
+            "target_ms": self.target_ms,
+            "tolerance": self.tolerance,
+            "measured_ms": self.measured_ms,
+            "measured_ci_ms": list(self.ci_ms),
+            "measured_raw_ms": {"min": self.raw_min_ms, "median": self.raw_median_ms},
+            "samples": self.samples,
+            "within": self.within,
+            "noisy": self.noisy,
+            "conditions": dict(self.conditions),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verification:
+        """What `to_json` gave."""
+        low, high = data["measured_ci_ms"]
+        return cls(
+            target_ms=data["target_ms"],
+            tolerance=data["tolerance"],
+            measured_ms=data["measured_ms"],
+            ci_ms=(low, high),
+            raw_min_ms=data["measured_raw_ms"]["min"],
+            raw_median_ms=data["measured_raw_ms"]["median"],
+            samples=data["samples"],
+            within=data["within"],
+            noisy=data["noisy"],
+            conditions=data["conditions"],
+        )
+
+    def __str__(self) -> str:
+        low, high = self.ci_ms
+        lines = [
+            f"  target    {self.target_ms:.4g} ms ± {self.tolerance:.2%}",
+            f"  measured  {self.measured_ms:.4g} ms, 95 % interval {low:.4g} to {high:.4g} ms "
+            f"({self.samples} samples)",
+            f"  raw       minimum {self.raw_min_ms:.4g} ms, "
+            f"wall median {self.raw_median_ms:.4g} ms",
+        ]
+        if self.usable:
+            lines.append(f"{'met' if self.within else 'MISSED'}: {self.gap:+.2%} off the target")
+        if self.noisy:
+            lines.insert(3, f"  doubtful  {self.noisy}")
+        return "\n".join(lines)
+
+
+def verify(
+    profiler: Profiler,
+    onnx_path: Path,
+    target_ms: float,
+    tolerance: float,
+    *,
+    at_most: bool = False,
+    max_minutes: float,
+    precision: float,
+    seed: int,
+    progress: Progress = log.info,
+) -> Verification:
+    """Measure a model; see the module's docstring.
+
+    Raises:
+        ValueError: if the device can't run the model.
+    """
+    with Bench(profiler, seed, progress) as bench:
+        measured = bench.measure(
+            [bench.model_workload(onnx_path)],
+            precision=precision,
+            max_seconds=60 * max_minutes,
+            own_anchors=(0,),
+            absolute=True,
+            min_rounds=100,
+            label=f"measuring {onnx_path.name}",
+        )[0]
+    judged = judge(measured, target_ms, tolerance, at_most)
+    return replace(judged, conditions=bench.watch.to_json())
+
+
+def judge(
+    measured: Measured, target_ms: float, tolerance: float, at_most: bool = False
+) -> Verification:
+    return Verification(
+        target_ms=target_ms,
+        tolerance=tolerance,
+        measured_ms=measured.median_ms,
+        ci_ms=measured.ci_ms,
+        raw_min_ms=measured.raw_min_ms,
+        raw_median_ms=measured.raw_median_ms,
+        samples=measured.samples,
+        within=within_tolerance(measured.median_ms, target_ms, tolerance, at_most),
+        noisy=measured.noisy,
+    )

@@ -1,0 +1,344 @@
+"""Rounds on a device at the end of a link, job by job.
+
+Every answer counts once, whatever breaks off when. It stays on the device until the caller asks for
+more, and so has saved what it got; before it is removed there, this host notes that it counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import random
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from platformdirs import user_state_path
+
+from profilers.onboard.conditions import Conditions, Watch
+from profilers.onboard.job import BUSY, JOB, SAMPLES, UNUSABLE, Job, Round, name_of
+from profilers.onboard.rounds import References, Target, Workload
+from profilers.remote.transport import DeviceError, LinkError
+from tfnas.files.atomic import write_atomically
+from tfnas.files.bounded import parse_json, read_bytes
+
+if TYPE_CHECKING:
+    from profilers.remote.device import RemoteProfiler
+
+log = logging.getLogger(__name__)
+
+SHORT_S = 30.0  # for commands that do next to nothing
+LOAD_S = 600.0  # for loading the models of a job
+LOCK_S = 20.0  # that one job waits on the device for other measuring processes
+LINK_S = 120.0  # that a broken link is waited for, before the run ends with what it has
+TRIES = 3  # of one job
+MAX_ANSWER = 200_000_000  # bytes
+MAX_JOB = 10_000_000
+MAX_USED = 1_000  # jobs that this host remembers
+
+
+class RemoteWorkload:
+    """A model that lies here until a job takes it to the device.
+
+    Attributes:
+        stem: of its files' names, by their content.
+        files: name -> file here.
+    """
+
+    def __init__(self, name: str, models: Mapping[str, bytes], folder: Path):
+        digest = hashlib.sha256()
+        for suffix, content in models.items():
+            digest.update(f"{suffix} {len(content)}\n".encode() + content)
+        self.name = name
+        self.stem = digest.hexdigest()[:24]
+        self.files = {self.stem + suffix: folder / (self.stem + suffix) for suffix in models}
+        for suffix, content in models.items():
+            path = folder / (self.stem + suffix)
+            if not path.exists():
+                path.write_bytes(content)
+        self.size = sum(map(len, models.values()))
+
+    def burst(self, runs: int) -> NoReturn:
+        raise RuntimeError("runs in the rounds of `RemoteRounds` only: the clock is on the device")
+
+    def close(self) -> None:
+        """Files stay until the profiler goes: another workload may have the same content."""
+
+
+def remote(workload: Workload) -> RemoteWorkload:
+    assert isinstance(workload, RemoteWorkload)
+    return workload
+
+
+class RemoteRounds:
+    """See the module's docstring, and `profilers.onboard.rounds.Sampler`."""
+
+    def __init__(
+        self,
+        profiler: RemoteProfiler,
+        reference: RemoteWorkload,
+        rng: random.Random,
+        now: Callable[[], float] = time.monotonic,
+    ):
+        self.watch = Watch()
+        self._profiler, self._transport = profiler, profiler.transport
+        self._reference, self._rng = reference, rng
+        self._host_now, self._waited_s = now, 0.0
+        self._references = References()
+        self._there: dict[str, int] | None = None  # models on the device: name -> bytes
+        self._used = _Used(user_state_path("tfnas") / f"{Path(profiler.folder).name}.json")
+        self._counted: list[tuple[str, int]] = []  # jobs with rounds that the caller got last
+        self._left = self._find_left()
+
+    def now(self) -> float:
+        """Seconds; those that other processes kept the device busy aren't the caller's."""
+        return self._host_now() - self._waited_s
+
+    @property
+    def floor_ms(self) -> float:
+        return self._references.floor_ms
+
+    @property
+    def quiet_share(self) -> float:
+        return self._references.quiet_share
+
+    def take(self, targets: Sequence[Target], at_least: int, seconds: float) -> int:
+        """As many rounds as one job of `RemoteOptions.job_s` has time for.
+
+        Raises:
+            LinkError: if the link broke and didn't come back; what was measured before is in the
+                targets, and what is left on the device is fetched by the next run.
+            DeviceError: if the device can't run a model; what it had measured is in the targets.
+        """
+        self._acknowledge()
+        self._use_left(targets)
+        groups = self._grouped(targets)
+        span_s = min(seconds, self._profiler.settings.job_s)
+        return min([self._run(group, at_least, span_s / len(groups)) for group in groups])
+
+    def close(self) -> None:
+        self._acknowledge()
+        self._reference.close()
+
+    def _grouped(self, targets: Sequence[Target]) -> list[list[Target]]:
+        """In parts that the device has memory for; each is measured beside the same reference."""
+        most = 1e6 * self._profiler.settings.memory_mb
+        groups: list[list[Target]] = [[]]
+        size = 0.0
+        for target in targets:
+            own = remote(target.workload).size
+            if groups[-1] and size + own > most:
+                groups.append([])
+                size = 0.0
+            groups[-1].append(target)
+            size += own
+        return groups
+
+    def _run(self, targets: Sequence[Target], at_least: int, seconds: float) -> int:
+        """One job; how many rounds it gave."""
+        profiler, device = self._profiler, self._profiler.device
+        job = Job(
+            device=device.fingerprint,
+            runtime=profiler.runner.runtime,
+            threads=device.threads,
+            batch=device.batch,
+            cores=profiler.cores,
+            seed=f"{self._rng.random()}",
+            reference=self._reference.stem,
+            targets=tuple((remote(t.workload).stem, t.fill_ms) for t in targets),
+            at_least=at_least,
+            seconds=seconds,
+            rest_s=profiler.settings.rest_s,
+            lock_s=LOCK_S,
+            nonce=secrets.token_hex(8),
+        )
+        broken: LinkError | None = None
+        for _ in range(TRIES):
+            if broken is not None:
+                self._wait_for_link(broken)
+            try:
+                rounds = [] if broken is None else self._fetch(job)
+                if not rounds:
+                    self._do(job, targets)
+                    rounds = self._fetch(job)
+                if not rounds:
+                    raise DeviceError(f"{self._transport.name} measured nothing in a job")
+            except LinkError as error:
+                broken, self._there = error, None
+                continue
+            except (DeviceError, KeyboardInterrupt):
+                with suppress(OSError):
+                    self._use(job, self._fetch(job, whole=False), list(targets))
+                raise
+            self._use(job, rounds, list(targets))
+            return len(rounds)
+        assert broken is not None
+        raise broken
+
+    def _do(self, job: Job, targets: Sequence[Target]) -> None:
+        """Set the device up and have it do a job, from its beginning."""
+        profiler, folder = self._profiler, self._folder(job.name)
+        if self._there is None:
+            profiler.prepare()
+        self._push([self._reference, *(remote(t.workload) for t in targets)])
+        profiler.check(["rm", "-rf", folder])  # of a try whose link broke before its first round
+        profiler.check(["mkdir", "-p", folder])
+        profiler.put(profiler.runner.job_files(job, profiler.folder), folder)
+        timeout_s = job.lock_s + LOAD_S + 10 * (job.seconds + job.rest_s * job.at_least)
+        command = profiler.runner.command(profiler.folder, folder)
+        while True:
+            start = self._host_now()
+            ran = self._transport.run(command, timeout_s=timeout_s)
+            if ran.status != BUSY:
+                break
+            self._waited_s += self._host_now() - start
+            log.info("%s: %s; waiting", self._transport.name, ran.last_line)
+        if ran.status == UNUSABLE:
+            raise DeviceError(f"{self._transport.name}: {ran.last_line}")
+        if ran.status:
+            raise DeviceError(
+                f"{self._transport.name}: measuring ended with status {ran.status}: "
+                f"{ran.last_line}; if its memory was too small, less is loaded at once with "
+                f"device.memory_mb={profiler.settings.memory_mb / 2:g}"
+            )
+
+    def _push(self, workloads: Sequence[RemoteWorkload]) -> None:
+        """What isn't there yet, of all of them at once."""
+        folder = f"{self._profiler.folder}/models"
+        if self._there is None:  # at first, and after a link broke, perhaps in the middle of a file
+            script = 'cd "$1" && for f in *; do [ ! -f "$f" ] || wc -c "$f"; done'
+            told = self._profiler.check(["sh", "-c", script, "sh", folder]).out.decode("latin-1")
+            found = re.findall(r"^ *([0-9]{1,12}) ([0-9a-f]{24}\.[a-z]+)$", told, re.MULTILINE)
+            self._there = {name: int(size) for size, name in found}
+        files = {
+            name: path
+            for workload in workloads
+            for name, path in workload.files.items()
+            if self._there.get(name) != path.stat().st_size
+        }
+        if files:
+            self._transport.push(files, folder)
+            self._there |= {name: path.stat().st_size for name, path in files.items()}
+
+    def _folder(self, name: str) -> str:
+        return f"{self._profiler.folder}/jobs/{name}"
+
+    def _fetch(self, job: Job, *, whole: bool = True) -> list[Round]:
+        """A job's answer so far; with `whole` false up to where it stops making sense.
+
+        Raises:
+            DeviceError: for an answer that makes no sense.
+        """
+        try:
+            answer = self._transport.pull(f"{self._folder(job.name)}/{SAMPLES}", MAX_ANSWER)
+        except FileNotFoundError:
+            return []
+        found: list[Round] = []
+        try:
+            for taken in self._profiler.runner.rounds(answer, job):
+                if sorted(index for index, _ in taken.samples) != list(range(len(job.targets))):
+                    raise ValueError("a round without a sample of every target")
+                found.append(taken)
+        except ValueError as error:
+            if whole:
+                raise DeviceError(f"{self._transport.name}: {error}") from None
+        return found
+
+    def _use(self, job: Job, rounds: Sequence[Round], targets: Sequence[Target | None]) -> None:
+        """Let an answer count."""
+        self._counted.append((job.name, len(rounds)))
+        for taken in rounds:
+            for index, sample in taken.samples:
+                if (target := targets[index]) is not None:
+                    target.out.append(sample)
+            for ms in taken.reference_ms:
+                self._references.add(ms)
+            if taken.conditions != Conditions():
+                self.watch.add(taken.conditions)
+
+    def _acknowledge(self) -> None:
+        """Remove answers that the caller got; a link that is broken, the next command will see."""
+        for name, rounds in self._counted:
+            self._used.add(name, rounds)
+            with suppress(OSError):
+                self._profiler.check(["rm", "-rf", self._folder(name)])
+                self._used.forget(name)
+        self._counted.clear()
+
+    def _find_left(self) -> list[Job]:
+        """Jobs of a run that was cut off, if they are of this very device and context."""
+        profiler, found = self._profiler, []
+        names = profiler.check(["ls", f"{profiler.folder}/jobs"]).out.decode("latin-1").split()
+        for name in names:
+            if not re.fullmatch(r"[0-9a-f]{12}", name):
+                continue
+            try:
+                text = self._transport.pull(f"{self._folder(name)}/{JOB}", MAX_JOB).decode()
+                if name_of(text) != name:
+                    continue  # cut off, or none of ours
+                job = Job.from_json(text)
+            except (FileNotFoundError, ValueError):
+                continue
+            own = (profiler.device.fingerprint, profiler.cores, self._reference.stem)
+            if (job.device, job.cores, job.reference) == own:
+                found.append(job)
+        return found
+
+    def _use_left(self, targets: Sequence[Target]) -> None:
+        by_stem = {(remote(t.workload).stem, t.fill_ms): t for t in targets}
+        for job in list(self._left):
+            wanted = [by_stem.get(key) for key in job.targets]
+            if 2 * sum(target is not None for target in wanted) < len(wanted):
+                continue  # of another measurement: it may be the next one's
+            self._left.remove(job)
+            rounds = self._fetch(job, whole=False)[self._used.get(job.name) :]
+            if rounds:
+                name = self._transport.name
+                log.info("%s: %d rounds were left there and are used", name, len(rounds))
+            self._use(job, rounds, wanted)
+
+    def _wait_for_link(self, error: LinkError) -> None:
+        """Raises the error again if the link doesn't come back."""
+        log.warning("warning: %s; waiting up to %.0f s for it", error, LINK_S)
+        end = time.monotonic() + LINK_S
+        while True:
+            try:
+                self._transport.run(["true"], timeout_s=SHORT_S)
+                return
+            except LinkError:
+                if time.monotonic() > end:
+                    raise error from None
+                time.sleep(2)
+
+
+class _Used:
+    """How many rounds counted of answers that may still be on the device."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def get(self, name: str) -> int:
+        return self._read().get(name, 0)
+
+    def add(self, name: str, rounds: int) -> None:
+        rows = {**self._read(), name: self.get(name) + rounds}
+        self._write(dict(list(rows.items())[-MAX_USED:]))
+
+    def forget(self, name: str) -> None:
+        self._write({k: rounds for k, rounds in self._read().items() if k != name})
+
+    def _write(self, rows: Mapping[str, int]) -> None:
+        with suppress(OSError):
+            write_atomically(self._path, json.dumps(rows) + "\n")
+
+    def _read(self) -> dict[str, int]:
+        try:
+            data = parse_json(read_bytes(self._path, 1_000_000).decode())
+            return {str(name): int(rounds) for name, rounds in data.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}

@@ -1,0 +1,151 @@
+"""What the page of one run says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.browser import Elements, check_self_contained
+from tests.support.run_folders import RESULT, saved_run, unfinished_run
+from tfnas.pages.run_page import run_page, verdict, write_report
+from tfnas.runs.files import read_files
+from tfnas.runs.status import write_status
+
+
+def page_of(folder: Path, status: str | None = None) -> Elements:
+    return check_self_contained(run_page(read_files(folder), status))
+
+
+UNMEASURED = {"measured_ms": None, "measured_ci_ms": None, "measured_raw_ms": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "told"),
+    [
+        ({}, "good", "Met: the measured latency is −0.25 % off the target (tolerance 1 %)."),
+        (
+            {"within": False, "measured_ms": 9.0},
+            "bad",
+            "Missed: the measured latency is +12.50 % off the target (tolerance 1 %).",
+        ),
+        (
+            {**UNMEASURED, "verified": False},
+            "doubt",
+            "Met on the table only, not measured: the table's latency is −1.00 % off",
+        ),
+        ({"at_most": True}, "good", "any lower latency is fine"),
+    ],
+)
+def test_the_verdict(changes: dict[str, Any], kind: str, told: str) -> None:
+    found, text = verdict(replace(RESULT, **changes))
+    assert found == kind
+    assert told in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"noisy": "a busy machine"}, "The measured interval is doubtful: a busy machine."),
+        ({**UNMEASURED, "verified": False}, "Unverified: the device couldn't be reached"),
+        ({"reached": False}, "did not meet the target on the table"),
+        ({"overhead_from_table": True}, "are one figure of the table"),
+    ],
+)
+def test_doubts_are_said(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+    for name, values in (("run", changes), ("plain", {})):
+        folder, _ = saved_run(tmp_path / name, loop=None, **values)
+        (folder / "history.jsonl").unlink()  # without figures it takes no time
+        assert (told in page_of(folder).text) is (name == "run")
+
+
+def test_the_figures_are_those_of_the_result(tmp_path: Path) -> None:
+    folder, subnet = saved_run(tmp_path / "run")
+    (folder / "train.json").write_text(
+        json.dumps({"format": "tfnas.train/1", "top1": 0.866, "resolution": 224})
+    )
+    found = page_of(folder)
+    result = json.loads((folder / "result.json").read_text())
+    low, high = result["measured_ci_ms"]
+    for name, value in (
+        ("target-ms", result["target_ms"]),
+        ("table-ms", result["table_ms"]),
+        ("measured-ms", result["measured_ms"]),
+        ("low-ms", low),
+        ("high-ms", high),
+        ("top1", 0.866),
+    ):
+        assert [float(v) for v in found.values(f"data-{name}")] == [value]
+    assert found.values("data-width") == [str(op.c_mid) for op in subnet.blocks]
+    for told in ("python -m tfnas.search space=tiny target_ms=8", "86.6 %", "Xeon, 1 thread",
+                 "python 3.11", "path passes", "space.kernels"):  # fmt: skip
+        assert told in found.text
+
+
+def test_all_options_are_told_in_full(tmp_path: Path) -> None:
+    """Those that a result rests on, and those that Hydra noted besides."""
+    folder, _ = saved_run(tmp_path / "run", loop=None)
+    (folder / "history.jsonl").unlink()
+    (folder / ".hydra").mkdir()
+    stages = [{"c_out": 8 * i, "name": "x" * 30} for i in range(12)]
+    config = {"tolerance": 0.025, "verify": {"max_minutes": 7}, "space": {"stages": stages}}
+    (folder / ".hydra" / "config.yaml").write_text(json.dumps(config))
+    values = read_files(folder).options
+    assert (values["tolerance"], values["verify.max_minutes"]) == (0.025, 7)
+    assert values["space.kernels"]
+    text = page_of(folder).text
+    for key in ("tolerance0.025", "verify.max_minutes7"):
+        assert key in text
+    unfinished = unfinished_run(tmp_path / "other")
+    assert "target_ms8" in page_of(unfinished).text
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(999, "999"), (999_499, "999 k"), (999_600_000, "1 G"), (2_345_000_000, "2.35 G")],
+)
+def test_multiply_adds_have_three_digits(number: int, told: str, tmp_path: Path) -> None:
+    folder, _ = saved_run(tmp_path / "run", macs=number, loop=None)
+    (folder / "history.jsonl").unlink()
+    assert f"multiply-adds{told}" in "".join(page_of(folder).text.split("\n"))
+
+
+def test_an_unfinished_run_says_so_and_shows_what_there_is(tmp_path: Path) -> None:
+    folder = unfinished_run(tmp_path / "run")
+    found = page_of(folder)
+    for told in ("Interrupted: this search has no result", f"tfnas.search resume={folder}",
+                 "Supernet loss", "python -m tfnas.search target_ms=8"):  # fmt: skip
+        assert told in found.text
+    assert found.values("data-measured-ms") == []
+    assert "Failed: this search has no result" in page_of(folder, "failed").text
+
+
+def test_a_run_that_goes_on_is_not_to_be_resumed(tmp_path: Path) -> None:
+    folder = unfinished_run(tmp_path / "run")
+    write_status(folder, None, "launch")  # this very process
+    text = page_of(folder).text
+    assert "Running: this search has no result; process" in text
+    assert "Go on with" not in text
+
+
+def test_an_empty_folder_has_a_page_too(tmp_path: Path) -> None:
+    assert "this search has no result" in page_of(tmp_path).text
+
+
+def test_what_can_t_be_read_is_a_warning_on_the_page(tmp_path: Path) -> None:
+    folder, _ = saved_run(tmp_path / "run")
+    (tmp_path / "table.json").unlink()
+    (folder / "history.jsonl").write_text("{\n")
+    text = page_of(folder).text
+    assert "latencies of single blocks can't be told" in text
+    assert "line 1 of" in text
+    assert "There is no history of it" in text
+
+
+def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
+    folder, _ = saved_run(tmp_path / "run")
+    first = write_report(folder).read_text()
+    assert write_report(folder).read_text() == first

@@ -1,0 +1,252 @@
+"""From stored images to batches of pixels: cropping, resizing, flipping, colour.
+
+Whatever is random comes from the generator that the caller hands in, so that a batch doesn't depend
+on who makes it or on what was made before.
+"""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, log
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageEnhance
+
+from tfnas.process.ranks import ALONE, Ranks
+
+EVAL_FRACTION = 224 / 256  # part of the shorter side that evaluation keeps, as for ImageNet
+ASPECT = (3 / 4, 4 / 3)  # width / height of a random crop
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to gray
+_AUGMENT_STREAM = 1
+
+
+def augment_rng(seed: int, epoch: int, position: int) -> np.random.Generator:
+    """The generator of one batch (images in memory) or of one image (files) of one epoch."""
+    return np.random.default_rng((seed, epoch, _AUGMENT_STREAM, position))
+
+
+def leave_signals_to_parent(_worker: int) -> None:
+    """For a process that reads images. Ctrl-C goes to all of a terminal's processes, a cluster's
+    SIGTERM to all of a job's, and the main one wants to end its step first. It tells this one."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def as_it_is(item: Any) -> Any:
+    """For a loader: arrays go through its pipe. For tensors it opens sockets in the temporary
+    folder, and where that folder's name is too long it waits for them for ever."""
+    return item
+
+
+def crop_boxes(
+    rng: np.random.Generator, count: int, height: int, width: int, scale: tuple[float, float]
+) -> np.ndarray:
+    """Random crops, float64 (count, 4): left, top, right, bottom in pixels.
+
+    `scale` bounds the cropped share of the area. A crop that is too long for the image is clipped
+    instead of drawn anew: each crop takes the same four numbers from `rng`.
+    """
+    area = rng.uniform(*scale, count) * height * width
+    aspect = np.exp(rng.uniform(log(ASPECT[0]), log(ASPECT[1]), count))
+    crop_width = np.minimum(np.sqrt(area * aspect), width)
+    crop_height = np.minimum(np.sqrt(area / aspect), height)
+    left = rng.random(count) * (width - crop_width)
+    top = rng.random(count) * (height - crop_height)
+    return np.stack([left, top, left + crop_width, top + crop_height], axis=1)
+
+
+def resized_arrays(pixels: np.ndarray, size: int) -> torch.Tensor:
+    """uint8 (N, H, W, C) to float32 (N, C, size, size) in 0..1, nothing random, nothing cut off."""
+    return F.interpolate(
+        _to_float(pixels), (size, size), mode="bilinear", align_corners=False, antialias=True
+    )
+
+
+def augmented_arrays(
+    pixels: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    crop_scale: tuple[float, float],
+    jitter: float,
+    part: slice = slice(None),
+) -> torch.Tensor:
+    """uint8 (N, H, W, C) to float32 (N, C, size, size) in 0..1: random crops, flips and colours.
+
+    One pass over the whole batch, with other numbers for each image.
+
+    Args:
+        part: only these images are made, as they are among the whole batch.
+    """
+    count, height, width, _ = pixels.shape
+    left, top, right, bottom = crop_boxes(rng, count, height, width, crop_scale)[part].T
+    mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0)[part]
+    factors = 1 + jitter * rng.uniform(-1, 1, (3, count, 1, 1, 1))[:, part]
+    images = _to_float(pixels[part])  # (N, C, H, W)
+    count = len(images)
+    theta = np.zeros((count, 2, 3), np.float32)  # output to input coordinates, both in -1..1
+    theta[:, 0, 0] = mirror * (right - left) / width
+    theta[:, 0, 2] = (left + right) / width - 1
+    theta[:, 1, 1] = (bottom - top) / height
+    theta[:, 1, 2] = (top + bottom) / height - 1
+
+    # grid_sample reads four neighbours however coarse the grid is: where the image shrinks, sample
+    # a finer grid and average, or training would see aliasing that evaluation doesn't have.
+    finer = max(1, ceil(min(height, width) / size))
+    grid = F.affine_grid(
+        torch.from_numpy(theta), [count, 1, size * finer, size * finer], align_corners=False
+    )  # (N, size * finer, size * finer, 2)
+    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    if finer > 1:
+        images = F.avg_pool2d(images, finer)
+    return _jittered(images, factors)
+
+
+def normalized(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """(N, 1 or 3, H, W) in 0..1 to (N, 3, H, W) with the mean taken off, channels last."""
+    shift = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1)
+    scale = torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1)
+    return ((images - shift) / scale).contiguous(memory_format=torch.channels_last)
+
+
+def check_header(path: str) -> None:
+    """Raises ValueError where the file's header isn't that of a usable image; decodes nothing."""
+    try:
+        _open(path).close()
+    except Exception as error:  # Pillow's parsers raise whatever they stumble over
+        raise ValueError(_unreadable(path, error)) from error
+
+
+def read_file(
+    path: str,
+    size: int,
+    rng: np.random.Generator | None,
+    *,
+    crop_scale: tuple[float, float],
+    jitter: float,
+) -> np.ndarray:
+    """One image file as uint8 (size, size, 3).
+
+    With `rng`: a random crop, flip and colour. Without: the central square of 7/8 of the shorter
+    side, which is resizing that side to size * 256 / 224 and cutting the centre out of it. Gray
+    and palette images become RGB; the EXIF orientation is not applied.
+
+    Raises ValueError, naming the file, where it can't be read.
+    """
+    try:
+        with _open(path) as image:
+            width, height = image.size
+            if rng is None:
+                side = min(width, height) * EVAL_FRACTION
+                left, top = (width - side) / 2, (height - side) / 2
+                box = np.array([left, top, left + side, top + side])
+            else:
+                box = crop_boxes(rng, 1, height, width, crop_scale)[0]
+            rgb, box = _decoded(image, box, size)
+        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box.tolist()))
+        if rng is not None:
+            if rng.random() < 0.5:
+                rgb = rgb.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            brightness, contrast, saturation = (1 + jitter * rng.uniform(-1, 1, 3)).tolist()
+            rgb = ImageEnhance.Brightness(rgb).enhance(brightness)
+            rgb = ImageEnhance.Contrast(rgb).enhance(contrast)
+            rgb = ImageEnhance.Color(rgb).enhance(saturation)
+    except Exception as error:  # Pillow's parsers raise whatever they stumble over
+        raise ValueError(_unreadable(path, error)) from error
+    return np.array(rgb, dtype=np.uint8)  # (size, size, 3)
+
+
+@dataclass(frozen=True)
+class FileBatches(torch.utils.data.Dataset[np.ndarray | str]):
+    """The batches of one epoch of image files, by batch index; what a loading process works on.
+
+    An item is uint8 (N, size, size, 3), or the error text where a file of it can't be read: an
+    exception would reach the main process with the trace of the worker as its message.
+    """
+
+    paths: tuple[str, ...]  # in the order of the epoch
+    batch: int  # images
+    size: int  # pixels
+    seed: int
+    epoch: int
+    augment: bool
+    crop_scale: tuple[float, float]
+    jitter: float
+    ranks: Ranks = ALONE  # of each batch only this one's part is read
+
+    def __getitem__(self, index: int) -> np.ndarray | str:
+        first = index * self.batch
+        positions = range(first, min(first + self.batch, len(self.paths)))
+        images = []
+        for position in positions[self.ranks.part(len(positions))]:
+            rng = augment_rng(self.seed, self.epoch, position) if self.augment else None
+            try:
+                image = read_file(
+                    self.paths[position],
+                    self.size,
+                    rng,
+                    crop_scale=self.crop_scale,
+                    jitter=self.jitter,
+                )
+            except ValueError as error:
+                return str(error)
+            images.append(image)
+        return np.stack(images) if images else np.empty((0, self.size, self.size, 3), np.uint8)
+
+
+def _to_float(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)  # (N, C, H, W)
+
+
+def _jittered(images: torch.Tensor, factors: np.ndarray) -> torch.Tensor:
+    """Brightness, contrast and (colour only) saturation, times (3, N, 1, 1, 1)."""
+    channels = images.shape[1]
+    brightness, contrast, saturation = torch.from_numpy(factors.astype(np.float32))
+    images = (images * brightness).clamp_(0, 1)
+    gray_mean = _gray(images).mean(dim=(2, 3), keepdim=True)  # (N, 1, 1, 1)
+    images = torch.lerp(gray_mean, images, contrast).clamp_(0, 1)
+    if channels == 3:
+        images = torch.lerp(_gray(images), images, saturation).clamp_(0, 1)
+    return images
+
+
+def _gray(images: torch.Tensor) -> torch.Tensor:
+    if images.shape[1] == 1:
+        return images
+    weights = torch.tensor(LUMA).view(1, 3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)  # (N, 1, H, W)
+
+
+def _open(path: str) -> Image.Image:
+    with warnings.catch_warnings():
+        # Pillow only warns about an image between one and two times its limit.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image = Image.open(path)
+    if image.mode == "F" or image.mode.startswith("I"):
+        image.close()
+        raise ValueError(f"its pixels are of mode {image.mode}, expected 8 bits a channel")
+    return image
+
+
+def _decoded(image: Image.Image, box: np.ndarray, size: int) -> tuple[Image.Image, np.ndarray]:
+    """The image as RGB, and the box in its pixels: a JPEG much larger than needed is decoded at a
+    half, a quarter or an eighth, which saves most of the time of decoding."""
+    width, height = image.size
+    crop_width, crop_height = box[2] - box[0], box[3] - box[1]
+    image.draft("RGB", (ceil(width * size / crop_width), ceil(height * size / crop_height)))
+    scale = np.array([image.width / width, image.height / height] * 2)
+    box = np.clip(box * scale, 0, [image.width, image.height] * 2)
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB"), box
+    return image.convert("RGB"), box
+
+
+def _unreadable(path: str, error: Exception) -> str:
+    return f"{path}: not readable as an image ({error}); replace the file or take it out of the set"

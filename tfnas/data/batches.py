@@ -1,0 +1,190 @@
+"""Batches of an image set: order, augmentation, parts of several ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfnas.data.images import (
+    ARRAY_CROP_SCALE,
+    FILES_CROP_SCALE,
+    ArrayImages,
+    FileImages,
+    Images,
+    checked_seed,
+)
+from tfnas.process.ranks import ALONE, Ranks
+
+if TYPE_CHECKING:
+    import torch
+
+_ORDER_STREAM = 0  # beside those of tfnas.data.augment
+
+
+class Batches:
+    """Batches of the images at `indices`, resized to `size` pixels and normalized.
+
+    With `augment`, images are cropped (to a share `crop_scale` of their area), mirrored and changed
+    in brightness, contrast and saturation by up to `jitter`. With `shuffle` (default: where they
+    are augmented) they come in another order every epoch. A batch is a function of (seed, epoch,
+    batch index) and nothing else: neither the number of workers nor where an epoch is entered
+    changes it. `workers` is the number of processes that decode image files; images in memory are
+    handled at once, in this process. Of several `ranks` each gets its own part of every batch, the
+    same images as one process would have there.
+
+    Raises ValueError for sizes that make no batch and for indices outside of `images`.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        indices: np.ndarray,
+        *,
+        batch: int,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int,
+        augment: bool,
+        shuffle: bool | None = None,
+        workers: int = 0,
+        drop_last: bool,
+        crop_scale: tuple[float, float] | None = None,
+        jitter: float = 0.4,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        if crop_scale is None:
+            in_memory = isinstance(images, ArrayImages)
+            crop_scale = ARRAY_CROP_SCALE if in_memory else FILES_CROP_SCALE
+        if batch < 1 or size < 1 or workers < 0:
+            raise ValueError(
+                f"batch={batch} size={size} workers={workers}: expected batch and size of at "
+                "least 1, workers of at least 0"
+            )
+        if not 0 < crop_scale[0] <= crop_scale[1] <= 1 or not 0 <= jitter <= 1:
+            raise ValueError(
+                f"crop_scale={crop_scale} jitter={jitter}: expected 0 < low <= high <= 1 and a "
+                "jitter from 0 to 1"
+            )
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(f"mean {mean}, std {std}: expected three each, std above 0")
+        self.indices = np.array(indices, np.int64)
+        if len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < len(images):
+            raise ValueError(f"indices outside of the {len(images)} images")
+        self.images, self.batch, self.size = images, batch, size
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.seed, self.augment, self.workers = checked_seed(seed), augment, workers
+        self.shuffle = augment if shuffle is None else shuffle
+        self.crop_scale, self.jitter, self.ranks = crop_scale, jitter, ranks
+        self._count = len(self.indices) // batch if drop_last else -(-len(self.indices) // batch)
+        if self._count == 0:
+            raise ValueError(
+                f"{len(self.indices)} images make no batch of {batch}: take a smaller batch or "
+                "more images"
+            )
+
+    def __len__(self) -> int:
+        return self._count
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The batches of an epoch from batch `start` on.
+
+        Yields images float32 (N, 3, size, size), channels last, and labels int64 (N,); N may be 0
+        where several ranks share the rest of a set. Raises
+        ValueError for a `start` past the end, and, naming the file, where an image is unreadable.
+        Where processes read images, see `reading`.
+        """
+        if epoch < 0 or not 0 <= start <= len(self):
+            raise ValueError(
+                f"epoch {epoch} from batch {start} on: expected an epoch of at least 0, and "
+                f"0 to {len(self)} for the batch"
+            )
+        order = self.indices
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, epoch, _ORDER_STREAM)).permutation(order)
+        if isinstance(self.images, ArrayImages):
+            return self._from_arrays(self.images, order, epoch, start)
+        return self._from_files(self.images, order, epoch, start)
+
+    def _from_arrays(
+        self, images: ArrayImages, order: np.ndarray, epoch: int, start: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        import torch
+
+        from tfnas.data import augment
+
+        for index in range(start, len(self)):
+            chosen = order[index * self.batch : (index + 1) * self.batch]
+            part = self.ranks.part(len(chosen))
+            labels = torch.from_numpy(images.labels[chosen[part]])
+            pixels = images.pixels[chosen]  # (N, H, W, C)
+            if len(labels) == 0:
+                batch = torch.empty(0, 3, self.size, self.size)
+            elif self.augment:
+                batch = augment.augmented_arrays(
+                    pixels,
+                    self.size,
+                    augment.augment_rng(self.seed, epoch, index),
+                    crop_scale=self.crop_scale,
+                    jitter=self.jitter,
+                    part=part,
+                )
+            else:
+                batch = augment.resized_arrays(pixels[part], self.size)
+            yield augment.normalized(batch, self.mean, self.std), labels
+
+    def _from_files(
+        self, images: FileImages, order: np.ndarray, epoch: int, start: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        import torch
+
+        from tfnas.data import augment
+
+        files = augment.FileBatches(
+            paths=tuple(images.paths[i] for i in order),
+            batch=self.batch,
+            size=self.size,
+            seed=self.seed,
+            epoch=epoch,
+            augment=self.augment,
+            crop_scale=self.crop_scale,
+            jitter=self.jitter,
+            ranks=self.ranks,
+        )
+        # Its own generator: a loader without one draws from torch's global one.
+        loader = torch.utils.data.DataLoader(
+            files,
+            batch_size=None,
+            sampler=range(start, len(self)),
+            num_workers=self.workers,
+            generator=torch.Generator(),
+            collate_fn=augment.as_it_is,
+            worker_init_fn=augment.leave_signals_to_parent,
+        )
+        for index, item in enumerate(loader, start):
+            if isinstance(item, str):
+                raise ValueError(item)
+            batch = torch.from_numpy(item).permute(0, 3, 1, 2).float().div_(255)  # (N, 3, H, W)
+            chosen = order[index * self.batch : (index + 1) * self.batch]
+            labels = torch.from_numpy(images.labels[chosen[self.ranks.part(len(chosen))]])
+            yield augment.normalized(batch, self.mean, self.std), labels
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Around a loop over batches: raises OSError if a process that reads images died.
+
+    Torch says so by a RuntimeError out of a signal handler, at whatever the loop is doing then.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OSError(
+            f"a process that reads images ended ({str(error).strip().partition(chr(10))[0]}); "
+            "data.workers=0 reads them in the main process"
+        ) from None

@@ -1,0 +1,154 @@
+"""Image sets as they lie in memory or in files, and how they are split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True, eq=False)
+class ImageArrays:
+    """A set in memory: pixels uint8 (N, H, W, C) with C 1 or 3, labels int64 (N,)."""
+
+    classes: tuple[str, ...]
+    train_pixels: np.ndarray
+    train_labels: np.ndarray
+    test_pixels: np.ndarray
+    test_labels: np.ndarray
+
+
+# The usual figures of ImageNet, whose subsets come as files; those of other files aren't far.
+FILES_MEAN, FILES_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FILES_CROP_SCALE, ARRAY_CROP_SCALE = (0.08, 1.0), (0.6, 1.0)
+_SPLIT_STREAM = 2  # beside those of tfnas.data.augment
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayImages:
+    """Images in memory: `pixels` uint8 (N, H, W, C) with C 1 or 3, `labels` int64 (N,)."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        shape = self.pixels.shape
+        if self.pixels.dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3):
+            raise ValueError(
+                f"pixels {self.pixels.dtype} {shape}: expected uint8 (N, H, W, C) with C 1 or 3"
+            )
+        _check_labels(self.labels, len(self.pixels))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray) -> ArrayImages:
+        """Only the images at `indices`, int64 (M,)."""
+        return ArrayImages(self.pixels[indices], self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class FileImages:
+    """Images as files: N paths (text: a million `Path`s would fill a gigabyte), `labels` int64
+    (N,)."""
+
+    paths: tuple[str, ...]
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        _check_labels(self.labels, len(self.paths))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray) -> FileImages:
+        """Only the images at `indices`, int64 (M,)."""
+        return FileImages(tuple(self.paths[i] for i in indices), self.labels[indices])
+
+
+Images = ArrayImages | FileImages
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """An image set, its labels counted from 0 in the order of `classes`."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Images
+    test: Images
+    mean: Triple  # of RGB in 0..1
+    std: Triple  # of RGB in 0..1
+    origin: str  # one line: which files these are
+
+    def __post_init__(self) -> None:
+        for part, images in (("training", self.train), ("test", self.test)):
+            if len(images) == 0:
+                raise ValueError(f"data {self.name}: no {part} images ({self.origin})")
+            low, high = int(images.labels.min()), int(images.labels.max())
+            if low < 0 or high >= len(self.classes):
+                raise ValueError(
+                    f"data {self.name}: {part} labels run from {low} to {high}, expected 0 to "
+                    f"{len(self.classes) - 1} for {len(self.classes)} classes ({self.origin})"
+                )
+        counts = np.bincount(self.train.labels, minlength=len(self.classes))
+        empty = [self.classes[i] for i in np.flatnonzero(counts == 0)]
+        if empty:
+            raise ValueError(
+                f"data {self.name}: no training images for {some(empty)} ({self.origin})"
+            )
+
+
+def first_per_class(labels: np.ndarray, total: int) -> np.ndarray:
+    """Sorted indices of `total` images, the first of each class as evenly as the classes allow."""
+    by_class = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[by_class], labels[by_class])
+    rank = np.empty(len(labels), np.int64)  # how many of its class stand before it
+    rank[by_class] = np.arange(len(labels)) - starts
+    return np.sort(np.argsort(rank, kind="stable")[:total])
+
+
+def stratified_split(
+    labels: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits every class by `fraction`: two sorted arrays of indices, int64, that make up all.
+
+    The first holds round(fraction * n) of the n images of each class, and of either side at least
+    one. Raises ValueError for a fraction outside (0, 1) or a class with a single image.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"split fraction {fraction}: expected between 0 and 1")
+    rng = np.random.default_rng((checked_seed(seed), _SPLIT_STREAM))
+    first, second = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        if len(members) < 2:
+            raise ValueError(f"class {label} has one image; a split needs at least two")
+        cut = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        first.append(members[:cut])
+        second.append(members[cut:])
+    return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
+
+
+def _check_labels(labels: np.ndarray, count: int) -> None:
+    if labels.dtype != np.int64 or labels.shape != (count,):
+        raise ValueError(f"labels {labels.dtype} {labels.shape}: expected int64 ({count},)")
+
+
+def checked_seed(seed: int) -> int:
+    if seed < 0:
+        raise ValueError(f"seed {seed}: expected 0 or more")
+    return seed
+
+
+def some(items: Sequence[object]) -> str:
+    """The first five of them, as text for an error."""
+    first = ", ".join(str(item) for item in items[:5])
+    return first if len(items) <= 5 else f"{first} and {len(items) - 5} more"

@@ -1,0 +1,223 @@
+"""Subnets as ONNX files: batch norm folded in, built by the same builder as what the
+profilers measure, checked by onnx, run in onnxruntime and compared with torch before they are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from tfnas.deploy.onnx_graph import INPUT, OPSET, OUTPUT, build_model, weight_shapes
+from tfnas.files.atomic import replacing
+from tfnas.nets.blocks import ConvBN, Network
+from tfnas.nets.weights import Trained, fingerprint, load_weights
+from tfnas.process.versions import versions
+from tfnas.space.subnet import Subnet
+
+MODEL = "model.onnx"
+TOLERANCE = 1e-3  # largest difference between torch and onnxruntime, fraction of the largest output
+DYNAMIC_BATCHES = (1, 3)  # what an open batch size is tried with
+CALIBRATION_BATCH, CALIBRATION_SIZE = 16, 64  # images and pixels
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the net was searched for, as far as it is known; it goes into the file's metadata."""
+
+    target_ms: float | None = None
+    table_ms: float | None = None
+    table: str | None = None  # name or fingerprint of the latency table
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written ONNX file and how well it agrees with torch."""
+
+    path: Path
+    opset: int
+    batch: int | None  # None: any
+    max_abs_diff: float  # between the outputs of torch and onnxruntime on the same seeded inputs
+    output_scale: float  # largest absolute output
+    trained: Trained | None
+    metadata: Mapping[str, str] = field(repr=False)
+
+
+def export(
+    subnet: Subnet,
+    weights: Path | None,
+    path: Path,
+    *,
+    batch: int | None = 1,
+    seed: int = 0,
+    target_ms: float | None = None,
+    table_ms: float | None = None,
+    table: str | None = None,
+) -> Exported:
+    """Write a subnet as ONNX, input float32 (batch, in_channels, R, R), output (batch, classes).
+
+    Args:
+        weights: those that `tfnas.train` wrote; None for seeded random ones, marked as such in the
+            metadata: latency depends on shapes only.
+        batch: None leaves it open.
+        seed: of random weights, and of the inputs of the comparison.
+        target_ms, table_ms, table: as in `Target`.
+
+    Raises:
+        ValueError: if the weights don't fit or are incomplete, or the batch is no size.
+        RuntimeError: if onnxruntime's output differs from torch's.
+    """
+    network, trained = network_with(subnet, weights, seed)
+    target = Target(target_ms, table_ms, table)
+    return export_network(network, trained, path, batch=batch, target=target, seed=seed)
+
+
+def network_with(subnet: Subnet, weights: Path | None, seed: int) -> tuple[Network, Trained | None]:
+    """The subnet in eval mode with its weights, or with seeded random ones."""
+    if weights is None:
+        return untrained(subnet, seed), None
+    network = Network(subnet)
+    trained = load_weights(network, weights, complete=True).trained
+    if trained is None:
+        raise ValueError(f"{weights} doesn't tell what it was trained on: expected a file that "
+                         "tfnas.train wrote")  # fmt: skip
+    return network.eval(), trained
+
+
+def export_network(
+    network: Network,
+    trained: Trained | None,
+    path: Path,
+    *,
+    batch: int | None = 1,
+    target: Target | None = None,
+    seed: int = 0,
+) -> Exported:
+    """As `export`, for a network on the CPU; `trained` is None for weights that are random."""
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch={batch}: expected 1 or more, or null for any")
+    metadata = _metadata(network.subnet, trained, target or Target(), seed)
+    model = build_model(network.subnet.ops, fold(network), batch, metadata)
+    onnx.checker.check_model(model, full_check=True)
+    content = model.SerializeToString()
+    difference, scale = _compare(network, content, DYNAMIC_BATCHES if batch is None else (batch,),
+                                 seed)  # fmt: skip
+    if not difference <= TOLERANCE * scale:
+        raise RuntimeError(
+            f"onnxruntime's output differs from torch's by {difference:.3g}, more than "
+            f"{TOLERANCE:g} of the largest output {scale:.3g}; nothing was written"
+        )
+    with replacing(path) as new:
+        new.write_bytes(content)
+    return Exported(path, OPSET, batch, difference, scale, trained, metadata)
+
+
+def fold(network: Network) -> dict[str, np.ndarray]:
+    """Weights as `tfnas.deploy.onnx_graph` names them, float32, batch norm folded in (in float64).
+
+    With running mean m and variance v, batch norm after a convolution without bias is a
+    convolution with weight w·γ/√(v + ε) and bias β − m·γ/√(v + ε).
+    """
+    folded: dict[str, np.ndarray] = {}
+    ops = network.subnet.ops
+    for name in weight_shapes(ops):
+        if not name.endswith(".weight"):
+            continue
+        index, layer = name.split(".")[:2]
+        module: nn.Module = network.layers[int(index)]
+        module = module if isinstance(module, ConvBN) else module.get_submodule(layer)
+        weight, bias = _folded(module)
+        folded[name] = weight.astype(np.float32)
+        folded[f"{index}.{layer}.bias"] = bias.astype(np.float32)
+    return folded
+
+
+def _folded(module: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(module, ConvBN):
+        bn = module.bn
+        assert bn.running_mean is not None
+        assert bn.running_var is not None
+        scale = _float64(bn.weight) / np.sqrt(_float64(bn.running_var) + bn.eps)
+        weight = _float64(module.conv.weight) * scale[:, None, None, None]
+        return weight, _float64(bn.bias) - _float64(bn.running_mean) * scale
+    assert isinstance(module, nn.Conv2d | nn.Linear)
+    assert module.bias is not None
+    return _float64(module.weight), _float64(module.bias)
+
+
+def _float64(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().double().numpy()
+
+
+def untrained(subnet: Subnet, seed: int) -> Network:
+    """Random weights, with batch norm set by one batch of noise.
+
+    With the statistics left at 0 and 1 the signal would shrink from block to block into denormal
+    numbers, which take time that no trained net takes.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        network = Network(subnet)
+        size = min(subnet.resolution, CALIBRATION_SIZE)
+        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = 1.0
+        network(torch.randn(CALIBRATION_BATCH, subnet.in_channels, size, size))
+        for norm in norms:
+            norm.momentum = 0.1
+    return network.eval()
+
+
+def _compare(
+    network: Network, content: bytes, batches: tuple[int, ...], seed: int
+) -> tuple[float, float]:
+    """Largest absolute difference of torch and onnxruntime, and largest absolute output."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as profilers/ort.py
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(seed)
+    subnet, size = network.subnet, network.subnet.resolution
+    difference = scale = 0.0
+    for batch in batches:
+        shape = (batch, subnet.in_channels, size, size)
+        images = rng.standard_normal(shape, dtype=np.float32)
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(images)).numpy()
+        found = session.run([OUTPUT], {INPUT: images})[0]
+        difference = float(np.maximum(difference, np.abs(found - expected).max()))  # nan stays
+        scale = max(scale, float(np.abs(expected).max()))
+    return difference, scale
+
+
+def _metadata(subnet: Subnet, trained: Trained | None, target: Target, seed: int) -> dict[str, str]:
+    metadata = {
+        **versions(),
+        "space": subnet.space,
+        "subnet": fingerprint(subnet),
+        "resolution": str(subnet.resolution),
+        "channels": "RGB",
+        "layout": "NCHW",
+        "macs": str(subnet.macs),
+    }
+    for name, value in vars(target).items():
+        if value is not None:
+            metadata[name] = str(value)
+    if trained is None:
+        return metadata | {"weights": "untrained", "seed": str(seed)}
+    values = {name: json.dumps(value) for name, value in vars(trained).items()}
+    return metadata | {
+        "weights": "trained",
+        "preprocessing": "(RGB / 255 - mean) / std",
+        "top1_resolution": values.pop("resolution"),
+        **values,
+    }

@@ -1,0 +1,88 @@
+"""The latencies of a space's choices on given tables, and what can be told from them alone.
+
+`Menu` holds them as arrays. On it rest the reachable range, the published scaling of widths, and
+the neighbours of a subnet that the closed loop on the device moves to. Names that others use are
+imported from `tfnas.derive.methods`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tfnas.derive.solver import Group, Row, load_ranges
+from tfnas.latency.table import LatencyTable
+from tfnas.space.ops import OpSpec
+from tfnas.space.search_space import SearchSpace
+
+NEAR = 5e-4  # fraction of a target within which `nearby` prefers few moves to a smaller gap
+STEPS = 4  # grid steps to either side that `nearby` considers where it moves three blocks or more
+
+
+class Menu:
+    """Latencies of all widths of all ops, on one or several tables."""
+
+    def __init__(self, space: SearchSpace, tables: Sequence[LatencyTable]) -> None:
+        self.space = space
+        self.fixed_ms = np.array([table.fixed_ms(space) for table in tables])  # (m,)
+        curves: dict[tuple[OpSpec, tuple[int, ...]], np.ndarray] = {}
+        self.ms: list[list[np.ndarray]] = []  # [block][op] (widths, m)
+        for block in space.blocks:
+            row = []
+            for choice in block:
+                key = (choice.op.curve, choice.widths)
+                if key not in curves:
+                    curves[key] = np.stack([t.curve_ms(choice) for t in tables], axis=1)
+                row.append(curves[key])
+            self.ms.append(row)
+
+    def kept(self, depths: Sequence[int]) -> list[int]:
+        """Indices of the blocks that these depths keep."""
+        blocks: list[int] = []
+        first = 0
+        for stage, depth in zip(self.space.stages, depths, strict=True):
+            blocks += range(first, first + depth)
+            first += len(stage.blocks)
+        return blocks
+
+    def rows(
+        self, groups: Sequence[Group], depth_costs: Sequence[Sequence[float] | np.ndarray]
+    ) -> list[Row]:
+        """Groups of all blocks as the rows of all stages, with a cost for each allowed depth."""
+        rows, first = [], 0
+        for stage, costs in zip(self.space.stages, depth_costs, strict=True):
+            padded = np.concatenate([np.full(stage.min_depth, np.inf), costs])
+            rows.append(Row(tuple(groups[first : first + len(stage.blocks)]), padded))
+            first += len(stage.blocks)
+        return rows
+
+    def widths(self, block: int, pick: int) -> np.ndarray:
+        return np.array(self.space.blocks[block][pick].widths)
+
+
+def _free_depths(space: SearchSpace) -> list[list[float]]:
+    return [[0.0] * len(stage.depths) for stage in space.stages]
+
+
+def any_op(menu: Menu) -> list[Row]:
+    """All ops and widths at no cost."""
+    loads = [np.concatenate(block) for block in menu.ms]
+    groups = [Group(np.zeros(len(load)), load) for load in loads]
+    return menu.rows(groups, _free_depths(menu.space))
+
+
+def feasible_ms(space: SearchSpace, table: LatencyTable) -> tuple[float, float]:
+    """Latency of the fastest and of the slowest net of the space on this table, exact.
+
+    Raises:
+        LookupError: if the table doesn't cover the space.
+    """
+    menu = Menu(space, [table])
+    least, most = load_ranges(any_op(menu))
+    return float(menu.fixed_ms[0] + least[0]), float(menu.fixed_ms[0] + most[0])
+
+
+def smallest(values: np.ndarray, count: int) -> np.ndarray:
+    some = np.sort(np.argpartition(values, count - 1)[:count])
+    return some[np.argsort(values[some], kind="stable")]

@@ -1,0 +1,108 @@
+"""From what a search learned to the subnet that meets the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tfnas.derive.architecture import (
+    Architecture,
+    Constraint,
+    Derived,
+    argmax,
+    log_prob,
+    picked_widths,
+)
+from tfnas.derive.constrained import Constrained
+from tfnas.derive.menu import Menu
+from tfnas.derive.scaling import scale
+from tfnas.space.search_space import SearchSpace
+
+
+def derive_greedy(space: SearchSpace, arch: Architecture, constraint: Constraint) -> Derived:
+    """Argmax and progressive scaling, as published. A missed target is `reached=False`."""
+    menu = Menu(space, [constraint.table])
+    depths, picks = argmax(space, arch)
+    current = picked_widths(arch, picks)
+    widths = scale(menu, depths, picks, current, constraint.target_ms)
+    return _derived(space, arch, [constraint], depths, picks, widths, (0.0,))
+
+
+def derive_constrained(
+    space: SearchSpace, arch: Architecture, constraints: Sequence[Constraint]
+) -> Derived:
+    """The most probable subnet that meets all constraints; see the module's docstring.
+
+    Raises:
+        LookupError: if a table doesn't cover the space.
+        ValueError: if no subnet meets the constraints, with the reachable range and the nearest
+            reachable target.
+    """
+    if not constraints:
+        raise ValueError("no constraint given: expected at least one table with its target")
+    for constraint in constraints:
+        if not (0 < constraint.target_ms < np.inf and 0 < constraint.tol < 1):
+            raise ValueError(
+                f"target_ms={constraint.target_ms}, tol={constraint.tol}: expected a positive "
+                "target and a tolerance between 0 and 1"
+            )
+    problem = Constrained(space, arch, constraints)
+    depths, picks, widths = problem.solve()
+    derived = _derived(space, arch, constraints, depths, picks, widths, problem.error_bound_ms)
+    assert derived.reached, (derived.table_ms, constraints)
+    return derived
+
+
+def draw_constrained(
+    space: SearchSpace,
+    arch: Architecture,
+    constraints: Sequence[Constraint],
+    rng: np.random.Generator,
+) -> Derived:
+    """A subnet that meets all constraints, drawn by the probabilities.
+
+    It is what `derive_constrained` finds where every log-probability has Gumbel noise added
+    (perturb-and-MAP, Papandreou and Yuille, ICCV 2011): without a constraint an exact sample. Its
+    `error_bound_ms` is that of the noisy problem.
+
+    Raises:
+        LookupError, ValueError: see `derive_constrained`.
+    """
+    noisy = replace(
+        arch,
+        alphas=tuple(row + rng.gumbel(size=row.shape) for row in arch.alphas),
+        betas=tuple(row + rng.gumbel(size=row.shape) for row in arch.betas),
+    )
+    drawn = derive_constrained(space, noisy, constraints)
+    return _derived(
+        space, arch, constraints, drawn.depths, drawn.picks, drawn.widths, drawn.error_bound_ms
+    )
+
+
+def _derived(
+    space: SearchSpace,
+    arch: Architecture,
+    constraints: Sequence[Constraint],
+    depths: tuple[int, ...],
+    picks: tuple[int, ...],
+    widths: tuple[int, ...],
+    error_bound_ms: tuple[float, ...],
+) -> Derived:
+    subnet = space.subnet(depths, picks, widths)
+    table_ms = tuple(constraint.table.subnet_ms(subnet) for constraint in constraints)
+    best = argmax(space, arch)
+    return Derived(
+        subnet=subnet,
+        depths=depths,
+        picks=picks,
+        widths=widths,
+        table_ms=table_ms,
+        log_prob=log_prob(space, arch, depths, picks),
+        argmax_log_prob=log_prob(space, arch, *best),
+        reached=all(c.met_by(ms) for c, ms in zip(constraints, table_ms, strict=True)),
+        error_bound_ms=error_bound_ms,
+        argmax_depths=best[0],
+        argmax_picks=best[1],
+    )

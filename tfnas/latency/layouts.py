@@ -1,0 +1,332 @@
+"""The documented layouts of other projects' latency tables, a small reader for each.
+
+`LAYOUTS` is the list; `tfnas.latency.importers` reads files with it. A reader gets parsed content
+(dicts, lists, strings and numbers) and says which op each value belongs to. What `OpSpec` can't
+express has no op; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tfnas.files.bounded import shown
+from tfnas.space.ops import OpSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One value of a foreign file.
+
+    Attributes:
+        key: as the file names it, for messages.
+        value: in the layout's unit.
+        op: what it is the latency of; None where `OpSpec` can't express it.
+        measured: False for what the file interpolates or extrapolates.
+    """
+
+    key: str
+    value: float
+    op: OpSpec | None
+    measured: bool = True
+
+    def __post_init__(self) -> None:
+        if self.op is not None and self.op.is_curve:
+            raise ValueError(f"{shown(self.key)}: no mid width, expected 1 or more")
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """The content of a foreign file, before any unit is applied.
+
+    Attributes:
+        overhead: latency of stem, head and classifier together, if the layout has it.
+        notes: what a user of the table must know.
+    """
+
+    entries: tuple[Entry, ...]
+    overhead: float | None = None
+    quantum: int = 1
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One documented form of file.
+
+    Attributes:
+        unit: s | ms | us where the layout fixes it, else None.
+        recognizes: whether parsed content has this form.
+        read: parsed content and batch to entries.
+        source: where the form is documented.
+    """
+
+    unit: str | None
+    recognizes: Callable[[Any], bool]
+    read: Callable[[Any, int], Foreign]
+    source: str
+
+
+def _number(key: object, value: object) -> float:
+    if type(value) not in (int, float):
+        raise ValueError(f"{shown(key)} holds {shown(value)}, expected a number")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _keyed(content: Any) -> Mapping[str, Any]:
+    """The content if it is a dict with string keys, else an empty one."""
+    if isinstance(content, dict) and all(isinstance(key, str) for key in content):
+        return content
+    return {}
+
+
+INT, FLOAT = "[0-9]{1,6}", r"[0-9]{1,6}(?:\.[0-9]{1,20})?"
+TFNAS_KEY = re.compile(
+    rf"MBInvertedResBlock_({INT})_({INT})_({INT})_({INT})_k({INT})_s({INT})_"
+    r"(relu6?|swish|h-swish)"
+)
+TFNAS_STEP = 8  # the published files were measured at multiples of it
+
+
+def _is_tfnas(content: Any) -> bool:
+    return any(key.startswith("MBInvertedResBlock_") for key in _keyed(content))
+
+
+def _read_tfnas(content: Any, batch: int) -> Foreign:
+    entries = []
+    for key, curve in content.items():
+        if key == "base":
+            continue
+        match = TFNAS_KEY.fullmatch(key)
+        if match is None or not isinstance(curve, dict):
+            raise ValueError(f"key {shown(key)}: expected MBInvertedResBlock_... with a dict")
+        size, c_in, c_se, c_out, kernel, stride = (int(g) for g in match.groups()[:6])
+        act = "hard_swish" if match[7] == "h-swish" else match[7]
+        for width, value in curve.items():
+            if type(width) is not int or width < 1:
+                raise ValueError(f"{key}: mid width {shown(width)}, expected a number")
+            measured = width % TFNAS_STEP == 0
+            op = None
+            if measured:
+                op = OpSpec("mbconv", size, c_in, width, c_se, c_out, kernel, stride, act)
+            entries.append(Entry(f"{key} · {width}", _number(key, value), op, measured))
+    if "base" not in content:
+        raise ValueError("the key 'base' (stem, head and classifier) is missing")
+    return Foreign(
+        tuple(entries),
+        _number("base", content["base"]),
+        TFNAS_STEP,
+        (
+            "overhead_ms is the published base cost: stem, head, pooling and a classifier of 1000 "
+            "classes, at 224 pixels; another number of classes changes it",
+        ),
+    )
+
+
+SHAPE = rf"input:({INT}(?:x{INT})*)-output:({INT}(?:x{INT})*)"
+MIT_KEY = re.compile(
+    rf"(Conv|Conv_1|Conv_2|AvgPool2D|Logits|expanded_conv)-{SHAPE}"
+    rf"(?:-expand:({INT})-kernel:({INT})-stride:({INT})-idskip:([01])(?:-se:([01])-hs:([01]))?)?"
+)
+
+
+def _is_mit(content: Any, ofa: bool) -> bool:
+    keys = _keyed(content)
+    blocks = [key for key in keys if key.startswith("expanded_conv-input:")]
+    return bool(blocks) and all(("-hs:" in key) == ofa for key in blocks)
+
+
+def _read_mit(content: Any, ofa: bool) -> Foreign:
+    entries = []
+    for key, value in content.items():
+        if not isinstance(value, dict) or "mean" not in value:
+            raise ValueError(f"{shown(key)}: expected an entry with 'mean'")
+        match = MIT_KEY.fullmatch(key)
+        op = None if match is None else _mit_op(match, ofa)
+        entries.append(Entry(key, _number(key, value["mean"]), op))
+    return Foreign(tuple(entries), notes=("values are means, not medians",))
+
+
+def _mit_op(match: re.Match[str], ofa: bool) -> OpSpec | None:
+    kind = match[1]
+    shape = [int(v) for v in match[2].split("x")]
+    out = [int(v) for v in match[3].split("x")]
+    if len(shape) != 3 or shape[0] != shape[1]:
+        return None
+    size, _, c_in = shape
+    act = "hard_swish" if ofa else "relu6"
+    if kind == "Conv" and len(out) == 3:
+        return _fits(OpSpec("conv", size, c_in, 0, 0, out[2], 3, 2, act), out)
+    if kind in ("Conv_1", "Conv_2") and len(out) == 3:
+        return _fits(OpSpec("conv", size, c_in, 0, 0, out[2], 1, 1, act), out)
+    if kind == "Logits" and len(out) == 1:
+        return OpSpec("classifier", size, c_in, 0, 0, out[0], 1, 1, "none")
+    if kind != "expanded_conv" or match[4] is None or len(out) != 3:
+        return None
+    expand, kernel, stride, skip = (int(match[i]) for i in (4, 5, 6, 7))
+    if match[8] == "1":
+        return None  # its gate is a hard sigmoid, ours a sigmoid
+    mid = expand if ofa else expand * c_in
+    if ofa:
+        act = "hard_swish" if match[9] == "1" else "relu"
+    op = _fits(OpSpec("mbconv", size, c_in, mid, 0, out[2], kernel, stride, act), out)
+    return op if op is not None and op.residual == bool(skip) else None
+
+
+def _fits(op: OpSpec, out: list[int]) -> OpSpec | None:
+    return op if out == [op.out_size, op.out_size, op.c_out] else None
+
+
+HARDCORE_KEY = re.compile(
+    rf"in_channels_({INT})_out_channels_({INT})_stride_({INT})_resolution_({INT})"
+    rf"_er_({FLOAT})_k_({INT})_se_({FLOAT})_act_([01])"
+)
+
+
+def _is_hardcore(content: Any) -> bool:
+    keys = _keyed(content)
+    return "general" in keys and any(key.startswith("in_channels_") for key in keys)
+
+
+def _read_hardcore(content: Any, batch: int) -> Foreign:
+    if batch != 1:
+        raise ValueError(
+            f"batch={batch}: this layout holds seconds per image on some devices and per batch on "
+            "others; only tables of batch 1 can be imported"
+        )
+    entries = []
+    for key, value in content.items():
+        if key == "general":
+            continue
+        match = HARDCORE_KEY.fullmatch(key)
+        if match is None:
+            raise ValueError(f"key {shown(key)}: expected in_channels_..._act_...")
+        c_in, c_out, stride, size = (int(match[i]) for i in (1, 2, 3, 4))
+        mid = _divisible_by_8(c_in * float(match[5]))
+        act = "relu" if match[8] == "1" else "hard_swish"
+        op = None  # with squeeze-excite its gate is a hard sigmoid, ours a sigmoid
+        if float(match[7]) == 0:
+            op = OpSpec("mbconv", size, c_in, mid, 0, c_out, int(match[6]), stride, act)
+        entries.append(Entry(key, _number(key, value), op))
+    return Foreign(
+        tuple(entries),
+        _number("general", content["general"]),
+        notes=(
+            "values are means, not medians",
+            "overhead_ms is the file's 'general': the fixed modules of its own net, which may "
+            "leave out pooling and classifier",
+        ),
+    )
+
+
+def _divisible_by_8(width: float) -> int:
+    """Nearest multiple of 8, one more where that is below 90 % (as MobileNet code rounds)."""
+    rounded = max(8, int(width + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * width else rounded
+
+
+# Of a list per layer the file holds numbers alone; shapes are those of the published configuration
+# (JaminFong/DenseNAS configs/imagenet_search_cfg_mbv2.yaml): widths, sizes and stages of its
+# blocks, of which each can follow one of the four before it, in the same or the next stage. How
+# many layers follow in a block is the file's own: the published file has more than that
+# configuration.
+DENSE_WIDTHS = (16, 24, 32, 40, 48, 56, 64, 72, 96, 112, 128, 160, 176, 192, 320, 352, 384)
+DENSE_SIZES = (112, 56, 28, 28, 28, 14, 14, 14, 14, 14, 14, 7, 7, 7, 7, 7, 7)
+DENSE_STAGES = (0, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6, 7)
+DENSE_LAST = 1984
+DENSE_OPS = ((3, 3), (3, 6), (5, 3), (5, 6), (7, 3), (7, 6))  # kernel, expansion; then the skip
+
+
+def _is_dense(content: Any) -> bool:
+    return (
+        isinstance(content, list)
+        and [type(part) for part in content] == [float, list, list, float]
+        and len(content[1]) == len(DENSE_WIDTHS) - 1
+    )
+
+
+def _dense_inputs(block: int) -> list[int]:
+    """Blocks that can come before one, nearest first."""
+    sizes = (*DENSE_SIZES, DENSE_SIZES[-1])
+    return [
+        b
+        for b in range(block - 1, max(block - 5, -1), -1)
+        if DENSE_STAGES[block] - DENSE_STAGES[b] <= 1
+        and sizes[b] in (sizes[block], 2 * sizes[block])
+    ]
+
+
+def _read_dense(content: Any, batch: int) -> Foreign:
+    stem, blocks, convs, linear = content
+    # the stem is two ops measured together, the last value a linear layer without its pooling
+    entries = [Entry("stem", stem, None), Entry("classifier", linear, None)]
+    for number, block in enumerate(blocks, 1):
+        width, size = DENSE_WIDTHS[number], DENSE_SIZES[number]
+        heads, layers = _lists(block, 2, f"block {number}")
+        inputs = _dense_inputs(number)
+        rows = [
+            (f"block {number} from {DENSE_WIDTHS[b]}", DENSE_SIZES[b], DENSE_WIDTHS[b], values)
+            for b, values in zip(inputs, _lists(heads, len(inputs), "heads"), strict=True)
+        ]
+        rows += [
+            (f"block {number} layer {index}", size, width, values)
+            for index, values in enumerate(_lists(layers, None, "layers"), 1)
+        ]
+        for key, size_in, c_in, values in rows:
+            skip = " layer " in key
+            values = _lists(values, len(DENSE_OPS) + skip, key)
+            for (kernel, expansion), value in zip(DENSE_OPS, values, strict=False):
+                op = OpSpec(
+                    "mbconv", size_in, c_in, expansion * c_in, 0, width, kernel, size_in // size,
+                    "relu6",
+                )  # fmt: skip
+                entries.append(Entry(f"{key} k{kernel} e{expansion}", _number(key, value), op))
+            if skip:
+                entries.append(Entry(f"{key} skip", _number(key, values[-1]), None))
+    inputs = _dense_inputs(len(DENSE_WIDTHS))
+    for b, value in zip(inputs, _lists(convs, len(inputs), "1x1 convolutions"), strict=True):
+        op = OpSpec("conv", DENSE_SIZES[b], DENSE_WIDTHS[b], 0, 0, DENSE_LAST, 1, 1, "relu6")
+        entries.append(Entry(f"conv1x1 from {DENSE_WIDTHS[b]}", _number("conv1x1", value), op))
+    return Foreign(
+        tuple(entries),
+        notes=(
+            "values are means; shapes are those of the published mbv2 configuration, the file has "
+            "none",
+            "stem and classifier are missing, so that no whole net can be told from it",
+        ),
+    )
+
+
+def _lists(value: Any, length: int | None, key: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{key}: found {shown(value)}, expected a list")
+    if length is not None and len(value) != length:
+        raise ValueError(
+            f"{key}: found {len(value)} values, the published configuration has {length}"
+        )
+    return value
+
+
+LAYOUTS: dict[str, Layout] = {
+    "tfnas": Layout("ms", _is_tfnas, _read_tfnas, "AberHu/TF-NAS latency_pkl"),
+    "proxylessnas": Layout(
+        None,
+        lambda content: _is_mit(content, ofa=False),
+        lambda content, batch: _read_mit(content, ofa=False),
+        "mit-han-lab/proxylessnas search/utils/latency_estimator.py",
+    ),
+    "ofa": Layout(
+        None,
+        lambda content: _is_mit(content, ofa=True),
+        lambda content, batch: _read_mit(content, ofa=True),
+        "mit-han-lab/once-for-all ofa/nas/efficiency_predictor/latency_lookup_table.py",
+    ),
+    "hardcorenas": Layout(
+        "s", _is_hardcore, _read_hardcore, "Alibaba-MIIL/HardCoReNAS timm/models/mobilenasnet.py"
+    ),
+    "densenas": Layout(
+        "ms", _is_dense, _read_dense, "JaminFong/DenseNAS latency_list, mbv2 configuration"
+    ),
+}

@@ -1,0 +1,570 @@
+"""Latency tables: what was measured on a device, and what may be read from it.
+
+A table holds measured rows and the context they were measured in. Between two measured widths of
+one curve it interpolates, and says so; it never extrapolates, and what isn't there is an error that
+names the command to measure it. All latencies are milliseconds for one batch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from tfnas.files.atomic import write_atomically
+from tfnas.files.bounded import check_text, parse_json, read_bytes, shown
+from tfnas.space.ops import OP_FIELDS, OpSpec
+from tfnas.space.search_space import Choice, SearchSpace
+from tfnas.space.subnet import Subnet
+
+TABLE_FORMAT = "tfnas.table/2"
+ROW_FIELDS = (*OP_FIELDS, "median_ms", "spread_ms", "runs")
+MAX_ROWS = 250_000  # the published table has 36,480, of which ours need some hundred
+MAX_TABLE_BYTES = 160 * MAX_ROWS
+MAX_TABLE_VALUES = (len(ROW_FIELDS) + 2) * MAX_ROWS
+MAX_MS = 1e12
+CARD_FIELDS = ("mape_pct", "bias_pct", "spearman")
+KEYS = (
+    "format", "unit", "device", "spaces", "overhead_ms", "quantum_evidence", "nets", "notes",
+    "columns", "rows",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One measured latency.
+
+    Attributes:
+        median_ms: the estimate for one run of the op, one batch.
+        spread_ms: half-width of its 95 % interval across rounds; nan where unknown.
+        runs: how many samples it rests on.
+    """
+
+    median_ms: float
+    spread_ms: float
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The context a table was measured in. What differs in it is never mixed.
+
+    Attributes:
+        kind: cpu | gpu | adb | ssh | imported.
+        backend: the runtime; options of the device that are on follow, as in `cuda+graph`.
+        fingerprint: identifies hardware, runtime versions, threads, precision and batch.
+        versions: (package, version) of everything that shapes the figures.
+        quantum: mid widths off its multiples fall off the device's fast path.
+    """
+
+    kind: str
+    name: str
+    backend: str
+    precision: str
+    batch: int
+    threads: int
+    fingerprint: str
+    versions: tuple[tuple[str, str], ...] = ()
+    quantum: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """From sums of isolated ops to whole nets.
+
+    Attributes:
+        scale: measured whole-net latency / sum of the table's rows.
+        nets: number of nets that it was taken from.
+        mape_pct: mean absolute error on these nets, each predicted from the others, in percent.
+        factors: (group of ops, factor on top of `scale`), see `group_of`. An op costs more or less
+            inside a net than alone, and by how much depends on where it stands: early ones are
+            spared a change of memory layout at their ends, late ones find their weights less warm.
+        rows: digest of the rows that the sums are of, see `profilers.tables.plan.digest_of`.
+        seed: of the nets, see `profilers.tables.plan.calibration_nets`.
+    """
+
+    scale: float
+    nets: int
+    mape_pct: float
+    factors: tuple[tuple[str, float], ...] = ()
+    rows: str = ""
+    seed: int = 0
+
+
+def group_of(op: OpSpec) -> str:
+    """Ops that share a calibration factor: searched blocks by input size, all others together."""
+    return f"{op.size}px" if op.expands else "fixed"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The table's own error, on points that were measured and then predicted without them."""
+
+    points: int
+    mean_pct: float
+    p95_pct: float
+    max_pct: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceFit:
+    """How the rows of a table stand to the nets of one space.
+
+    Attributes:
+        held_out: the error of interpolation on that space's curves.
+        card: the calibration card of `profilers.card`, as it wrote it.
+    """
+
+    calibration: Calibration | None = None
+    held_out: HeldOut | None = None
+    card: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """A value read from a table, with where it came from."""
+
+    ms: float
+    measured: bool  # False: interpolated between two measured widths of the same curve
+
+
+@dataclass(frozen=True)
+class _Curve:
+    widths: np.ndarray  # (n,) ascending
+    ms: np.ndarray  # (n,) uncalibrated
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Measured rows of one device; see the module's docstring.
+
+    Attributes:
+        rows: what was measured, as measured (not calibrated).
+        spaces: by `SearchSpace.key`; other spaces have other factors. `for_space` chooses.
+        space: key of the space whose calibration counts; None: the only one there is.
+        overhead_ms: where given, the latency of stem, head and classifier together, which then
+            need no rows of their own (published tables come so).
+        quantum_evidence: (mid width, ms) of the probe that found `device.quantum`.
+        nets: whole nets as measured, by `profilers.tables.plan.net_key`: what calibrations rest on.
+    """
+
+    device: Device
+    rows: Mapping[OpSpec, Measurement]
+    spaces: Mapping[str, SpaceFit] = field(default_factory=dict)
+    overhead_ms: float | None = None
+    quantum_evidence: tuple[tuple[int, float], ...] = ()
+    nets: Mapping[str, Measurement] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    space: str | None = field(default=None, compare=False)
+    source: str = field(default="this table", compare=False)  # for messages
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", MappingProxyType(dict(self.rows)))
+        object.__setattr__(self, "nets", MappingProxyType(dict(self.nets)))
+        object.__setattr__(self, "spaces", MappingProxyType(dict(self.spaces)))
+
+    @cached_property
+    def _curves(self) -> dict[OpSpec, _Curve]:
+        points: dict[OpSpec, list[tuple[int, float]]] = {}
+        for op, row in self.rows.items():
+            points.setdefault(op.curve, []).append((op.c_mid, row.median_ms))
+        curves = {}
+        for key, pairs in points.items():
+            widths, ms = zip(*sorted(pairs), strict=True)
+            curves[key] = _Curve(np.array(widths), np.array(ms))
+        return curves
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """That of `space`, or the only one.
+
+        Raises:
+            LookupError: if there are several and none was chosen with `for_space`.
+        """
+        if self.space is not None:
+            return self.spaces.get(self.space, SpaceFit()).calibration
+        if len(self.spaces) > 1:
+            raise LookupError(
+                f"{self.source} has calibrations for {', '.join(self.spaces)}: choose one with "
+                "table.for_space(space)"
+            )
+        return next((fit.calibration for fit in self.spaces.values()), None)
+
+    def factor(self, op: OpSpec) -> float:
+        """From an op's measured latency alone to its calibrated one inside a net."""
+        return self._factor(group_of(op))
+
+    def _factor(self, group: str) -> float:
+        c = self.calibration
+        return 1.0 if c is None else c.scale * dict(c.factors).get(group, 1.0)
+
+    def with_fit(self, space: SearchSpace, **changes: Any) -> LatencyTable:
+        """The table for that space, with other fields of its `SpaceFit`."""
+        fit = replace(self.spaces.get(space.key, SpaceFit()), **changes)
+        return replace(self, spaces={**self.spaces, space.key: fit}, space=space.key)
+
+    def uncalibrated(self) -> LatencyTable:
+        """The table whose nets are the plain sums of its rows."""
+        return replace(self, spaces={}, space=None)
+
+    def latency(self, op: OpSpec) -> Latency:
+        """The calibrated latency of one op.
+
+        Raises:
+            LookupError: if the op was neither measured nor lies between measured widths.
+        """
+        row = self.rows.get(op)
+        if row is not None:
+            return Latency(row.median_ms * self.factor(op), True)
+        curve = self._curves.get(op.curve)
+        if curve is None or not curve.widths[0] <= op.c_mid <= curve.widths[-1]:
+            raise LookupError(self._missing([op]))
+        return Latency(float(np.interp(op.c_mid, curve.widths, curve.ms)) * self.factor(op), False)
+
+    def ms(self, op: OpSpec) -> float:
+        """As `latency`, the number alone."""
+        return self.latency(op).ms
+
+    def curve_ms(self, choice: Choice) -> np.ndarray:
+        """Calibrated latencies of all admissible widths of a choice, (len(choice.widths),).
+
+        Raises:
+            LookupError: if a width lies outside what was measured.
+        """
+        curve = self._curves.get(choice.op.curve)
+        if curve is None or not (
+            curve.widths[0] <= choice.widths[0] and choice.widths[-1] <= curve.widths[-1]
+        ):
+            raise LookupError(self._missing([choice.op]))
+        return np.interp(choice.widths, curve.widths, curve.ms) * self.factor(choice.op)
+
+    def fixed_ms(self, net: SearchSpace | Subnet) -> float:
+        """Calibrated latency of stem and head together."""
+        if self.overhead_ms is not None:
+            return self.overhead_ms * self._factor("fixed")
+        return sum(self.ms(op) for op in net.fixed)
+
+    def subnet_ms(self, subnet: Subnet) -> float:
+        """Calibrated latency of a whole net: the sum over its ops."""
+        return self.fixed_ms(subnet) + sum(self.ms(op) for op in subnet.blocks)
+
+    def missing(self, space: SearchSpace) -> list[OpSpec]:
+        """The ops of a space that the table can't tell, each at one missing width."""
+        gaps = (
+            [] if self.overhead_ms is not None else [o for o in space.fixed if not self.covers(o)]
+        )
+        for curve, widths in space.curves().items():
+            gaps += [op for w in (widths[0], widths[-1]) if not self.covers(op := _at(curve, w))][
+                :1
+            ]
+        return list(dict.fromkeys(gaps))
+
+    def check(self, space: SearchSpace) -> None:
+        """Raises LookupError if the table doesn't cover the space, ValueError if it is unusable."""
+        rows: list[tuple[object, Measurement]] = [*self.rows.items(), *self.nets.items()]
+        bad = [what for what, row in rows if not row.median_ms > 0]
+        if bad:
+            raise ValueError(
+                f"{self.source} holds {len(bad)} latencies that are not positive, such as "
+                f"{bad[0]}; see `python -m tfnas.table lint`, and measure again"
+            )
+        if missing := self.missing(space):
+            raise LookupError(self._missing(missing))
+
+    def for_space(self, space: SearchSpace) -> LatencyTable:
+        """The table with that space's calibration, after `check`.
+
+        Raises:
+            ValueError, LookupError: as `check`; LookupError too if the table is calibrated for
+                other spaces only, whose factors would tell these nets wrong.
+        """
+        self.check(space)
+        calibrated = [key for key, fit in self.spaces.items() if fit.calibration]
+        if calibrated and space.key not in calibrated:
+            raise LookupError(
+                f"{self.source} is calibrated for {', '.join(calibrated)}, not for {space.key}: "
+                f"measure some of its nets with `python -m profilers device={self.device.kind} "
+                f"table={self.source}` and the space options given here, on that device"
+            )
+        return replace(self, space=space.key)
+
+    def covers(self, op: OpSpec) -> bool:
+        """Whether `latency` can tell this op."""
+        if op in self.rows:
+            return True
+        curve = self._curves.get(op.curve)
+        return curve is not None and bool(curve.widths[0] <= op.c_mid <= curve.widths[-1])
+
+    def _missing(self, ops: list[OpSpec]) -> str:
+        advice = (
+            f"measure what is missing with `python -m profilers device={self.device.kind} "
+            f"table={self.source}` and the space options given here, on that device"
+        )
+        if self.device.kind == "imported":
+            advice = "search a space that it covers"
+        return (
+            f"{self.source} (device {self.device.name}, batch {self.device.batch}) doesn't cover "
+            f"{len(ops)} op{'s' if len(ops) > 1 else ''} such as: {ops[0]}; {advice}"
+        )
+
+    def with_rows(self, rows: Mapping[OpSpec, Measurement]) -> LatencyTable:
+        return replace(self, rows={**self.rows, **rows})
+
+    def save(self, path: Path) -> None:
+        """Write atomically: whoever reads the file finds the old table or the new one."""
+        write_atomically(path, self.to_json())
+
+    def to_json(self) -> str:
+        """What a table file holds."""
+        head = {
+            "format": TABLE_FORMAT,
+            "unit": "ms",
+            "device": {**asdict(self.device), "versions": dict(self.device.versions)},
+            "spaces": {key: asdict(fit) for key, fit in sorted(self.spaces.items())},
+            "overhead_ms": self.overhead_ms,
+            "quantum_evidence": self.quantum_evidence,
+            "nets": {
+                key: [m.median_ms, _null(m.spread_ms), m.runs]
+                for key, m in sorted(self.nets.items())
+            },
+            "notes": self.notes,
+            "columns": ROW_FIELDS,
+        }
+        lines = [
+            json.dumps(
+                [*(getattr(op, f) for f in OP_FIELDS), m.median_ms, _null(m.spread_ms), m.runs]
+            )
+            for op, m in sorted(self.rows.items(), key=lambda item: str(item[0]))
+        ]
+        text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False)
+        body = ",\n  ".join(lines)
+        return text[:-2] + ',\n "rows": [\n  ' + body + "\n ]\n}\n"
+
+    @classmethod
+    def load(cls, path: Path) -> LatencyTable:
+        """Read and validate a table file.
+
+        Raises:
+            ValueError: if it is unreadable, not a table, or holds what no table can hold.
+        """
+        try:
+            text = read_bytes(path, MAX_TABLE_BYTES).decode()
+        except FileNotFoundError:
+            raise ValueError(
+                f"table {path} doesn't exist; build it with `python -m profilers device=cpu "
+                f"{shlex.quote(f'table={path}')}` and the space options given here"
+            ) from None
+        except UnicodeDecodeError:
+            raise ValueError(
+                f"table {path} is not JSON; read another project's table with "
+                f"`python -m tfnas.table import {path} --out FILE.json`"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"can't read the table {path}: {error}") from None
+        return cls.from_json(text, str(path))
+
+    @classmethod
+    def from_json(cls, text: str, path: str = "of this text") -> LatencyTable:
+        """Raises ValueError, naming `path`, if the text is no valid table."""
+        try:
+            data = parse_json(text, MAX_TABLE_VALUES)
+        except ValueError as error:
+            raise ValueError(
+                f"table {path} is corrupt: it {error}; restore or rebuild it"
+            ) from None
+        if not isinstance(data, dict) or data.get("format") != TABLE_FORMAT:
+            found = data.get("format") if isinstance(data, dict) else type(data).__name__
+            raise ValueError(
+                f"table {path}: found format {shown(found)}, expected {TABLE_FORMAT!r}; move it "
+                "away and measure anew with `python -m profilers`"
+            )
+        try:
+            if unknown := set(data) - set(KEYS):
+                raise ValueError(f"unknown keys {shown(sorted(unknown))}")
+            if data.get("unit", "ms") != "ms":
+                raise ValueError(f"unit {shown(data['unit'])}, expected 'ms'")
+            return cls(
+                device=_device_of(data["device"]),
+                rows=_rows_of(data["columns"], data["rows"]),
+                spaces={
+                    key: _fit_of(values) for key, values in _dict(data["spaces"], "spaces").items()
+                },
+                overhead_ms=_optional_ms(data.get("overhead_ms"), "overhead_ms"),
+                quantum_evidence=tuple(
+                    (_count(width, "quantum_evidence"), _ms(ms, "quantum_evidence"))
+                    for width, ms in _pairs(data.get("quantum_evidence", []), "quantum_evidence")
+                ),
+                nets={
+                    key: _measurement(_list(values, f"the net {shown(key)}"), key)
+                    for key, values in _dict(data.get("nets", {}), "nets").items()
+                },
+                notes=tuple(map(check_text, _list(data.get("notes", []), "notes"))),
+                source=path,
+            )
+        except KeyError as error:
+            raise ValueError(
+                f"table {path} is corrupt: {error} is missing; restore or rebuild it"
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"table {path} is corrupt: {error}; restore or rebuild it") from None
+
+
+def _at(curve: OpSpec, width: int) -> OpSpec:
+    return replace(curve, c_mid=width)
+
+
+def _null(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _number(value: object, name: str) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        raise ValueError(f"{name}={shown(value)}, expected a finite number")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _ms(value: object, name: str) -> float:
+    ms = _number(value, name)
+    if abs(ms) > MAX_MS:
+        raise ValueError(f"{name}={ms:g}, expected at most {MAX_MS:g} ms")
+    return ms
+
+
+def _optional_ms(value: object, name: str) -> float | None:
+    return None if value is None else _ms(value, name)
+
+
+def _count(value: object, name: str) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name}={shown(value)}, expected a count")
+    return value
+
+
+def _list(value: object, name: str) -> list[Any]:
+    if type(value) is not list:
+        raise ValueError(f"{name}={shown(value)}, expected a list")
+    return value
+
+
+def _pairs(value: object, name: str) -> list[Any]:
+    pairs = _list(value, name)
+    for pair in pairs:
+        if len(_list(pair, name)) != 2:
+            raise ValueError(f"{name} holds {shown(pair)}, expected two values")
+    return pairs
+
+
+def _dict(value: object, name: str, keys: Iterable[str] | None = None) -> dict[str, Any]:
+    if type(value) is not dict:
+        raise ValueError(f"{name}={shown(value)}, expected an object")
+    if keys is not None and set(value) != set(keys):
+        raise ValueError(f"{name} has the fields {shown(sorted(value))}, expected {sorted(keys)}")
+    return value
+
+
+def _fit_of(data: object) -> SpaceFit:
+    values = _dict(data, "spaces", [f.name for f in fields(SpaceFit)])
+    return SpaceFit(
+        calibration=_calibration_of(values["calibration"]),
+        held_out=_held_out_of(values["held_out"]),
+        card=_card_of(values["card"]),
+    )
+
+
+def _card_of(data: object) -> dict[str, Any] | None:
+    """What `show` reads of a card; the rest is for people."""
+    if data is None:
+        return None
+    card = _dict(data, "card")
+    for name in CARD_FIELDS:
+        if card.get(name) is not None:  # as the rank correlation of nets that are all alike
+            _number(card[name], f"card.{name}")
+    return card
+
+
+def _held_out_of(data: object) -> HeldOut | None:
+    if data is None:
+        return None
+    values = _dict(data, "held_out", [f.name for f in fields(HeldOut)])
+    points = _count(values.pop("points"), "held_out.points")
+    return HeldOut(points, **{name: _number(v, f"held_out.{name}") for name, v in values.items()})
+
+
+def _calibration_of(data: object) -> Calibration | None:
+    if data is None:
+        return None
+    values = _dict(data, "calibration", [f.name for f in fields(Calibration)])
+    factors = tuple(
+        (check_text(group), _number(factor, "Calibration.factors"))
+        for group, factor in _pairs(values["factors"], "Calibration.factors")
+    )
+    scale = _number(values["scale"], "Calibration.scale")
+    for name, value in (("scale", scale), *(("factors", factor) for _, factor in factors)):
+        if not value > 0:
+            raise ValueError(f"Calibration.{name}={value:g}, expected a number above 0")
+    return Calibration(
+        scale=scale,
+        nets=_count(values["nets"], "Calibration.nets"),
+        mape_pct=_number(values["mape_pct"], "Calibration.mape_pct"),
+        factors=factors,
+        rows=check_text(values["rows"]),
+        seed=_count(values["seed"], "Calibration.seed"),
+    )
+
+
+def _device_of(data: object) -> Device:
+    names = {f.name: f.type for f in fields(Device)}
+    values = _dict(data, "device", names)
+    for name, kind in names.items():
+        expected = {"str": str, "int": int}.get(str(kind))
+        if expected and type(values[name]) is not expected:
+            raise ValueError(f"device.{name}={shown(values[name])}, expected {kind}")
+    for name, least in (("batch", 1), ("threads", 0), ("quantum", 1)):
+        if not least <= values[name] <= 1_000_000:
+            raise ValueError(f"device.{name}={values[name]}, expected {least} to 1000000")
+    versions = _dict(values["versions"], "device.versions")
+    if not all(versions):
+        raise ValueError("device.versions has a package without a name")
+    pairs = tuple((name, check_text(version)) for name, version in versions.items())
+    return Device(**{**values, "versions": pairs})
+
+
+def _rows_of(columns: object, rows: object) -> dict[OpSpec, Measurement]:
+    if columns != list(ROW_FIELDS):
+        raise ValueError(f"columns {shown(columns)}, expected {list(ROW_FIELDS)}")
+    if not isinstance(rows, list) or len(rows) > MAX_ROWS:
+        raise ValueError(f"rows must be a list of at most {MAX_ROWS}")
+    result: dict[OpSpec, Measurement] = {}
+    split = len(OP_FIELDS)
+    for row in rows:
+        if not isinstance(row, list) or len(row) != len(ROW_FIELDS):
+            raise ValueError(f"row {shown(row)}, expected {len(ROW_FIELDS)} values")
+        op = OpSpec(*row[:split])
+        if op.is_curve:
+            raise ValueError(f"{op} has no mid width: expected 1 or more")
+        if op in result:
+            raise ValueError(f"two rows for one op: {op}")
+        result[op] = _measurement(row[split:], op)
+    return result
+
+
+def _measurement(values: list[Any], what: object) -> Measurement:
+    if len(values) != 3:
+        raise ValueError(f"{shown(values)} for {what}, expected median_ms, spread_ms and runs")
+    median, spread, runs = values
+    try:
+        return Measurement(
+            median_ms=_ms(median, "median_ms"),
+            spread_ms=math.nan if spread is None else _ms(spread, "spread_ms"),
+            runs=_count(runs, "runs"),
+        )
+    except ValueError as error:
+        raise ValueError(f"{error} for {what}") from None

@@ -1,0 +1,244 @@
+"""Weights of a subnet on disk: safetensors, checked against the subnet before they're used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tfnas.files.atomic import replacing
+from tfnas.files.bounded import parse_json, shown
+from tfnas.nets.blocks import Network
+from tfnas.space.ops import MAX_SIZE, OP_FIELDS
+from tfnas.space.subnet import Subnet
+
+Triple = tuple[float, float, float]
+FORMAT, METADATA_KEY = "tfnas.weights/1", "tfnas"
+WEIGHTS = "weights.safetensors"  # what tfnas.train names its file
+MAX_HEADER = 8_000_000  # bytes; names and shapes of a net take some 10,000
+DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # as safetensors names them
+BATCH_NORM_PARTS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the weights of a net were trained on, and how good it was then.
+
+    It travels with the weights, so that neither the preprocessing nor the resolution of a top-1 is
+    ever a guess.
+    """
+
+    data: str  # name and origin
+    classes: tuple[str, ...]
+    mean: Triple  # of RGB in 0..1
+    std: Triple  # of RGB in 0..1
+    crop_fraction: (
+        float  # part of the shorter side that testing keeps; 1: the image is only resized
+    )
+    resolution: int  # pixels, of training and test
+    top1: float  # fraction of the test set
+    top5: float  # fraction of the test set
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3 or not all(_is_number(value) for value in values):
+                raise ValueError(f"{name} {shown(values)}: expected three numbers")
+        if min(self.std) <= 0:
+            raise ValueError(f"std {shown(self.std)}: expected numbers above 0")
+        fractions = (self.top1, self.top5, self.crop_fraction)
+        if not all(map(_is_number, fractions)) or not (
+            0 <= self.top1 <= self.top5 <= 1 and 0 < self.crop_fraction <= 1
+        ):
+            raise ValueError("top1, top5 and crop_fraction must be fractions")
+        if type(self.resolution) is not int or not 1 <= self.resolution <= MAX_SIZE:
+            raise ValueError(f"resolution {shown(self.resolution)}: expected 1 to {MAX_SIZE}")
+        if type(self.data) is not str or not all(type(name) is str for name in self.classes):
+            raise ValueError("data and classes must be names")
+
+    @classmethod
+    def of(cls, values: object) -> Trained:
+        """From JSON; raises ValueError if a field is missing, unknown or of the wrong type."""
+        names = {f.name for f in fields(cls)}
+        if type(values) is not dict or set(values) != names:
+            raise ValueError(
+                f"what it was trained on is not told in full: {shown(values)}, expected "
+                f"{', '.join(sorted(names))}"
+            )
+        for name in ("classes", "mean", "std"):
+            if type(values[name]) is not list:
+                raise ValueError(f"{name} {shown(values[name])}: expected a list")
+        tuples = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
+        return cls(**{**values, **tuples})
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a weights file gave.
+
+    Attributes:
+        kept: sorts of tensors that the file didn't have, so that the network kept its own.
+        trained: None if the file doesn't tell, as that of a supernet.
+    """
+
+    kept: tuple[str, ...]
+    trained: Trained | None
+
+
+def fingerprint(subnet: Subnet) -> str:
+    """16 hex digits that name the subnet's ops, whatever space they came from."""
+    rows = [[getattr(op, name) for name in OP_FIELDS] for op in subnet.ops]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+def save_weights(
+    state: Mapping[str, Tensor], subnet: Subnet, path: Path, trained: Trained | None = None
+) -> None:
+    """Write a network's state dict, atomically, with what `load_weights` checks."""
+    about = {
+        "format": FORMAT,
+        "subnet": fingerprint(subnet),
+        "space": subnet.space,
+        "trained": None if trained is None else asdict(trained),
+    }
+    # One entry, since safetensors writes several in random order: same weights, same file. A path
+    # that isn't UTF-8 loses what isn't, or the file couldn't be read.
+    text = json.dumps(about, ensure_ascii=False).encode(errors="replace").decode()
+    metadata = {METADATA_KEY: text}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with replacing(path) as new:
+        save_file(tensors, new, metadata)
+
+
+def load_weights(network: Network, path: Path, complete: bool) -> Loaded:
+    """Load a safetensors file into a network, after checking every name and shape.
+
+    Args:
+        complete: nothing may be missing. Otherwise the file may lack the classifier (weight and
+            bias), and any of the five tensors of batch norm, each of them in all layers or in none:
+            a supernet has no batch-norm tensors. What is missing keeps the network's values.
+
+    Raises:
+        ValueError: if the file can't be read, is of another subnet, has a missing, unexpected or
+            misshapen tensor, or a value that is not finite.
+    """
+    expected = network.state_dict()
+    try:
+        _check_header(path)
+        with safe_open(path, framework="pt") as file:
+            about = _about(file.metadata() or {}, path)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            forms = {name: (s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
+            _check_subnet(network.subnet, about, path)
+            kept = _check_names(expected, forms, path, complete)
+            tensors = {name: file.get_tensor(name) for name in forms}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"can't read the weights {path}: {str(error)[:500]}") from None
+    for name, value in tensors.items():
+        if not value.isfinite().all() or (name.endswith("running_var") and (value < 0).any()):
+            raise ValueError(f"{path}: {name} has values that no trained network has")
+    try:
+        trained = None if about.get("trained") is None else Trained.of(about["trained"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if trained is not None and len(trained.classes) != network.subnet.classes:
+        raise ValueError(
+            f"{path} names {len(trained.classes)} classes, the subnet has {network.subnet.classes}"
+        )
+    network.load_state_dict({**expected, **tensors})
+    return Loaded(kept, trained)
+
+
+def _check_header(path: Path) -> None:
+    """Raises OSError before a header is read that no net needs, or a pipe that may never end."""
+    if not path.is_file():
+        raise OSError("no such file, or not a plain one")
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > MAX_HEADER:
+        raise OSError(f"a header of {size:,} bytes, {MAX_HEADER:,} are the most")
+
+
+def _about(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """What `save_weights` wrote beside the tensors; nothing for a file from elsewhere."""
+    if METADATA_KEY not in metadata:
+        return {}
+    try:
+        about = parse_json(metadata[METADATA_KEY])
+    except ValueError as error:
+        raise ValueError(f"{path}: its metadata is not as it should be: it {error}") from None
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise ValueError(f"{path}: its metadata is not of format {FORMAT}")
+    return about
+
+
+def _check_subnet(subnet: Subnet, about: Mapping[str, Any], path: Path) -> None:
+    found = about.get("subnet")
+    if found is not None and found != fingerprint(subnet):
+        other = shown(found).strip("'")
+        raise ValueError(
+            f"{path} holds the weights of the subnet {other}, expected those of "
+            f"{fingerprint(subnet)}: take the subnet.json they were trained for"
+        )
+
+
+def _check_names(
+    expected: Mapping[str, Tensor],
+    forms: Mapping[str, tuple[str, tuple[int, ...]]],
+    path: Path,
+    complete: bool,
+) -> tuple[str, ...]:
+    """The sorts of tensors that may be and are missing; raises ValueError for all else.
+
+    Args:
+        forms: type and shape of each tensor in the file.
+    """
+    missing = set(expected) - set(forms)
+    kept = []
+    if not complete:
+        sorts = {f"batch norm {part}": f".bn.{part}" for part in BATCH_NORM_PARTS}
+        for sort, suffix in sorts.items():
+            names = {name for name in expected if name.endswith(suffix)}
+            if names and names <= missing:
+                kept.append(sort)
+                missing -= names
+        classifier = {name for name in expected if ".linear." in name}
+        if classifier <= missing:
+            kept.append("classifier")
+            missing -= classifier
+    unexpected = {shown(name)[1:-1] for name in forms if name not in expected}
+    shapes, types = set(), set()
+    for name, (dtype, shape) in forms.items():
+        if name in expected:
+            right = expected[name]
+            if shape != tuple(right.shape):
+                shapes.add(f"{name} {shape} instead of {tuple(right.shape)}")
+            if dtype != DTYPES[right.dtype]:
+                types.add(f"{name} {dtype} instead of {DTYPES[right.dtype]}")
+    faults = (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("wrong shape", shapes),
+        ("wrong type", types),
+    )
+    found = "; ".join(f"{what}: {_some(sorted(names))}" for what, names in faults if names)
+    if found:
+        raise ValueError(f"{path} doesn't fit the subnet: {found}")
+    return tuple(kept)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(names[:4]) + more

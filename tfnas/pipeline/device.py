@@ -1,0 +1,174 @@
+"""The device of a search: its table, whether it can be reached, what the space reaches on it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from profilers.contract import Profiler
+from profilers.devices import open_configured, open_profiler
+from profilers.tables.build import extremes_ms, is_complete
+from profilers.tables.own import check_own, find_table, same_machine, table_path
+from tfnas.app.schemas import SearchConfig
+from tfnas.derive.architecture import Architecture, Constraint
+from tfnas.derive.menu import feasible_ms
+from tfnas.derive.methods import derive_constrained
+from tfnas.files.bounded import shown
+from tfnas.files.checkpoint import State
+from tfnas.latency.table import LatencyTable
+from tfnas.space.search_space import SearchSpace
+from tfnas.space.spec import SpaceSpec
+
+log = logging.getLogger(__name__)
+
+CLEARLY = 0.05  # a target so far outside the measured extremes is refused before profiling
+
+
+def check_device(
+    saved: State, profiler: Profiler | None, table: LatencyTable | None, file: Path
+) -> None:
+    """Refuse to go on with another device's latencies, or to measure them all again.
+
+    Raises:
+        ValueError: names both devices, or the table that is missing.
+    """
+    device = table.device if table is not None else profiler.device if profiler else None
+    if device is not None and device.fingerprint != saved.get("device"):
+        raise ValueError(
+            f"the search began on the device {shown(saved.get('device'))}, this one is "
+            f"{device.fingerprint} ({device.name}, threads {device.threads}, batch {device.batch}, "
+            f"{device.precision}): give the table that it began with, table=FILE, or start "
+            "without resume="
+        )
+    if table is None:
+        raise ValueError(
+            f"the table that the search began with, {file}, is gone or incomplete: measured anew, "
+            "it would tell other latencies; give a copy with table=FILE, or start without resume="
+        )
+
+
+def find_device(
+    cfg: SearchConfig, spec: SpaceSpec
+) -> tuple[Profiler | None, LatencyTable | None, Path]:
+    """The device if it can be reached, its table if there is one, and the table's file.
+
+    `table=FILE` is obeyed: it defines device, batch, precision and threads of the run.
+    """
+    if cfg.table is not None:
+        file = Path(cfg.table)
+        table = LatencyTable.load(file)
+        table = table.for_space(spec.build(table.device.quantum))
+        return reach(table, cfg.device), table, file
+    profiler = open_configured(cfg)
+    found = find_table(profiler.device)
+    if found is None:
+        return profiler, None, table_path(profiler.device)
+    table = LatencyTable.load(found)
+    if not is_complete(table, spec):
+        return profiler, None, found  # to be completed
+    return profiler, table.for_space(spec.build(table.device.quantum)), found
+
+
+def reach(table: LatencyTable, options: Mapping[str, Any]) -> Profiler | None:
+    """The profiler of a table's device, if that device is the one at hand.
+
+    Args:
+        options: how to reach it, where they are of the table's kind of device.
+
+    Raises:
+        ValueError: if the table is of this very machine, but of another runtime.
+        ValueError, LookupError, OSError: if a device of the table's kind was asked for in so many
+            words and can't be had.
+    """
+    device = table.device
+    asked = options["kind"] == device.kind != "cpu"
+    backend, *ways = device.backend.split("+")
+    own = {**(options if options["kind"] == device.kind else {}), **dict.fromkeys(ways, True)}
+    try:
+        profiler = open_profiler(
+            **{**own, "kind": device.kind, "backend": backend},
+            threads=device.threads,
+            batch=device.batch,
+            precision=device.precision,
+        )
+    except (LookupError, ValueError, OSError) as error:
+        if asked:
+            raise
+        log.info("the table's device can't be reached from here: %s", error)
+        return None
+    if same_machine(profiler.device, device):
+        check_own(device, profiler.device, Path(table.source))
+    elif profiler.device.fingerprint != device.fingerprint:
+        log.info(
+            "the table is of another device (%s) than this one (%s): nothing will be measured",
+            device.name,
+            profiler.device.name,
+        )
+        return None
+    return profiler
+
+
+def reachable(cfg: SearchConfig, table: LatencyTable, space: SearchSpace) -> Constraint:
+    """The target as a constraint on the table; says what the space reaches.
+
+    A small space may have no net within `derive.tol` of a target. The tolerance on the table is
+    widened then, as far as `tolerance`.
+
+    Raises:
+        ValueError: if no net of the space meets the target; names the nearest one that can be met.
+    """
+    low, high = feasible_ms(space, table)
+    log.info("reachable on this table: %.3g to %.4g ms", low, high)
+    if cfg.target_ms < low or (cfg.target_ms > high and not cfg.derive.at_most):
+        raise ValueError(unreachable(cfg.target_ms, low, high, space, table.device.name))
+    tol = cfg.derive.tol
+    while True:
+        constraint = Constraint(table, cfg.target_ms, cfg.derive.at_most, tol)
+        if cfg.derive.method == "greedy":
+            return constraint
+        try:
+            derive_constrained(space, Architecture.initial(space), [constraint])
+        except ValueError:
+            if tol >= cfg.tolerance:
+                raise
+            tol = min(2 * tol, cfg.tolerance)
+            continue
+        if tol > cfg.derive.tol:
+            log.info(
+                "no net is within derive.tol=%g of it; searching within %g", cfg.derive.tol, tol
+            )
+        return constraint
+
+
+def unreachable(target_ms: float, low: float, high: float, space: SearchSpace, device: str) -> str:
+    low, high = rounded(low, math.ceil), rounded(high, math.floor)  # so the advice is reachable
+    nearest = low if target_ms < low else high
+    return (
+        f"target_ms={target_ms:g} is out of reach: the nets of space={space.name} take {low:g} to "
+        f"{high:g} ms on {device}; the nearest is target_ms={nearest:g}"
+    )
+
+
+def rounded(ms: float, towards: Callable[[float], float]) -> float:
+    """To three significant digits."""
+    digits = 2 - math.floor(math.log10(ms))
+    return round(towards(ms * 10**digits) / 10**digits, max(digits, 0))
+
+
+def check_extremes(cfg: SearchConfig, profiler: Profiler, space: SearchSpace) -> None:
+    """Without a table yet: measure the smallest and the largest net, in seconds.
+
+    Raises:
+        ValueError: if the target is clearly out of reach.
+    """
+    log.info(
+        "no complete table for %s yet; measuring its smallest and largest net", profiler.device.name
+    )
+    low, high = extremes_ms(profiler, space)
+    log.info("roughly reachable: %.3g to %.4g ms", low, high)
+    too_slow = cfg.target_ms > high * (1 + CLEARLY) and not cfg.derive.at_most
+    if cfg.target_ms < low * (1 - CLEARLY) or too_slow:
+        raise ValueError(unreachable(cfg.target_ms, low, high, space, profiler.device.name))

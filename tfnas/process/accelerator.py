@@ -1,0 +1,47 @@
+"""What torch trains on."""
+
+from __future__ import annotations
+
+import torch
+
+from tfnas.process.ranks import ALONE, Ranks
+
+ACCELERATORS = ("auto", "cpu", "cuda")
+
+
+def pick_accelerator(name: str, ranks: Ranks = ALONE) -> torch.device:
+    """The device of one of `ACCELERATORS`; `auto` takes a GPU where there is one.
+
+    Of several ranks each gets a GPU of its own, which becomes torch's current one.
+
+    Raises:
+        ValueError: for another name, for `cuda` where torch finds none, and for more ranks on this
+            machine than GPUs.
+    """
+    if name not in ACCELERATORS:
+        raise ValueError(f"accelerator={name!r}: expected one of {', '.join(ACCELERATORS)}")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ValueError("accelerator=cuda: torch finds no GPU here; give accelerator=cpu")
+    if not available or name == "cpu":
+        return torch.device("cpu")
+    if ranks.size == 1:
+        return torch.device("cuda")
+    if ranks.local_size > torch.cuda.device_count():
+        raise ValueError(
+            f"{ranks.local_size} processes on this machine, with {torch.cuda.device_count()} GPUs: "
+            "give torchrun --nproc_per_node of at most so many, or accelerator=cpu"
+        )
+    torch.cuda.set_device(ranks.local_rank)
+    return torch.device("cuda", ranks.local_rank)
+
+
+def check_amp(amp: bool, device: torch.device) -> None:
+    """Raises ValueError where a search's mixed precision is asked of a GPU without bfloat16."""
+    if amp and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+        raise ValueError("amp=true: this GPU computes no bfloat16; give amp=false")
+
+
+def cpu_threads(wanted: int | None, cores: int, ranks: Ranks = ALONE) -> int:
+    """The CPU threads of this process: those wanted, or its share of the machine's cores."""
+    return wanted or max(1, cores // ranks.local_size)

@@ -1,0 +1,202 @@
+"""What the page of a run shows, from the run's folder alone, as far as it can be read.
+
+Nothing here raises for what a file holds: what can't be used is None, and a warning says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tfnas.files.bounded import check_text, parse_yaml, read_bytes, shown
+from tfnas.latency.stages import STAGES, StageTimes, load_stages
+from tfnas.latency.table import LatencyTable
+from tfnas.runs.folder import HYDRA_DIR, MOST_BYTES, RESULT, load_yaml
+from tfnas.runs.folder import SEARCH_OVERRIDES as OVERRIDES
+from tfnas.runs.history import HISTORY, load_history
+from tfnas.runs.result import Result
+from tfnas.runs.run import Run, clean, read_run
+from tfnas.space.search_space import SearchSpace
+from tfnas.space.spec import ExpansionSpec, LayerSpec, SpaceSpec, StageSpec
+from tfnas.space.subnet import Subnet
+from tfnas.strategies.contract import EpochRecord
+
+SUBNET = "subnet.json"
+CONFIG = f"{HYDRA_DIR}/config.yaml"
+MOST_OVERRIDES = 1_000
+SAME = 1e-6  # relative: two ways to add up the same latencies
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What could be read of a run's folder.
+
+    Attributes:
+        run: as reports of many runs tell it.
+        result: None for a run that isn't finished, or whose result can't be used.
+        space: what was searched; its widths are those of the table's quantum where `table` is
+            known, else all between the bounds, and its stem and head the subnet's where that is.
+        table: that result.json names, for this space.
+        arguments: of the command line that began the search; None if it left none.
+        options: all of its options by dotted key, see `options_of`.
+        warnings: why something is missing.
+    """
+
+    run: Run
+    result: Result | None
+    records: tuple[EpochRecord, ...]
+    subnet: Subnet | None
+    space: SearchSpace | None
+    table: LatencyTable | None
+    stages: StageTimes | None
+    arguments: tuple[str, ...] | None
+    options: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+
+def read_files(folder: Path) -> RunFiles:
+    """Read all that there is."""
+    run, told = read_run(folder)
+    if (folder / OVERRIDES).is_file():
+        run = replace(run, resume=folder)
+    warnings = list(told)
+
+    def tried(name: str, read: Callable[[Path], Value]) -> Value | None:
+        file = folder / name
+        if not file.exists():
+            return None
+        try:
+            return read(file)
+        except (OSError, ValueError, LookupError, OverflowError) as error:
+            told = str(error)
+            warnings.append(clean(told if str(file) in told else f"{file}: {told}"))
+            return None
+
+    # `read_run` has told what is wrong with it; what it doesn't believe is not shown.
+    result = tried(RESULT, Result.load) if run.gap is not None else None
+    subnet = tried(SUBNET, Subnet.load)
+    stages = tried(STAGES, load_stages)
+    arguments = tried(OVERRIDES, _load_arguments)
+    history = load_history(folder / HISTORY) if (folder / HISTORY).exists() else None
+    config = tried(CONFIG, load_yaml) or {}
+    values = config.get("space") if result is None else _space_values(result.options)
+    table, space = None, None
+    if values is not None:
+        try:
+            space = _space_of(values)
+            if subnet is not None:  # which knows the data's number of classes
+                space = replace(space, stem=subnet.stem, head=subnet.head)
+            if result is not None and subnet is not None:
+                table, space = _table_of(result, values, subnet)
+        except (OSError, ValueError, LookupError, OverflowError) as error:
+            warnings.append(clean(f"latencies of single blocks can't be told: {error}"))
+    if result is not None and subnet is not None and table is not None:
+        now_ms = table.subnet_ms(subnet)
+        if abs(now_ms / result.table_ms - 1) > SAME:
+            warnings.append(
+                f"the table was measured anew since: it now says {now_ms:.4g} ms of this net, "
+                f"{result.table_ms:.4g} ms then; shares of blocks are told as it is now"
+            )
+    return RunFiles(
+        run=run,
+        result=result,
+        records=history.records if history else (),
+        subnet=subnet,
+        space=space,
+        table=table,
+        stages=stages,
+        arguments=arguments,
+        options={**_by_dotted_key(config), **(result.options if result else {})},
+        warnings=(*warnings, *(map(clean, history.warnings) if history else ())),
+    )
+
+
+def options_of(folder: Path, result: Result) -> dict[str, Any]:
+    """All options of a finished run by dotted key: those that its result rests on, and what else
+    Hydra noted of the latest command, as far as that can be read."""
+    try:
+        config = load_yaml(folder / CONFIG)
+    except (OSError, ValueError):
+        config = {}
+    return {**_by_dotted_key(config), **result.options}
+
+
+def _by_dotted_key(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            found |= _by_dotted_key(value, f"{before}{key}.")
+        else:
+            found[f"{before}{key}"] = value
+    return found
+
+
+def _load_arguments(path: Path) -> tuple[str, ...]:
+    values = parse_yaml(read_bytes(path, MOST_BYTES).decode())
+    if not isinstance(values, list) or len(values) > MOST_OVERRIDES:
+        raise ValueError(f"holds {shown(values)}, expected a list of options")
+    return tuple(check_text(value) for value in values)
+
+
+def _space_values(options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The `space` of options by dotted key; None where they hold none."""
+    start = "space."
+    found = {k.removeprefix(start): v for k, v in options.items() if k.startswith(start)}
+    return found or None
+
+
+def _space_of(values: object, quantum: int = 1) -> SearchSpace:
+    """Raises ValueError for what is no space."""
+    if not isinstance(values, dict):
+        raise ValueError(f"space is {shown(values)}, expected names and values")
+    # How many classes the data has makes no difference to what is searched.
+    plain = {**values, "classes": 1}
+    for name, kind in (
+        ("stem", LayerSpec),
+        ("head", LayerSpec),
+        ("expansions", ExpansionSpec),
+        ("stages", StageSpec),
+    ):
+        rows = plain.get(name)
+        if not isinstance(rows, list):
+            raise ValueError(f"the space's {name} is {shown(rows)}, expected a list")
+        plain[name] = [_typed(kind, row) for row in rows]
+    for name in ("kernels", "squeeze_excite"):
+        if not isinstance(plain.get(name), list):
+            raise ValueError(f"the space's {name} is {shown(plain.get(name))}, expected a list")
+    # YAML is read without its truth values.
+    plain["squeeze_excite"] = [
+        {"true": True, "false": False}.get(str(v).lower()) for v in plain["squeeze_excite"]
+    ]
+    return _typed(SpaceSpec, plain).build(quantum)
+
+
+def _typed(cls: type[Value], values: object) -> Value:
+    """A dataclass of numbers, texts and lists; raises ValueError for other fields or types."""
+    names = {f.name: str(f.type) for f in fields(cls)}  # type: ignore[arg-type]
+    if not isinstance(values, dict) or not set(values) <= set(names):
+        raise ValueError(f"found {shown(values)}, expected the fields {', '.join(names)}")
+    for name, value in values.items():
+        kinds = {"str": (str,), "int": (int,), "float": (int, float)}.get(names[name])
+        if kinds is not None and type(value) not in kinds:
+            raise ValueError(f"{name}={shown(value)}, expected {names[name]}")
+    try:
+        return cls(**values)
+    except TypeError as error:  # a field without a default
+        raise ValueError(str(error)) from None
+
+
+def _table_of(result: Result, values: object, subnet: Subnet) -> tuple[LatencyTable, SearchSpace]:
+    """The table that a result names, and the space on its grid of widths.
+
+    Raises:
+        ValueError, LookupError: if it can't be read, or doesn't tell of this net.
+    """
+    table = LatencyTable.load(Path(result.table))
+    space = _space_of(values, table.device.quantum)
+    space = replace(space, stem=subnet.stem, head=subnet.head)
+    space.choices_of(subnet)
+    return table.for_space(space), space

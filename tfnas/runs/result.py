@@ -1,0 +1,139 @@
+"""What a run of `tfnas.search` ends with: result.json."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tfnas.files.atomic import write_atomically
+from tfnas.files.bounded import parse_json, read_bytes
+
+MAX_BYTES = 10_000_000
+
+
+@dataclass(frozen=True)
+class RawSamples:
+    """Wall times of single runs, as they were."""
+
+    min: float  # ms
+    median: float  # ms
+
+
+@dataclass(frozen=True)
+class Result:
+    """The fields of result.json; scripts rely on their names.
+
+    Attributes:
+        table_ms: what the table says of the net, ms.
+        measured_ms, measured_ci_ms, measured_raw_ms: of the exported net, in a fresh process; None
+            where the device can't be reached from this host (`verified` is then false).
+        feasible_ms: the smallest and the largest net of the space on this table.
+        tolerance: fraction of the target.
+        reached: the derived net met the target on the table.
+        log_prob, argmax_log_prob: of the derived net, and of the most probable one.
+        overhead_from_table: stem, head and classifier are the table's one figure, whatever the
+            number of classes.
+        options: those that make it the search that it is, by dotted key.
+        loop: what the closed loop on the device measured, step by step.
+        noisy: why the measured interval deserves doubt, if it does.
+        seconds: wall seconds by stage, at least of profile, search, derive, verify; `loop` is what
+            closing on the device took.
+    """
+
+    target_ms: float
+    table_ms: float
+    measured_ms: float | None
+    measured_ci_ms: tuple[float, float] | None
+    measured_raw_ms: RawSamples | None
+    feasible_ms: tuple[float, float]
+    device: str
+    table: str
+    space: str
+    strategy: str
+    seed: int
+    verified: bool
+    tolerance: float
+    at_most: bool
+    within: bool
+    reached: bool
+    log_prob: float
+    argmax_log_prob: float
+    resolution: int
+    classes: int
+    macs: int
+    batch: int
+    threads: int
+    precision: str
+    data: str
+    options: Mapping[str, Any]
+    overhead_from_table: bool
+    noisy: str | None
+    loop: list[dict[str, Any]] | None
+    scores: Mapping[str, float]
+    versions: Mapping[str, str]
+    seconds: Mapping[str, float]
+
+    @property
+    def gap(self) -> float:
+        """Of the measured latency to the target, signed, as a fraction; else of the table's."""
+        return self.last_ms / self.target_ms - 1
+
+    @property
+    def last_ms(self) -> float:
+        return self.table_ms if self.measured_ms is None else self.measured_ms
+
+    def save(self, path: Path) -> None:
+        write_atomically(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Result:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: if it is unreadable, or a field is missing, unknown or of another type.
+        """
+        try:
+            values = parse_json(read_bytes(path, MAX_BYTES).decode())
+            names = [f.name for f in fields(cls)]
+            if not isinstance(values, dict) or set(values) != set(names):
+                raise ValueError(f"expected the fields {', '.join(names)}")
+            for f in fields(cls):
+                if not _fits(values[f.name], str(f.type)):
+                    raise ValueError(f"{f.name}={values[f.name]!r}, expected {f.type}")
+            if (raw := values["measured_raw_ms"]) is not None:
+                values["measured_raw_ms"] = RawSamples(**raw)
+            for name in ("measured_ci_ms", "feasible_ms"):
+                values[name] = values[name] and tuple(values[name])
+            return cls(**values)
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path} is no result of a search: {error}") from None
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a JSON value can be a field of this type."""
+    if kind.endswith(" | None"):
+        return value is None or _fits(value, kind.removesuffix(" | None"))
+    if kind == "float":
+        return type(value) in (int, float) and math.isfinite(value)
+    if kind == "tuple[float, float]":
+        return isinstance(value, list) and len(value) == 2 and all(_fits(v, "float") for v in value)
+    if kind == "RawSamples":
+        return (
+            isinstance(value, dict)
+            and set(value) == {"min", "median"}
+            and all(_fits(v, "float") for v in value.values())
+        )
+    if kind.startswith("Mapping[str, float]"):
+        return isinstance(value, dict) and all(_fits(v, "float") for v in value.values())
+    types = {"str": str, "int": int, "bool": bool, "list[dict[str, Any]]": list}
+    return type(value) is types.get(kind, dict)
+
+
+def within_tolerance(ms: float, target_ms: float, tolerance: float, at_most: bool) -> bool:
+    """Whether a point estimate is inside the tolerance; any lower one is where `at_most`."""
+    gap = ms / target_ms - 1
+    return gap <= tolerance and (at_most or gap >= -tolerance)

@@ -1,0 +1,215 @@
+"""What became of searches, by their folders: of a run, or of all in a folder or a sweep.
+
+What stands in their files is checked, and texts are cleaned: a folder may come from elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tfnas.files.bounded import printable, shown
+from tfnas.process.exits import DONE, FAILED, OUTSIDE_TOLERANCE, STATUS_NAMES, UNUSABLE_INPUT
+from tfnas.runs.folder import (
+    HYDRA_DIR,
+    RESULT,
+    load_json,
+    load_yaml,
+)
+from tfnas.runs.result import Result, within_tolerance
+from tfnas.runs.status import Status, read_status
+
+TRAIN_RESULT, TRAIN_FORMAT = "train.json", "tfnas.train/1"
+LOG = "log.txt"
+LOG_TAIL = 50_000  # bytes of a log that are looked at
+LONGEST = 300  # characters of what a file says
+LONGEST_MS = 1e9
+NOT_STARTED, RUNNING, UNREADABLE = "not started", "running", "unreadable"
+# What `tfnas.search resume=` takes up again.
+UNFINISHED = ("interrupted", "failed", NOT_STARTED, UNREADABLE)
+RECORD = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ ([A-Z]+) (.*)")  # of conf/hydra/job_logging/run.yaml
+
+
+@dataclass(frozen=True)
+class Run:
+    """One line of the table; None where nothing is known.
+
+    Attributes:
+        status: a name of `STATUS_NAMES`, or running, not started, unreadable.
+        told: why there is no result.
+        resume: the folder that `tfnas.search resume=` goes on with, if it can.
+        launcher: what starts it there: python, or torchrun with as many processes as before.
+        gap: of the measured latency to the target, signed, as a fraction; else of the table's.
+        top1: fraction of the test images, at `top1_resolution` pixels.
+        doubtful: why the measured interval deserves doubt.
+    """
+
+    folder: Path
+    status: str = ""
+    told: str = ""
+    resume: Path | None = None
+    launcher: str = "python"
+    target_ms: float | None = None
+    table_ms: float | None = None
+    measured_ms: float | None = None
+    measured_ci_ms: tuple[float, float] | None = None
+    gap: float | None = None
+    within: bool | None = None
+    strategy: str | None = None
+    seed: int | None = None
+    device: str | None = None
+    space: str | None = None
+    top1: float | None = None
+    top1_resolution: int | None = None
+    doubtful: str | None = None
+
+
+def _is_search(folder: Path) -> bool:
+    """Of the entry points only the search keeps Hydra's files in the run's folder."""
+    return (folder / HYDRA_DIR).is_dir()
+
+
+def read_run(folder: Path) -> tuple[Run, list[str]]:
+    """A run by its files, and warnings of those that can't be used."""
+    warnings = []
+    left = read_status(folder)
+    status, told = _status(folder, left)
+    run = Run(folder, status, told, launcher=left.launcher if left else "python")
+    with suppress(OSError, ValueError):  # a result tells it as well
+        run = asked(run, load_yaml(folder / HYDRA_DIR / "config.yaml"))
+    if (folder / RESULT).exists():
+        try:
+            if not (folder / RESULT).is_file():
+                raise ValueError(f"{folder / RESULT} is no plain file")
+            run = _with_result(run, Result.load(folder / RESULT))
+        except (ValueError, OverflowError) as error:
+            file = "" if isinstance(error, ValueError) else f"{folder / RESULT}: "
+            warnings.append(clean(f"{file}{error}"))
+            run = replace(run, status=UNREADABLE, told=f"delete its {RESULT} to run it again")
+    elif not status:
+        run = replace(run, status="failed", told="it ended without leaving a status")
+    elif status in (STATUS_NAMES[DONE], STATUS_NAMES[OUTSIDE_TOLERANCE]) and _is_search(folder):
+        run = replace(run, status=UNREADABLE, told=f"it has no {RESULT}")
+    if (folder / TRAIN_RESULT).exists():
+        try:
+            run = _with_accuracy(run, load_json(folder / TRAIN_RESULT))
+        except (OSError, ValueError) as error:
+            warnings.append(clean(f"{folder / TRAIN_RESULT} {error}"))
+    return run, warnings
+
+
+def _status(folder: Path, status: Status | None) -> tuple[str, str]:
+    """What became of a run, and why; "" if it left nothing that tells."""
+    if status is None:
+        return "", ""
+    if status.status is None:
+        if status.running is False:
+            return "failed", "its process was killed"
+        where = f"process {status.pid} on {clean(status.host)}"
+        return RUNNING, where if status.running else f"{where}, if that hasn't died"
+    name = STATUS_NAMES.get(status.status, "failed")
+    return name, _reason(folder / LOG) if status.status in (UNUSABLE_INPUT, FAILED) else ""
+
+
+def _reason(log: Path) -> str:
+    """The last error in a log, or what its trace ends with."""
+    if not log.is_file():  # or it may be a pipe, and wait for ever
+        return ""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_TAIL))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    found, trace = "", False
+    for line in lines:
+        record = RECORD.fullmatch(line)
+        if record:
+            trace = record[1] == "ERROR"
+            found = record[2] if trace else found
+        elif trace and line.strip():
+            found = line
+    return clean(found.removeprefix("error: "))
+
+
+def asked(run: Run, values: Mapping[str, Any]) -> Run:
+    """What a run was asked for, as far as that is told; of a group its name."""
+    target_ms: Any = values.get("target_ms")
+    seed = values.get("seed")
+    strategy, space = (
+        value.get("name") if isinstance(value, dict) else value
+        for value in (values.get("strategy"), values.get("space"))
+    )
+    return replace(
+        run,
+        target_ms=float(target_ms) if _is_latency(target_ms) else None,
+        seed=seed if type(seed) is int else None,
+        strategy=clean(strategy) if isinstance(strategy, str) else None,
+        space=clean(space) if isinstance(space, str) else None,
+    )
+
+
+def _is_latency(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < LONGEST_MS
+
+
+def _with_result(run: Run, result: Result) -> Run:
+    """Raises ValueError for values that no run can have."""
+    low, high = result.measured_ci_ms or (None, None)
+    for name, ms in (
+        ("target_ms", result.target_ms),
+        ("table_ms", result.table_ms),
+        ("measured_ms", result.measured_ms),
+        ("measured_ci_ms", low),
+        ("measured_ci_ms", high),
+    ):
+        if ms is not None and not _is_latency(ms):
+            raise ValueError(f"{run.folder / RESULT}: {name}={ms!r}, expected a latency above 0")
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"{run.folder / RESULT}: measured_ci_ms={low, high}, expected low, high")
+    if result.within is not within_tolerance(
+        result.last_ms, result.target_ms, result.tolerance, result.at_most
+    ):
+        raise ValueError(
+            f"{run.folder / RESULT}: within={result.within}, but it is {100 * result.gap:+.2g} % "
+            f"off its target, with tolerance={result.tolerance}"
+        )
+    return replace(
+        run,
+        # Not that of a later try, such as one that was refused.
+        status=STATUS_NAMES[DONE if result.within else OUTSIDE_TOLERANCE],
+        told="",
+        target_ms=result.target_ms,
+        table_ms=result.table_ms,
+        measured_ms=result.measured_ms,
+        measured_ci_ms=result.measured_ci_ms,
+        gap=result.gap,
+        within=result.within,
+        strategy=clean(result.strategy),
+        seed=result.seed,
+        device=clean(result.device),
+        space=clean(result.space),
+        doubtful=clean(result.noisy) if result.noisy else None,
+    )
+
+
+def _with_accuracy(run: Run, data: Mapping[str, Any]) -> Run:
+    """Raises ValueError for what isn't train.json."""
+    top1: Any = data.get("top1")
+    resolution = data.get("resolution")
+    if data.get("format") != TRAIN_FORMAT:
+        raise ValueError(f"has format {shown(data.get('format'))}, expected {TRAIN_FORMAT!r}")
+    if type(top1) not in (int, float) or not 0 <= top1 <= 1:
+        raise ValueError(f"has top1={shown(top1)}, expected a fraction")
+    if type(resolution) is not int or not 0 < resolution < 100_000:
+        raise ValueError(f"has resolution={shown(resolution)}, expected pixels")
+    return replace(run, top1=float(top1), top1_resolution=resolution)
+
+
+def clean(text: str) -> str:
+    """What a file says, in one line of bearable length."""
+    return printable(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…")

@@ -1,0 +1,152 @@
+"""A training of one subnet from its checks to weights.safetensors and train.json."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tfnas.data.images import Dataset
+from tfnas.files import checkpoint
+from tfnas.files.atomic import write_atomically
+from tfnas.files.bounded import parse_json, read_bytes
+from tfnas.nets.weights import WEIGHTS, Trained, fingerprint, save_weights
+from tfnas.process.progress import heartbeat
+from tfnas.process.versions import versions
+from tfnas.runs.result import MAX_BYTES
+from tfnas.runs.scalars import ScalarWriter, training_figures, training_scalars
+from tfnas.space.subnet import Subnet
+from tfnas.training.loop import CHECKPOINT, EpochResult, Training
+from tfnas.training.recipe import Recipe
+
+log = logging.getLogger("tfnas.train")
+
+RESULT = "train.json"
+RESULT_FORMAT = "tfnas.train/1"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training; `trained` tells resolution, data and accuracy."""
+
+    weights: Path
+    trained: Trained
+    epochs: tuple[EpochResult, ...]
+    seconds: float
+    deployed_resolution: int  # pixels, what the subnet's latency is told for
+
+    @property
+    def line(self) -> str:
+        """The accuracy, marked where it isn't that of the net whose latency is told."""
+        t = self.trained
+        text = f"top-1 {100 * t.top1:.1f} %, top-5 {100 * t.top5:.1f} % at {t.resolution} px"
+        if t.resolution == self.deployed_resolution:
+            return f"{text}, the deployed resolution"
+        return f"{text}; the latency is that of {self.deployed_resolution} px"
+
+
+def train(
+    subnet: Subnet,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    out: Path,
+    weights: Path | None = None,
+    device: str = "cpu",
+    workers: int = 0,
+    checkpoint_minutes: float = 5.0,
+    on_nonfinite: str = "stop",
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> TrainResult:
+    """Train a subnet and write weights.safetensors and train.json into `out`.
+
+    Arguments and errors are those of `tfnas.training.loop.Training` and its `run`. The result is a
+    function of subnet, data, recipe, seed and starting weights, bit for bit on a CPU with the same
+    number of threads, whether it was stopped and resumed or not.
+    """
+    training = Training(
+        subnet, dataset, recipe, seed=seed, out=out, weights=weights, device=device,
+        workers=workers, checkpoint_minutes=checkpoint_minutes, on_nonfinite=on_nonfinite,
+        resume=resume,
+    )  # fmt: skip
+    return finish(training, stop)
+
+
+def finish(
+    training: Training,
+    stop: Callable[[], bool] = lambda: False,
+    tensorboard: bool | None = False,
+) -> TrainResult:
+    """Run a training to its end and write its files; then its checkpoint has had its use."""
+    scalars = ScalarWriter(tensorboard, training.out, "train", len(training.history) + 1)
+
+    def on_epoch(result: EpochResult) -> None:
+        scalars.add(result.epoch, training_scalars(result))
+
+    def figures() -> str:
+        return training_figures(training.history[-1]) if training.history else ""
+
+    with heartbeat(log, "training", training.progress, figures):
+        training.run(stop, on_epoch)
+    training.ranks.leave()
+    path = training.out / WEIGHTS
+    save_weights(training.state, training.subnet, path, training.trained)
+    result = TrainResult(
+        path, training.trained, tuple(training.history), training.seconds,
+        training.subnet.resolution,
+    )  # fmt: skip
+    write_atomically(training.out / RESULT, _to_json(training, result))
+    checkpoint.remove(training.out / CHECKPOINT)
+    return result
+
+
+def _to_json(training: Training, result: TrainResult) -> str:
+    trained = result.trained
+    record = {
+        "format": RESULT_FORMAT,
+        "top1": trained.top1,
+        "top5": trained.top5,
+        "resolution": trained.resolution,
+        "deployed_resolution": result.deployed_resolution,
+        "subnet": fingerprint(training.subnet),
+        "space": training.subnet.space,
+        "classes": training.subnet.classes,
+        "data": {"name": training.dataset.name, "origin": training.dataset.origin},
+        "recipe": asdict(training.recipe),
+        "seed": training.seed,
+        "weights": training.weights,
+        "not_in_weights": list(training.kept),
+        "device": training.device.type,
+        "threads": torch.get_num_threads(),
+        "processes": training.ranks.size,
+        "skipped_steps": training.skipped,
+        "seconds": round(training.seconds, 1),
+        "epochs": [asdict(epoch) for epoch in result.epochs],
+        "versions": versions(),
+    }
+    return json.dumps(record, indent=1) + "\n"
+
+
+def check_finished(out: Path, now: dict[str, Any]) -> None:
+    """Raises ValueError if what is asked for now is another training than the finished one."""
+    try:
+        record = parse_json(read_bytes(out / RESULT, MAX_BYTES).decode())
+        there = {"subnet": record["subnet"], "seed": record["seed"]}
+        for group in ("data", "recipe"):
+            there |= {f"{group}.{name}": value for name, value in record[group].items()}
+        if "weights" in now:
+            there["weights"] = record["weights"]
+        changed = checkpoint.changes(there, now)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{out / RESULT} is no result of a training: {error}") from None
+    if changed:
+        raise ValueError(
+            f"{out} is finished, and with other options ({changed}): give another out=FOLDER"
+        )

@@ -1,0 +1,492 @@
+"""The training of one subnet: momentum SGD, cosine with linear warm-up, all values from a recipe.
+
+`Training` is the loop and what a checkpoint of it holds; `tfnas.train` turns it into files.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tfnas.data.augment import EVAL_FRACTION
+from tfnas.data.batches import Batches, reading
+from tfnas.data.images import ArrayImages, Dataset
+from tfnas.files.checkpoint import exists, read_checkpoint, write_checkpoint
+from tfnas.nets.blocks import Network
+from tfnas.nets.steps import EXPLODED
+from tfnas.nets.weights import WEIGHTS, Trained, fingerprint, load_weights
+from tfnas.process.errors import DivergedError, StoppedError
+from tfnas.process.progress import duration
+from tfnas.process.ranks import ALONE, Ranks, check_batch
+from tfnas.space.subnet import Subnet
+from tfnas.training.accuracy import accuracy
+from tfnas.training.recipe import Recipe, check_recipe, learning_rate
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "train.ckpt"
+TRAIN_COST = 4.5  # time of training on an image / of testing on it, CPU, 224 and 64 px
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch; accuracies are those of the averaged weights where the recipe averages."""
+
+    epoch: int  # from 1
+    lr: float  # of its last step
+    train_loss: float  # with label smoothing
+    loss: float  # test set
+    top1: float  # fraction of the test set
+    top5: float  # fraction of the test set
+    seconds: float
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Of what is random in the network in one step on one of several ranks."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
+
+
+def identity(subnet: Subnet, dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """What a resumed training must have in common with the one that was stopped."""
+    return {
+        "subnet": fingerprint(subnet),
+        "data.name": dataset.name,
+        "data.origin": dataset.origin,
+        "seed": seed,
+        **{f"recipe.{name}": value for name, value in vars(recipe).items()},
+    }
+
+
+class Training:
+    """A training of one subnet on one set of images, from its checks to its files.
+
+    All that can be refused is refused in the constructor. What a checkpoint holds are exactly the
+    attributes that change: a run that is stopped and resumed gives the same weights, bit for bit on
+    a CPU with the same number of threads.
+
+    Of several ranks each takes its part of every batch. Gradients are averaged before they are
+    clipped, running statistics of batch norm after each step, so that networks are the same on all
+    of them; each draws its own dropout. Only rank 0 writes files, and `meet` gives the others what
+    it has.
+
+    Args:
+        recipe: see conf/recipe/; its batch is that of all ranks together.
+        seed: of initialization, order, augmentation, dropout.
+        out: folder for weights.safetensors, train.json, train.ckpt.
+        weights: what to start from; batch norm and classifier may be missing there.
+        device: "cpu" or "cuda".
+        workers: processes that decode image files.
+        checkpoint_minutes: the most that a crash can lose; every epoch is saved besides.
+        on_nonfinite: stop | skip: what becomes of a step whose loss is no finite number, or whose
+            gradient explodes.
+        resume: go on from train.ckpt in `out`.
+        ranks: the processes that train together; `weights`, `out` and `resume` count on rank 0.
+
+    Raises:
+        ValueError: if subnet, data, recipe, weights and checkpoint don't fit together, or the batch
+            can't be shared evenly.
+    """
+
+    def __init__(
+        self,
+        subnet: Subnet,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        seed: int,
+        out: Path,
+        weights: Path | None = None,
+        device: str = "cpu",
+        workers: int = 0,
+        checkpoint_minutes: float = 5.0,
+        on_nonfinite: str = "stop",
+        resume: bool = False,
+        ranks: Ranks = ALONE,
+    ):
+        check_recipe(recipe)
+        check_batch("recipe.batch_size", recipe.batch_size, ranks)
+        _check_data(subnet, dataset)
+        self.subnet, self.dataset, self.recipe, self.ranks = subnet, dataset, recipe, ranks
+        self.identity = {**identity(subnet, dataset, recipe, seed), "processes": ranks.size}
+        self.seed, self.out = seed, out
+        self.device = torch.device(device)
+        self.checkpoint_s = 60 * checkpoint_minutes
+        self.skips, self.skipped = on_nonfinite == "skip", 0
+        self.resolution = min(recipe.resolution or subnet.resolution, subnet.resolution)
+        self.train_batches, self.test_batches = self._batches(workers)
+        with torch.random.fork_rng(devices=self._gpus):
+            torch.manual_seed(seed)
+            network = Network(subnet, recipe.dropout, recipe.drop_connect)
+            self.kept: tuple[str, ...] = ()
+            if weights is not None and not resume:
+                self.kept = load_weights(network, weights, complete=False).kept
+            self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.rng = torch.get_rng_state()
+            self.gpu_rng = torch.cuda.get_rng_state() if self._gpus else None
+        self.weights = None if weights is None else str(weights)
+        self.ema = copy.deepcopy(self.network).requires_grad_(False) if recipe.ema else None
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+        )
+        self.scaler = torch.amp.GradScaler("cuda", enabled=self._amp)
+        self.epoch, self.batch, self.tested = 0, 0, 0
+        self.loss_sum = 0.0
+        self._pending: Tensor | None = None
+        self.history: list[EpochResult] = []
+        self.seconds = self.epoch_seconds = 0.0
+        if ranks.rank:
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        if resume:
+            self._restore()
+        elif exists(out / CHECKPOINT):
+            raise ValueError(
+                f"{out / CHECKPOINT} holds an unfinished training: resume=true goes on with it; "
+                "give another out=FOLDER, or delete that file, to start anew"
+            )
+        elif (out / WEIGHTS).exists():
+            raise ValueError(
+                f"{out / WEIGHTS} holds the weights of a finished training: give another "
+                "out=FOLDER, or move them away"
+            )
+
+    @property
+    def _gpus(self) -> list[int]:
+        return [torch.cuda.current_device()] if self.device.type == "cuda" else []
+
+    @property
+    def _amp(self) -> bool:
+        return self.recipe.amp and self.device.type == "cuda"
+
+    def _batches(self, workers: int) -> tuple[Batches, Batches]:
+        data, recipe = self.dataset, self.recipe
+        low = recipe.crop_scale_min
+        train = Batches(
+            data.train, np.arange(len(data.train)), batch=recipe.batch_size, size=self.resolution,
+            mean=data.mean, std=data.std, seed=self.seed, augment=True, workers=workers,
+            drop_last=True, crop_scale=None if low is None else (low, 1.0),
+            jitter=recipe.color_jitter, ranks=self.ranks,
+        )  # fmt: skip
+        test = Batches(
+            data.test, np.arange(len(data.test)), batch=recipe.batch_size, size=self.resolution,
+            mean=data.mean, std=data.std, seed=self.seed, augment=False, workers=workers,
+            drop_last=False, ranks=self.ranks,
+        )  # fmt: skip
+        return train, test
+
+    def meet(self) -> None:
+        """Give the other ranks the state of rank 0, and make sure that all train the same.
+
+        Raises:
+            DisagreementError, LostError: see `tfnas.process.ranks`.
+        """
+        ranks = self.ranks
+        if ranks.size == 1:
+            return
+        labels = torch.from_numpy(self.dataset.train.labels)
+        accelerator = self.device.type
+        ranks.check_same({"options": self.identity, "accelerator": accelerator, "labels": labels})
+        state = ranks.told(self._content() if ranks.rank == 0 else None)
+        if ranks.rank:
+            self._take_over(state)
+        ranks.check_same({"weights": list(self.network.parameters())})
+
+    def run(
+        self,
+        stop: Callable[[], bool] = lambda: False,
+        on_epoch: Callable[[EpochResult], None] = lambda result: None,
+    ) -> None:
+        """Train to the end, or until `stop()` is true between two batches.
+
+        Args:
+            on_epoch: called with what an epoch gave, before it is saved.
+
+        Raises:
+            StoppedError: after saving, if it was stopped.
+            DivergedError: if the loss is no finite number; the last checkpoint is left as it is.
+            OSError: if a file can't be written, or a process that reads images died; the last
+                checkpoint is left as it is.
+            DisagreementError, LostError: see `tfnas.process.ranks`.
+        """
+        asked, ranks = stop, self.ranks
+        if ranks.size > 1:  # all stop at the same step
+
+            def stop() -> bool:
+                return ranks.any(asked())[0]
+
+        with torch.random.fork_rng(devices=self._gpus):
+            torch.set_rng_state(self.rng)
+            if self.gpu_rng is not None:
+                torch.cuda.set_rng_state(self.gpu_rng)
+            try:
+                with reading():
+                    while self.epoch < self.recipe.epochs:
+                        self._train_epoch(stop)
+                        on_epoch(self._finish_epoch(stop))
+                        self._save()
+            except StoppedError:
+                self._save()
+                ranks.wait()  # who ended first would have rank 0 killed while it saves
+                raise
+
+    def _train_epoch(self, stop: Callable[[], bool]) -> None:
+        """Batches `self.batch` to the last of this epoch."""
+        self.network.train()
+        steps = len(self.train_batches)
+        started = saved = time.monotonic()
+        before_s, before_epoch_s = self.seconds, self.epoch_seconds
+        for images, labels in _until(self.train_batches.epoch(self.epoch, self.batch), stop):
+            self._settle()  # only now: the GPU worked while this batch was made
+            self._step(images, labels, self.epoch * steps + self.batch)
+            self.batch += 1
+            now = time.monotonic()
+            self.seconds = before_s + now - started
+            self.epoch_seconds = before_epoch_s + now - started
+            if now - saved > self.checkpoint_s:
+                saved = now
+                self._save()
+        self._settle()
+
+    def _step(self, images: Tensor, labels: Tensor, step: int) -> None:
+        """One step on (N, 3, R, R) and (N,)."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, len(self.train_batches), self.recipe)
+        images = images.to(self.device, non_blocking=True)
+        labels = labels.to(self.device, non_blocking=True)
+        before = [b.clone() for b in self.network.buffers()] if self.skips else []
+        if self.ranks.size > 1:
+            # Other dropout on each rank, and none of their states for a checkpoint to hold.
+            torch.manual_seed(step_seed(self.seed, step, self.ranks.rank))
+        with torch.autocast(self.device.type, torch.float16, enabled=self._amp):
+            logits = self.network(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        loss = self._average(loss.detach())
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(
+            self.network.parameters(), self.recipe.clip or math.inf
+        ).detach()
+        if self._amp:
+            norm = torch.zeros_like(norm)  # the scaler itself skips what overflows in float16
+        self._pending = torch.stack((loss.detach().to(norm), norm))
+        if self.skips and not _is_sound(*self._pending.tolist()):
+            self._pending = None
+            self.skipped += 1
+            for buffer, value in zip(self.network.buffers(), before, strict=True):
+                buffer.copy_(value)  # the running statistics have seen it already
+            return
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            _average(self.ema, self.network, self.recipe.ema, step)
+
+    def _average(self, loss: Tensor) -> Tensor:
+        """Average gradients, statistics and the loss over ranks; the loss."""
+        if self.ranks.size > 1:
+            loss = loss.clone()
+            gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+            statistics = [b for b in self.network.buffers() if b.is_floating_point()]
+            self.ranks.average([*gradients, *statistics, loss])
+        return loss
+
+    def _settle(self) -> None:
+        """Wait for the last step's figures and add up its loss; raises DivergedError."""
+        if self._pending is None:
+            return
+        (loss, norm), self._pending = self._pending.tolist(), None
+        if not _is_sound(loss, norm):
+            raise DivergedError(
+                f"the loss is {loss:g} and its gradient's norm {norm:g} at epoch {self.epoch + 1}, "
+                f"batch {self.batch} (seed {self.seed}); try a lower recipe.lr than "
+                f"{self.recipe.lr:g}, a longer recipe.warmup_epochs or a smaller recipe.clip, or "
+                "skip such steps with on_nonfinite=skip"
+            )
+        self.loss_sum += loss
+
+    def _finish_epoch(self, stop: Callable[[], bool]) -> EpochResult:
+        """Test what was trained."""
+        started = time.monotonic()
+        model = self.network if self.ema is None else self.ema
+        found = accuracy(model, self._tested(_until(self.test_batches.epoch(0), stop)), self.ranks)
+        if not math.isfinite(found.loss):
+            raise DivergedError(
+                f"the loss on the test set is {found.loss} after epoch {self.epoch + 1}; try a "
+                f"lower recipe.lr than {self.recipe.lr:g}"
+            )
+        steps, spent = len(self.train_batches), time.monotonic() - started
+        result = EpochResult(
+            epoch=self.epoch + 1,
+            lr=learning_rate((self.epoch + 1) * steps - 1, steps, self.recipe),
+            train_loss=self.loss_sum / steps,
+            loss=found.loss,
+            top1=found.top1,
+            top5=found.top5,
+            seconds=self.epoch_seconds + spent,
+        )
+        self.history.append(result)
+        self.seconds += spent
+        self.epoch, self.batch, self.tested = self.epoch + 1, 0, 0
+        self.loss_sum = self.epoch_seconds = 0.0
+        log.info(
+            "epoch %d/%d: train loss %.3f, test loss %.3f, top-1 %.1f %% at %d px, %s",
+            result.epoch, self.recipe.epochs, result.train_loss, result.loss, 100 * result.top1,
+            self.resolution, duration(result.seconds),
+        )  # fmt: skip
+        self.ranks.check_same({"weights": list(model.state_dict().values())})
+        return result
+
+    def _tested(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in batches:
+            yield images, labels
+            self.tested += 1
+
+    def progress(self) -> tuple[float, str]:
+        """The fraction done of all, and where it is."""
+        train, test = TRAIN_COST * len(self.train_batches), len(self.test_batches)
+        done = self.epoch * (train + test) + TRAIN_COST * self.batch + self.tested
+        where = f"batch {self.batch}/{len(self.train_batches)}"
+        if self.batch == len(self.train_batches):
+            where = f"test batch {self.tested}/{test}"
+        if self.batch > 1 and self.loss_sum:
+            where += f", loss {self.loss_sum / self.batch:.3f}"
+        share = done / (self.recipe.epochs * (train + test))
+        return share, f"epoch {self.epoch + 1}/{self.recipe.epochs}, {where}"
+
+    def _save(self) -> None:
+        self._settle()
+        if self.ranks.rank == 0:
+            write_checkpoint(self.out / CHECKPOINT, self._content())
+
+    def _content(self) -> dict[str, Any]:
+        """All that changes, as a checkpoint can hold it."""
+        return {
+            "identity": self.identity,
+            "weights": self.weights,
+            "kept": list(self.kept),
+            "network": self.network.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "loss_sum": self.loss_sum,
+            "history": [asdict(row) for row in self.history],
+            "seconds": [self.seconds, self.epoch_seconds],
+            "skipped": self.skipped,
+            "rng": torch.get_rng_state(),
+            "gpu_rng": torch.cuda.get_rng_state() if self._gpus else None,
+        }
+
+    def _restore(self) -> None:
+        self._take_over(read_checkpoint(self.out / CHECKPOINT, self.identity))
+        log.info("going on at epoch %d, batch %d", self.epoch + 1, self.batch)
+
+    def _take_over(self, state: Mapping[str, Any]) -> None:
+        """What `_content` gave. Raises ValueError if it can't be of this training."""
+        path = self.out / CHECKPOINT
+        try:
+            if self.weights is not None and self.weights != state["weights"]:
+                raise ValueError(f"it started from weights={state['weights']}")
+            self.weights, self.kept = state["weights"], tuple(state["kept"])
+            self.network.load_state_dict(state["network"])
+            if self.ema is not None:
+                self.ema.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.epoch, self.batch = state["epoch"], state["batch"]
+            if not (
+                0 <= self.epoch == len(state["history"]) <= self.recipe.epochs
+                and 0 <= self.batch <= len(self.train_batches)
+            ):
+                raise ValueError(f"it is at epoch {self.epoch}, batch {self.batch}")
+            self.loss_sum = float(state["loss_sum"])
+            self.history = [EpochResult(**row) for row in state["history"]]
+            self.seconds, self.epoch_seconds = state["seconds"]
+            self.skipped = int(state["skipped"])
+            self.rng = state["rng"]
+            torch.Generator().set_state(self.rng)
+            self.gpu_rng = state["gpu_rng"] if self._gpus else None
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(f"can't go on from {path}: {error}") from None
+
+    @property
+    def trained(self) -> Trained:
+        """What the last finished epoch gave."""
+        data, last = self.dataset, self.history[-1]
+        return Trained(
+            data=f"{data.name}: {data.origin}",
+            classes=data.classes,
+            mean=data.mean,
+            std=data.std,
+            crop_fraction=1.0 if isinstance(data.test, ArrayImages) else EVAL_FRACTION,
+            resolution=self.resolution,
+            top1=last.top1,
+            top5=last.top5,
+        )
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The weights that are tested and kept: the averaged ones where the recipe averages."""
+        return (self.network if self.ema is None else self.ema).state_dict()
+
+
+def _check_data(subnet: Subnet, dataset: Dataset) -> None:
+    if subnet.classes != len(dataset.classes):
+        raise ValueError(
+            f"the subnet has {subnet.classes} classes, the data {dataset.name} has "
+            f"{len(dataset.classes)} ({dataset.origin}): give the data it was searched for"
+        )
+    if subnet.in_channels != 3:
+        raise ValueError(
+            f"the subnet takes {subnet.in_channels} channels; images are fed as RGB, expected 3"
+        )
+
+
+def _is_sound(loss: float, norm: float) -> bool:
+    """Whether a step may be taken; nan is below nothing."""
+    return math.isfinite(loss) and norm < EXPLODED
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average of weights and statistics, faster in the first steps.
+
+    With the full decay from the start, the initial running variances of 1 weigh for hundreds of
+    steps and shrink the signal from layer to layer: top-1 10 % after an epoch that reaches 80 %.
+    """
+    rate = 1 - min(decay, (1 + step) / (10 + step))
+    pairs = zip(averaged.state_dict().values(), network.state_dict().values(), strict=True)
+    for mean, value in pairs:
+        if mean.is_floating_point():
+            mean.lerp_(value, rate)
+        else:
+            mean.copy_(value)
+
+
+def _until(
+    batches: Iterator[tuple[Tensor, Tensor]], stop: Callable[[], bool]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches; raises StoppedError before the next one once `stop()` is true."""
+    while True:
+        if stop():
+            raise StoppedError
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        yield batch
