@@ -17,7 +17,7 @@ def prepare(cfg: SearchConfig) -> Work:
     from tfnas.pipeline.drive import follow
     from tfnas.pipeline.folder import finished
     from tfnas.pipeline.inputs import prepared
-    from tfnas.pipeline.run.run import run, tell
+    from tfnas.pipeline.run import run, tell
     from tfnas.process.ranks import join
 
     ranks = join()
