@@ -194,7 +194,9 @@ class Study:
     def task(self, overrides: Sequence[str], seed: int) -> tuple[SearchConfig, Task]:
         cfg = self.config(overrides, seed)
         _, dataset = load_data(cfg)
-        train_batches, held_out = split(cfg, dataset, cfg.budget.resolution or self.spec.resolution)
+        train_batches, held_out = split(
+            dataset, cfg.budget, cfg.budget.resolution or self.spec.resolution, cfg.seed
+        )
         task = Task(
             self.space, (self.constraint,), train_batches, held_out, cfg.budget, seed,
             cfg.derive.method, torch.device("cpu"),

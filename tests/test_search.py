@@ -379,7 +379,8 @@ def gap_in(quantum: int, *overrides: str) -> Constraint:
     low, high = feasible_ms(space, table)
     target_ms = low + (high - low) / 5
     arguments = (f"target_ms={target_ms}", "derive.tol=1e-4", *overrides)
-    return reachable(compose_config(SearchConfig, "search", *arguments), table, space)
+    cfg = compose_config(SearchConfig, "search", *arguments)
+    return reachable(space, table, cfg.target_ms, derive=cfg.derive, tolerance=cfg.tolerance)
 
 
 def test_a_target_between_nets_takes_one_within_the_tolerance() -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from platformdirs import user_data_path
 
+from tfnas.app.schemas import DeriveConfig, ProfileConfig, VerifyConfig
 from tfnas.space.spec import SpaceSpec
+from tfnas.strategies import strategy_class
+from tfnas.strategies.contract import Budget
+from tfnas.training.recipe import Recipe
 
 
 def conf_path() -> Path:
@@ -35,13 +42,45 @@ def user_tables_path() -> Path:
     return user_data_path("tfnas") / "latency_tables"
 
 
-def load_space(name: str, classes: int) -> SpaceSpec:
-    """conf/space/`name`.yaml for code that is no Hydra app. Raises LookupError if there is none."""
-    file = conf_path() / "space" / f"{name}.yaml"
+KINDS: Mapping[str, type[Any]] = {
+    "budget": Budget, "derive": DeriveConfig, "profile": ProfileConfig, "recipe": Recipe,
+    "space": SpaceSpec, "verify": VerifyConfig,
+}  # fmt: skip
+
+
+def load(kind: str, name: str, **changes: Any) -> Any:
+    """The values of conf/`kind`/`name`.yaml, some of them changed, as the type that they have.
+
+    `load("recipe", "quick", epochs=1)` is a `Recipe`; of a strategy the strategy itself comes.
+
+    Raises:
+        LookupError: for an unknown kind or name; names those that there are.
+        ValueError: for a change of an unknown field, or of the wrong type.
+    """
+    if kind not in (*KINDS, "strategy"):
+        raise LookupError(
+            f"kind {kind!r}: expected one of {', '.join(sorted([*KINDS, 'strategy']))}"
+        )
+    file = conf_path() / kind / f"{name}.yaml"
     if not file.is_file():
         known = sorted(path.stem for path in file.parent.glob("*.yaml"))
-        raise LookupError(f"space={name!r}: expected one of {', '.join(known)}")
-    values = OmegaConf.merge(OmegaConf.load(file), {"classes": classes})
-    spec = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SpaceSpec), values))
+        raise LookupError(f"{kind}={name!r}: expected one of {', '.join(known)}")
+    values = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(values, dict)
+    schema = strategy_class(name) if kind == "strategy" else KINDS[kind]
+    if kind == "strategy":
+        del values["name"]
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), values, changes)
+        made = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{kind}={name}: {str(error).splitlines()[0]}") from None
+    assert isinstance(made, schema)
+    return made
+
+
+def load_space(name: str, classes: int) -> SpaceSpec:
+    """conf/space/`name`.yaml for so many classes. Raises LookupError if there is none."""
+    spec = load("space", name, classes=classes)
     assert isinstance(spec, SpaceSpec)
     return spec

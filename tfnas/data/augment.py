@@ -142,25 +142,31 @@ def read_file(
     """
     try:
         with _open(path) as image:
-            width, height = image.size
             if rng is None:
-                side = min(width, height) * EVAL_FRACTION
-                left, top = (width - side) / 2, (height - side) / 2
-                box = np.array([left, top, left + side, top + side])
-            else:
-                box = crop_boxes(rng, 1, height, width, crop_scale)[0]
+                return cropped_centre(image, size, EVAL_FRACTION)
+            width, height = image.size
+            box = crop_boxes(rng, 1, height, width, crop_scale)[0]
             rgb, box = _decoded(image, box, size)
         rgb = rgb.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box.tolist()))
-        if rng is not None:
-            if rng.random() < 0.5:
-                rgb = rgb.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            brightness, contrast, saturation = (1 + jitter * rng.uniform(-1, 1, 3)).tolist()
-            rgb = ImageEnhance.Brightness(rgb).enhance(brightness)
-            rgb = ImageEnhance.Contrast(rgb).enhance(contrast)
-            rgb = ImageEnhance.Color(rgb).enhance(saturation)
+        if rng.random() < 0.5:
+            rgb = rgb.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        brightness, contrast, saturation = (1 + jitter * rng.uniform(-1, 1, 3)).tolist()
+        rgb = ImageEnhance.Brightness(rgb).enhance(brightness)
+        rgb = ImageEnhance.Contrast(rgb).enhance(contrast)
+        rgb = ImageEnhance.Color(rgb).enhance(saturation)
     except Exception as error:  # Pillow's parsers raise whatever they stumble over
         raise ValueError(_unreadable(path, error)) from error
     return np.array(rgb, dtype=np.uint8)  # (size, size, 3)
+
+
+def cropped_centre(image: Image.Image, size: int, fraction: float) -> np.ndarray:
+    """The central square of `fraction` of the shorter side, as uint8 (size, size, 3)."""
+    width, height = image.size
+    side = min(width, height) * fraction
+    left, top = (width - side) / 2, (height - side) / 2
+    rgb, box = _decoded(image, np.array([left, top, left + side, top + side]), size)
+    rgb = rgb.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box.tolist()))
+    return np.array(rgb, dtype=np.uint8)
 
 
 @dataclass(frozen=True)

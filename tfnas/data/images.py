@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,6 +104,23 @@ class Dataset:
             raise ValueError(
                 f"data {self.name}: no training images for {some(empty)} ({self.origin})"
             )
+
+    def at_most(self, max_train: int) -> Dataset:
+        """The set with at most so many training images, balanced over classes.
+
+        Raises:
+            ValueError: for fewer images than classes.
+        """
+        if max_train >= len(self.train):
+            return self
+        if max_train < len(self.classes):
+            raise ValueError(
+                f"max_train={max_train}: expected at least one image for each of the "
+                f"{len(self.classes)} classes of {self.name}"
+            )
+        kept = first_per_class(self.train.labels, max_train)
+        origin = f"{self.origin}; {max_train:,} of the training images (max_train)"
+        return replace(self, train=self.train.take(kept), origin=origin)
 
 
 def first_per_class(labels: np.ndarray, total: int) -> np.ndarray:

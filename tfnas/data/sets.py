@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,6 @@ from tfnas.data.images import (
     FileImages,
     ImageArrays,
     Triple,
-    first_per_class,
     some,
     stratified_split,
 )
@@ -63,16 +62,7 @@ def load_images(
     """
     source = _source(name, train_list, test_list, max_train)
     dataset = source.load(root, train_list, test_list)
-    if max_train is None or max_train >= len(dataset.train):
-        return dataset
-    if max_train < len(dataset.classes):
-        raise ValueError(
-            f"max_train={max_train}: expected at least one image for each of the "
-            f"{len(dataset.classes)} classes of {name}"
-        )
-    kept = first_per_class(dataset.train.labels, max_train)
-    origin = f"{dataset.origin}; {max_train:,} of the training images (max_train)"
-    return replace(dataset, train=dataset.train.take(kept), origin=origin)
+    return dataset if max_train is None else dataset.at_most(max_train)
 
 
 def num_classes(

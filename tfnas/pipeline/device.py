@@ -12,7 +12,7 @@ from profilers.contract import Profiler
 from profilers.devices import open_configured, open_profiler
 from profilers.tables.build import extremes_ms, is_complete
 from profilers.tables.own import check_own, find_table, same_machine, table_path
-from tfnas.app.schemas import SearchConfig
+from tfnas.app.schemas import DeriveConfig, SearchConfig
 from tfnas.derive.architecture import Architecture, Constraint
 from tfnas.derive.menu import feasible_ms
 from tfnas.derive.methods import derive_constrained
@@ -111,8 +111,15 @@ def reach(table: LatencyTable, options: Mapping[str, Any]) -> Profiler | None:
     return profiler
 
 
-def reachable(cfg: SearchConfig, table: LatencyTable, space: SearchSpace) -> Constraint:
-    """The target as a constraint on the table; says what the space reaches.
+def reachable(
+    space: SearchSpace,
+    table: LatencyTable,
+    target_ms: float,
+    *,
+    derive: DeriveConfig,
+    tolerance: float,
+) -> Constraint:
+    """Make the target a constraint on the table; log what the space reaches.
 
     A small space may have no net within `derive.tol` of a target. The tolerance on the table is
     widened then, as far as `tolerance`.
@@ -122,24 +129,22 @@ def reachable(cfg: SearchConfig, table: LatencyTable, space: SearchSpace) -> Con
     """
     low, high = feasible_ms(space, table)
     log.info("reachable on this table: %.3g to %.4g ms", low, high)
-    if cfg.target_ms < low or (cfg.target_ms > high and not cfg.derive.at_most):
-        raise ValueError(unreachable(cfg.target_ms, low, high, space, table.device.name))
-    tol = cfg.derive.tol
+    if target_ms < low or (target_ms > high and not derive.at_most):
+        raise ValueError(unreachable(target_ms, low, high, space, table.device.name))
+    tol = derive.tol
     while True:
-        constraint = Constraint(table, cfg.target_ms, cfg.derive.at_most, tol)
-        if cfg.derive.method == "greedy":
+        constraint = Constraint(table, target_ms, derive.at_most, tol)
+        if derive.method == "greedy":
             return constraint
         try:
             derive_constrained(space, Architecture.initial(space), [constraint])
         except ValueError:
-            if tol >= cfg.tolerance:
+            if tol >= tolerance:
                 raise
-            tol = min(2 * tol, cfg.tolerance)
+            tol = min(2 * tol, tolerance)
             continue
-        if tol > cfg.derive.tol:
-            log.info(
-                "no net is within derive.tol=%g of it; searching within %g", cfg.derive.tol, tol
-            )
+        if tol > derive.tol:
+            log.info("no net is within derive.tol=%g of it; searching within %g", derive.tol, tol)
         return constraint
 
 

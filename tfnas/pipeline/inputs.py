@@ -33,7 +33,7 @@ from tfnas.process.ranks import ALONE, Ranks, check_batch
 from tfnas.runs.scalars import check_tensorboard
 from tfnas.space.spec import SpaceSpec
 from tfnas.strategies import strategy_class
-from tfnas.strategies.contract import Strategy
+from tfnas.strategies.contract import Budget, Strategy
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ def inputs(cfg: SearchConfig, ranks: Ranks = ALONE) -> Inputs:
     check_amp(cfg.amp, accelerator)
     strategy = make_strategy(cfg.strategy, cfg.derive.method)
     spec, dataset = load_data(cfg)
-    train, held_out = split(cfg, dataset, cfg.budget.resolution or spec.resolution, ranks)
+    size = cfg.budget.resolution or spec.resolution
+    train, held_out = split(dataset, cfg.budget, size, cfg.seed, cfg.data.workers, ranks)
     return Inputs(spec, dataset, train, held_out, strategy, accelerator)
 
 
@@ -104,7 +105,13 @@ def prepared(cfg: SearchConfig, out: Path, ranks: Ranks = ALONE) -> Prepared:
     if saved is not None:
         check_device(saved, profiler, table, file)
     if table is not None:
-        reachable(cfg, table, spec.build(table.device.quantum))
+        reachable(
+            spec.build(table.device.quantum),
+            table,
+            cfg.target_ms,
+            derive=cfg.derive,
+            tolerance=cfg.tolerance,
+        )
     elif profiler is not None:
         check_writable(file)
         check_extremes(cfg, profiler, spec.build(profiler.device.quantum))
@@ -217,10 +224,18 @@ def load_data(cfg: SearchConfig) -> tuple[SpaceSpec, Dataset]:
 
 
 def split(
-    cfg: SearchConfig, dataset: Dataset, size: int, ranks: Ranks = ALONE
+    dataset: Dataset,
+    budget: Budget,
+    size: int,
+    seed: int,
+    workers: int = 0,
+    ranks: Ranks = ALONE,
 ) -> tuple[Batches, Batches]:
-    """Batches of `size` pixels for weights (augmented) and for the architecture, stratified."""
-    budget = cfg.budget
+    """Batches of `size` pixels for weights (augmented) and for the architecture, stratified.
+
+    Raises:
+        ValueError: if a part has fewer images than a batch.
+    """
 
     def batches(indices: np.ndarray, augment: bool) -> Batches:
         return Batches(
@@ -230,16 +245,16 @@ def split(
             size=size,
             mean=dataset.mean,
             std=dataset.std,
-            seed=cfg.seed,
+            seed=seed,
             augment=augment,
             shuffle=True,
-            workers=cfg.data.workers,
+            workers=workers,
             drop_last=True,
             ranks=ranks,
         )
 
     labels = dataset.train.labels
-    weights, arch = stratified_split(labels, 1 - budget.arch_fraction, cfg.seed)
+    weights, arch = stratified_split(labels, 1 - budget.arch_fraction, seed)
     for indices, what in ((weights, "for weights"), (arch, "held out for the architecture")):
         if len(indices) < budget.batch_size:
             raise ValueError(

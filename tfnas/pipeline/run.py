@@ -128,7 +128,9 @@ def run_in(p: Prepared, out: Path) -> int:
         seconds.done("profile")
     space = p.spec.build(table.device.quantum)
     try:
-        constraint = reachable(cfg, table, space)
+        constraint = reachable(
+            space, table, cfg.target_ms, derive=cfg.derive, tolerance=cfg.tolerance
+        )
         latencies = digest(space, table)
         if p.saved is not None and p.saved.get("latencies") != latencies:
             raise ValueError(

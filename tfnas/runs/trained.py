@@ -34,6 +34,7 @@ RESULT_FORMAT = "tfnas.train/1"
 class TrainResult:
     """A finished training; `trained` tells resolution, data and accuracy."""
 
+    subnet: Subnet
     weights: Path
     trained: Trained
     epochs: tuple[EpochResult, ...]
@@ -99,7 +100,7 @@ def finish(
     path = training.out / WEIGHTS
     save_weights(training.state, training.subnet, path, training.trained)
     result = TrainResult(
-        path, training.trained, tuple(training.history), training.seconds,
+        training.subnet, path, training.trained, tuple(training.history), training.seconds,
         training.subnet.resolution,
     )  # fmt: skip
     write_atomically(training.out / RESULT, _to_json(training, result))
