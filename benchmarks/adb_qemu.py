@@ -263,7 +263,7 @@ def check_job(transport: AdbTransport, folder: Path) -> None:
         taken = rounds.take([target], at_least=3, seconds=0.1)
     assert taken >= 3
     assert len(target.out) >= taken
-    told = ", ".join(" ".join(pair) for pair in profiler.device.versions)
+    told = ", ".join(" ".join(pair) for pair in profiler.device.versions.items())
     print(f"runner: {told}, cores {profiler.cores}, {taken} rounds and their samples came back")
 
 

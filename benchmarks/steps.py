@@ -76,7 +76,7 @@ def load_space(name: str) -> SearchSpace:
 
 def made_up_table(space: SearchSpace) -> LatencyTable:
     """Latencies that grow with multiply-adds: steps take as long whatever they are."""
-    device = Device("cpu", "made up", "none", "fp32", 1, 1, "made-up", (), space.quantum)
+    device = Device("cpu", "made up", "none", "fp32", 1, 1, "made-up", {}, space.quantum)
     rows = {op: Measurement(0.002 + op.macs / 5e7, float("nan"), 1) for op in space.ops()}
     return LatencyTable(device, rows)
 

@@ -117,7 +117,7 @@ def describe(threads: int, batch: int, runtime: str) -> Device:
         batch=batch,
         threads=threads,
         fingerprint=fingerprint(hardware, context),
-        versions=(("onnxruntime", runtime),),
+        versions={"onnxruntime": runtime},
     )
 
 

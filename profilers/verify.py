@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from profilers.measure.verification import verify
 from tfnas.app.main import Work, main
 from tfnas.app.schemas import VerifierConfig
 from tfnas.files.atomic import write_atomically
+from tfnas.files.decode import encode
 from tfnas.process.checks import check_positive
 from tfnas.process.exits import DONE, FAILED, OUTSIDE_TOLERANCE
 
@@ -41,8 +41,7 @@ def prepare(config: VerifierConfig) -> Work:
             log.error("error: no usable measurement; try again on a quieter machine")
             return FAILED
         if config.json:
-            text = json.dumps(result.to_json(profiler.device.name), indent=1)
-            write_atomically(Path(config.json), text + "\n")
+            write_atomically(Path(config.json), encode(result))
         return DONE if result.within else OUTSIDE_TOLERANCE
 
     return work

@@ -5,18 +5,20 @@ Writes a subnet as an ONNX file, see `tfnas.deploy.onnx_file`.
 
 from __future__ import annotations
 
-import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from tfnas.app.command_line import is_sweep, output_dir
 from tfnas.app.main import Work, main
 from tfnas.app.schemas import ExportConfig
 from tfnas.deploy.onnx_file import MODEL, Target, export_network, network_with
+from tfnas.files.decode import load
 from tfnas.nets.blocks import Network
 from tfnas.nets.weights import WEIGHTS, Trained
 from tfnas.process.checks import check_positive
 from tfnas.process.exits import DONE, FAILED
+from tfnas.runs.result import MAX_BYTES
 from tfnas.space.subnet import Subnet
 
 log = logging.getLogger("tfnas.export")
@@ -40,22 +42,24 @@ def prepare(config: ExportConfig) -> Work:
     return lambda: _work(network, weights, trained, path, config.batch, target, config.seed)
 
 
+@dataclass(frozen=True)
+class _Promise:
+    """What is taken from result.json."""
+
+    target_ms: float
+    table_ms: float
+    table: str
+
+
 def _target(result: Path, target_ms: float | None) -> Target:
     """What the result of the search beside the subnet says, and `target_ms` where it is given."""
     if not result.is_file():
         return Target(target_ms=target_ms)
     try:
-        found = json.loads(result.read_text())
-        known = Target(
-            target_ms=float(found["target_ms"]),
-            table_ms=float(found["table_ms"]),
-            table=str(found["table"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(
-            f"{result} is no result of a search ({error!r}): take the subnet out of that folder, "
-            "or mend it"
-        ) from None
+        found = load(result, _Promise, "result of a search", MAX_BYTES, partly=True)
+    except ValueError as error:
+        raise ValueError(f"{error}: take the subnet out of that folder, or mend it") from None
+    known = Target(found.target_ms, found.table_ms, found.table)
     return known if target_ms is None else Target(target_ms, known.table_ms, known.table)
 
 

@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 def _show(args: argparse.Namespace) -> int:
     table = LatencyTable.load(args.file)
     device = table.device
-    versions = ", ".join(f"{name} {version}" for name, version in device.versions)
+    versions = ", ".join(f"{name} {version}" for name, version in device.versions.items())
     print(f"{args.file}")
     print(
         f"  device       {device.name} ({device.kind}, {device.backend}; {versions or 'unknown'})"

@@ -31,8 +31,9 @@ from tfnas.process.progress import duration
 from tfnas.process.ranks import Ranks, join
 from tfnas.process.stopping import locked, stop_on_signals
 from tfnas.runs.folder import TRAIN_OVERRIDES
+from tfnas.runs.run import TRAIN_RESULT
 from tfnas.runs.scalars import check_tensorboard
-from tfnas.runs.trained import RESULT, check_finished, finish
+from tfnas.runs.trained import check_finished, finish
 from tfnas.space.subnet import Subnet
 from tfnas.training.loop import CHECKPOINT, Training, identity
 
@@ -53,7 +54,7 @@ def prepare(config: TrainConfig) -> Work:
     if out is None:
         out = output_dir() if is_sweep() else path.parent
     resume = config.resume
-    if resume and (out / RESULT).is_file() and not checkpoint.exists(out / CHECKPOINT):
+    if resume and (out / TRAIN_RESULT).is_file() and not checkpoint.exists(out / CHECKPOINT):
         now = identity(subnet, dataset, config.recipe, config.seed)
         check_finished(out, now if config.weights is None else {**now, "weights": config.weights})
         return lambda: _finished(out)
@@ -192,7 +193,7 @@ def _train(training: Training, path: Path, tensorboard: bool | None) -> int:
         log.debug("", exc_info=error)
         return FAILED
     log.info("%s (%s)", result.line, duration(result.seconds))
-    log.info("wrote %s and %s", result.weights, training.out / RESULT)
+    log.info("wrote %s and %s", result.weights, training.out / TRAIN_RESULT)
     log.info(
         "next: python -m tfnas.export %s",
         shlex.join([override("subnet", path), override("weights", result.weights)]),

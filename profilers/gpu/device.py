@@ -198,7 +198,7 @@ def describe(
         batch=batch,
         threads=1,
         fingerprint=fingerprint(hardware, context),
-        versions=versions,
+        versions=dict(versions),
     )
 
 

@@ -17,19 +17,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 from platformdirs import user_state_path
 
 from profilers.measure.timing import FEWEST_SESSIONS, Usual
 from tfnas.files.atomic import write_atomically
-from tfnas.files.bounded import parse_json, read_bytes
+from tfnas.files.bounded import shown
+from tfnas.files.decode import load
 from tfnas.latency.table import Device
 from tfnas.space.ops import OpSpec
 
 log = logging.getLogger(__name__)
 
-FORMAT = "tfnas.usual/1"
+HEADER = {"format": "tfnas.usual/1"}
 MAX_BYTES = 1_000_000
 SESSIONS = 40  # that are kept, the last ones
 
@@ -53,13 +56,12 @@ class History:
         digest = hashlib.sha256(text.encode()).hexdigest()[:6]
         name = f"usual-{device.fingerprint}-{digest}.json"
         path = user_state_path("tfnas") / name
+        sessions: tuple[tuple[float, ...], ...] = ()
         try:
-            sessions = _sessions(path, len(anchors))
-        except FileNotFoundError:
-            sessions = ()
+            if path.exists():
+                sessions = _load_sessions(path, len(anchors))
         except (OSError, ValueError) as error:
-            log.warning("warning: %s: %s; it is left out", path, error)
-            sessions = ()
+            log.warning("warning: %s; it is left out", error)
         return cls(path, len(anchors), sessions)
 
     @property
@@ -78,27 +80,22 @@ class History:
     def note(self, quiet_ms: Sequence[float]) -> None:
         """Add a session. A file that can't be written is no reason to lose a measurement."""
         sessions = (*self.sessions, tuple(quiet_ms))[-SESSIONS:]
-        text = json.dumps({"format": FORMAT, "sessions": sessions})
+        text = json.dumps({**HEADER, "sessions": sessions})
         try:
             write_atomically(self.path, text + "\n")
         except OSError as error:
             log.debug("can't write %s: %s", self.path, error)
 
 
-def _sessions(path: Path, anchors: int) -> tuple[tuple[float, ...], ...]:
-    """Raises OSError, or ValueError for what is no such file."""
-    try:
-        data = parse_json(read_bytes(path, MAX_BYTES).decode())
-    except UnicodeDecodeError:
-        raise ValueError("is no text") from None
-    rows = data.get("sessions") if isinstance(data, dict) else None
-    if not isinstance(rows, list) or data.get("format") != FORMAT or len(data) != 2:
-        raise ValueError(f"is not of format {FORMAT}")
+@dataclass(frozen=True)
+class _Sessions:
+    sessions: tuple[tuple[Annotated[float, Meta(gt=1e-6, lt=1e9)], ...], ...]
+
+
+def _load_sessions(path: Path, anchors: int) -> tuple[tuple[float, ...], ...]:
+    """Raises ValueError for what is no such file."""
+    rows = load(path, _Sessions, "file of sessions", MAX_BYTES, HEADER).sessions
     for row in rows:
-        if not (
-            isinstance(row, list)
-            and len(row) == anchors
-            and all(type(ms) is float and 1e-6 < ms < 1e9 for ms in row)
-        ):
-            raise ValueError(f"holds {row!r:.100}, expected the ms of {anchors} nets")
-    return tuple(map(tuple, rows))
+        if len(row) != anchors:
+            raise ValueError(f"{path} holds {shown(row)}, expected the ms of {anchors} nets")
+    return rows

@@ -11,7 +11,7 @@ from typing import Any
 from profilers.contract import Profiler
 from profilers.measure.bench import Bench
 from profilers.measure.timing import Measured, Progress
-from tfnas.runs.result import within_tolerance
+from tfnas.runs.result import RawSamples, within_tolerance
 
 log = logging.getLogger(__name__)
 
@@ -24,20 +24,20 @@ class Verification:
 
     Attributes:
         measured_ms: the estimate; latency on a quiet machine, warm, one batch.
-        ci_ms: its 95 % interval (low, high).
-        raw_min_ms, raw_median_ms: smallest sample and wall median, as they were.
+        measured_ci_ms: its 95 % interval (low, high).
+        measured_raw_ms: smallest sample and wall median, as they were.
         within: whether `measured_ms` is inside the tolerance; the interval doesn't decide.
         noisy: why the interval deserves doubt, or None.
         conditions: what the device was doing meanwhile, see
         `profilers.onboard.conditions.Watch.to_json`.
     """
 
+    device: str
     target_ms: float
     tolerance: float
     measured_ms: float
-    ci_ms: tuple[float, float]
-    raw_min_ms: float
-    raw_median_ms: float
+    measured_ci_ms: tuple[float, float]
+    measured_raw_ms: RawSamples
     samples: int
     within: bool
     noisy: str | None
@@ -46,7 +46,7 @@ class Verification:
     @property
     def usable(self) -> bool:
         """Whether the interval is narrow enough for a verdict."""
-        low, high = self.ci_ms
+        low, high = self.measured_ci_ms
         return high - low < USABLE * self.measured_ms
 
     @property
@@ -54,45 +54,14 @@ class Verification:
         """Fraction of the target, signed."""
         return self.measured_ms / self.target_ms - 1
 
-    def to_json(self, device: str) -> dict[str, Any]:
-        return {
-            "device": device,
-            "target_ms": self.target_ms,
-            "tolerance": self.tolerance,
-            "measured_ms": self.measured_ms,
-            "measured_ci_ms": list(self.ci_ms),
-            "measured_raw_ms": {"min": self.raw_min_ms, "median": self.raw_median_ms},
-            "samples": self.samples,
-            "within": self.within,
-            "noisy": self.noisy,
-            "conditions": dict(self.conditions),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Verification:
-        """What `to_json` gave."""
-        low, high = data["measured_ci_ms"]
-        return cls(
-            target_ms=data["target_ms"],
-            tolerance=data["tolerance"],
-            measured_ms=data["measured_ms"],
-            ci_ms=(low, high),
-            raw_min_ms=data["measured_raw_ms"]["min"],
-            raw_median_ms=data["measured_raw_ms"]["median"],
-            samples=data["samples"],
-            within=data["within"],
-            noisy=data["noisy"],
-            conditions=data["conditions"],
-        )
-
     def __str__(self) -> str:
-        low, high = self.ci_ms
+        low, high = self.measured_ci_ms
         lines = [
             f"  target    {self.target_ms:.4g} ms ± {self.tolerance:.2%}",
             f"  measured  {self.measured_ms:.4g} ms, 95 % interval {low:.4g} to {high:.4g} ms "
             f"({self.samples} samples)",
-            f"  raw       minimum {self.raw_min_ms:.4g} ms, "
-            f"wall median {self.raw_median_ms:.4g} ms",
+            f"  raw       minimum {self.measured_raw_ms.min:.4g} ms, "
+            f"wall median {self.measured_raw_ms.median:.4g} ms",
         ]
         if self.usable:
             lines.append(f"{'met' if self.within else 'MISSED'}: {self.gap:+.2%} off the target")
@@ -128,20 +97,20 @@ def verify(
             min_rounds=100,
             label=f"measuring {onnx_path.name}",
         )[0]
-    judged = judge(measured, target_ms, tolerance, at_most)
+    judged = judge(profiler.device.name, measured, target_ms, tolerance, at_most)
     return replace(judged, conditions=bench.watch.to_json())
 
 
 def judge(
-    measured: Measured, target_ms: float, tolerance: float, at_most: bool = False
+    device: str, measured: Measured, target_ms: float, tolerance: float, at_most: bool = False
 ) -> Verification:
     return Verification(
+        device=device,
         target_ms=target_ms,
         tolerance=tolerance,
         measured_ms=measured.median_ms,
-        ci_ms=measured.ci_ms,
-        raw_min_ms=measured.raw_min_ms,
-        raw_median_ms=measured.raw_median_ms,
+        measured_ci_ms=measured.ci_ms,
+        measured_raw_ms=RawSamples(measured.raw_min_ms, measured.raw_median_ms),
         samples=measured.samples,
         within=within_tolerance(measured.median_ms, target_ms, tolerance, at_most),
         noisy=measured.noisy,

@@ -161,7 +161,7 @@ class RemoteProfiler(Profiler):
             batch=batch,
             threads=threads,
             fingerprint=fingerprint(dict(told.hardware), context),
-            versions=versions,
+            versions=dict(versions),
         )
 
     def _describe(self) -> Described:

@@ -25,7 +25,7 @@ from profilers.onboard.job import BUSY, JOB, SAMPLES, UNUSABLE, Job, Round, name
 from profilers.onboard.rounds import References, Target, Workload
 from profilers.remote.transport import DeviceError, LinkError
 from tfnas.files.atomic import write_atomically
-from tfnas.files.bounded import parse_json, read_bytes
+from tfnas.files.decode import load
 
 if TYPE_CHECKING:
     from profilers.remote.device import RemoteProfiler
@@ -338,7 +338,6 @@ class _Used:
 
     def _read(self) -> dict[str, int]:
         try:
-            data = parse_json(read_bytes(self._path, 1_000_000).decode())
-            return {str(name): int(rounds) for name, rounds in data.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
+            return load(self._path, dict[str, int], "file of used rounds", 1_000_000)
+        except ValueError:
             return {}

@@ -86,10 +86,10 @@ def card_of(
         nets=rows,
         mape_pct=float(np.mean(abs(errors))),
         bias_pct=float(np.mean(errors)),
-        within_pct=tuple((p, float(100 * np.mean(abs(errors) <= p))) for p in WITHIN_PCT),
+        within_pct={p: float(100 * np.mean(abs(errors) <= p)) for p in WITHIN_PCT},
         spearman=spearman([r.table_ms for r in rows], [r.measured_ms for r in rows]),
         worst=max(rows, key=lambda row: abs(row.error_pct)),
-        stages_pct=stage_residuals(table, nets, [m.median_ms for m in measured]),
+        stages_pct=dict(stage_residuals(table, nets, [m.median_ms for m in measured])),
         noisy=sum(m.noisy is not None for m in measured),
         seconds=round(seconds, 1),
     )

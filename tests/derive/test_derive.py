@@ -55,7 +55,7 @@ def small_space(quantum: int = 8) -> SearchSpace:
 
 def random_table(space: SearchSpace, seed: int) -> LatencyTable:
     rng = random.Random(seed)
-    device = Device("cpu", "made up", "none", "fp32", 1, 1, "made-up", (), space.quantum)
+    device = Device("cpu", "made up", "none", "fp32", 1, 1, "made-up", {}, space.quantum)
     rows = {op: Measurement(rng.uniform(0.2, 2.0), math.nan, 1) for op in space.ops()}
     return LatencyTable(device, rows)
 

@@ -61,7 +61,7 @@ def test_tfnas_pickle(tmp_path, protocol):
     assert table.overhead_ms == 0.5
     device = table.device
     assert (device.kind, device.name, device.batch, device.quantum, device.versions) == (
-        "imported", "Titan RTX", 32, 8, (),
+        "imported", "Titan RTX", 32, 8, {},
     )  # fmt: skip
     assert any("unit ms" in line for line in imported.report)
     assert set(imported.report) <= set(table.notes)

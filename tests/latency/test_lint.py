@@ -31,7 +31,7 @@ def clean() -> LatencyTable:
     rows = {
         op: Measurement(plain_ms(op), 0.001 * plain_ms(op), 100) for op in plan(load_space()).ops
     }
-    device = replace(DEVICE, quantum=8, versions=(("numpy", numpy.__version__),))
+    device = replace(DEVICE, quantum=8, versions={"numpy": numpy.__version__})
     return LatencyTable(
         device, rows, spaces=fitted(Calibration(1.01, 10, 1.0), HeldOut(5, 0.5, 1.0, 2.0)),
         quantum_evidence=((64, 0.1),),
@@ -75,7 +75,7 @@ def off_quantum(table: LatencyTable) -> LatencyTable:
 
 
 def stale(table: LatencyTable) -> LatencyTable:
-    return replace(table, device=replace(table.device, versions=(("numpy", "0.1"),)))
+    return replace(table, device=replace(table.device, versions={"numpy": "0.1"}))
 
 
 FAULTS: list[tuple[str, bool, Edit]] = [
@@ -95,7 +95,7 @@ FAULTS: list[tuple[str, bool, Edit]] = [
     ("context", False, lambda t: replace(t, quantum_evidence=())),
     ("context", True, lambda t: replace(t, rows={})),
     ("context", True, lambda t: replace(t, device=replace(t.device, fingerprint=""))),
-    ("context", True, lambda t: replace(t, device=replace(t.device, versions=()))),
+    ("context", True, lambda t: replace(t, device=replace(t.device, versions={}))),
 ]
 
 

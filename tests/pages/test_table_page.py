@@ -179,7 +179,7 @@ def hostile_table() -> LatencyTable:
     table = macs_table(load_space())
     device = replace(
         table.device, name=HOSTILE, kind=HOSTILE, backend=HOSTILE, precision=HOSTILE,
-        fingerprint=HOSTILE, versions=((HOSTILE, HOSTILE),),
+        fingerprint=HOSTILE, versions={HOSTILE: HOSTILE},
     )  # fmt: skip
     net = {"table_ms": 1.0, "measured_ms": 1.1, "half_width_pct": 1.0, "macs": 5}
     card = {

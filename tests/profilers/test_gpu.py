@@ -161,7 +161,7 @@ def test_a_device_tells_what_shaped_its_figures() -> None:
     options = replace(OPTIONS, graph=True, compile=True)
     device = describe(options, RTX_4090, ADA, "cuda", "2.13", "13.0", batch=8, precision="tf32")
     assert (device.kind, device.backend, device.threads) == ("gpu", "cuda+compile+graph", 1)
-    assert device.versions == (("torch", "2.13"), ("cuda", "13.0"), ("driver", "580.65"))
+    assert device.versions == {"torch": "2.13", "cuda": "13.0", "driver": "580.65"}
 
 
 def settled(samples: list[float], max_seconds: float = 100.0) -> tuple[bool, int]:

@@ -119,7 +119,7 @@ def test_ncnn_at_the_other_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "ssh", LocalTransport(str(tmp_path)), PythonRunner("ncnn", sys.executable), options,
         threads=1, batch=1, precision="fp32",
     )  # fmt: skip
-    assert profiler.device.versions[0][0] == profiler.device.backend == "ncnn"
+    assert next(iter(profiler.device.versions)) == profiler.device.backend == "ncnn"
     workloads = [
         profiler.workload([OpSpec("mbconv", 14, 16, mid, 0, 16, 3, 1, "relu")])
         for mid in (32, 192)

@@ -46,16 +46,16 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_estimate_decides_and_the_interval_is_told() -> None:
     measured = Measured(10.05, (9.8, 10.3), 0.1, 9.7, 12.0, 500, "noisy")
-    verdict = judge(measured, 10.0, 0.01)
+    verdict = judge("a device", measured, 10.0, 0.01)
     assert verdict.within
-    assert not judge(measured, 10.0, 0.004).within
-    assert not judge(measured, 10.5, 0.01).within
+    assert not judge("a device", measured, 10.0, 0.004).within
+    assert not judge("a device", measured, 10.5, 0.01).within
     for part in ("9.8 to 10.3", "minimum 9.7", "wall median 12", "noisy", "met"):
         assert part in str(verdict)
 
 
 def test_no_verdict_by_an_interval_as_wide_as_the_estimate() -> None:
-    verdict = judge(Measured(10, (4, 15), 0.1, 9.7, 12.0, 6, "noisy"), 1000, 0.01)
+    verdict = judge("a device", Measured(10, (4, 15), 0.1, 9.7, 12.0, 6, "noisy"), 1000, 0.01)
     assert not verdict.usable
     assert "noisy" in str(verdict)
     assert "MISSED" not in str(verdict)

@@ -77,14 +77,17 @@ def test_a_table_that_has_changed_is_told(tmp_path: Path) -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "no lists": ({"space.stem": 3}, "the space's stem is 3, expected a list"),
-    "kernels": ({"space.kernels": "x"}, "the space's kernels is 'x'"),
-    "unknown field": ({"space.head": [{"hack": 1}]}, "expected the fields kind"),
+    "no lists": ({"space.stem": 3}, "space has stem=3, expected `array`"),
+    "kernels": ({"space.kernels": "x"}, "space has kernels='x', expected `array`"),
+    "unknown field": ({"space.head": [{"hack": 1}]}, "has the fields ['hack'], expected kind"),
     "long product": (
         {"space.stem": [{"kind": "mbconv", "expansion": "x" * 1000}]},
         "expansion='xxx",
     ),
-    "no truth": ({"space.squeeze_excite": ["perhaps"]}, "squeeze_excite is [None]"),
+    "no truth": (
+        {"space.squeeze_excite": ["perhaps"]},
+        "has squeeze_excite[0]='perhaps'",
+    ),
     "huge": (
         {"space.stages": [{"c_out": 60000, "depth": 64}] * 20, "space.resolution": 8},
         "are the most",

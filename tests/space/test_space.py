@@ -211,12 +211,15 @@ def test_files(tmp_path: Path) -> None:
     [
         ("", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ("[]", "found format 'list'"),
+        ("[]", "expected 'tfnas.subnet/1'"),
         ('{"format": "tfnas.subnet/2"}', "expected 'tfnas.subnet/1'"),
         ('{"format": "tfnas.subnet/1"}', "is no valid subnet"),
         (" " * (MAX_SUBNET_BYTES + 1), "more than any subnet has"),
-        (SMALL.to_json().replace('"c_mid"', '"c_middle"', 1), "an op has the fields"),
-        (SMALL.to_json().replace('"size": 16', '"size": 16.0', 1), "expected an integer"),
+        (SMALL.to_json().replace('"c_mid"', '"c_middle"', 1), r"wrong at stem\[0\]: .*`c_mid`"),
+        (
+            SMALL.to_json().replace('"size": 16', '"size": 16.0', 1),
+            "size=16.0, expected `int`",
+        ),
     ],
 )
 def test_malformed_text_is_named(text: str, message: str) -> None:

@@ -15,7 +15,7 @@ from tfnas.space.ops import OpSpec
 
 DEVICE = Device(
     kind="cpu", name="simulated", backend="none", precision="fp32", batch=1, threads=1,
-    fingerprint="aaaaaa-bbbbbb", versions=(("numpy", "1"),),
+    fingerprint="aaaaaa-bbbbbb", versions={"numpy": "1"},
 )  # fmt: skip
 
 

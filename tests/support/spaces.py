@@ -21,6 +21,6 @@ def load_space(name: str = "tiny", classes: int = 10, quantum: int = 8) -> Searc
 
 def macs_table(space: SearchSpace, quantum: int = 8) -> LatencyTable:
     """A made-up table of the whole space: latency grows with multiply-accumulates."""
-    device = Device("cpu", "made up", "none", "fp32", 1, 1, "made-up", (), quantum)
+    device = Device("cpu", "made up", "none", "fp32", 1, 1, "made-up", {}, quantum)
     rows = {op: Measurement(0.002 + op.macs / 5e7, math.nan, 1) for op in space.ops()}
     return LatencyTable(device, rows)

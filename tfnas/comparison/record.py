@@ -7,17 +7,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from msgspec import Meta
 
 from tfnas.files.atomic import write_atomically
-from tfnas.files.bounded import parse_json, read_bytes, shown
+from tfnas.files.decode import Fraction, load
 from tfnas.intervals import Interval, difference, mean_interval, paired_difference
 
 if TYPE_CHECKING:
     from tfnas.training.loop import EpochResult
     from tfnas.training.recipe import Recipe
 
-FILE, FORMAT = "compare.json", "tfnas.compare/1"
+FILE, HEADER = "compare.json", {"format": "tfnas.compare/1"}
+WHAT = "comparison of tfnas.compare"
 UNFINISHED, FINISHED = "unfinished", "finished"
 MAX_BYTES = 50_000_000
 SAME_LATENCY = 0.01  # fraction; nets that differ by more are compared on purpose, and told so
@@ -61,7 +64,7 @@ class Cost:
 
     subnet: str  # fingerprint
     seed: int
-    cpu_seconds: float  # of all threads and processes that read images
+    cpu_seconds: Annotated[float, Meta(ge=0)]  # of all threads and processes that read images
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,7 @@ class Comparison:
     def save(self, path: Path) -> None:
         """Raises OSError."""
         record = {
-            "format": FORMAT,
+            **HEADER,
             **asdict(self),
             "latency_gap": self.latency_gap,
             "cpu_seconds": self.cpu_seconds,
@@ -201,24 +204,36 @@ def _interval(interval: Interval) -> dict[str, float | int]:
     }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Costs:
+    costs: tuple[Cost, ...]
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Trial:
+    subnet: str
+    top1: Fraction
+
+
+@dataclass(frozen=True)
+class _Accuracies:
+    recipe: _Recipe
+    resolution: int
+    trials: tuple[_Trial, ...]
+
+
 def costs_so_far(path: Path) -> tuple[Cost, ...]:
     """What an earlier start of a comparison took, of every training that it began.
 
     Raises:
         ValueError: if the file is no comparison.
     """
-    try:
-        record = parse_json(read_bytes(path, MAX_BYTES).decode())
-        if record["format"] != FORMAT:
-            raise ValueError(f"format {shown(record['format'])}, expected {FORMAT!r}")
-        costs = tuple(Cost(**cost) for cost in record["costs"])
-        for cost in costs:
-            types = (type(cost.subnet), type(cost.seed), type(cost.cpu_seconds))
-            if types != (str, int, float) or not cost.cpu_seconds >= 0:
-                raise ValueError(f"{shown(cost)}")
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} is no comparison of tfnas.compare: {error}") from None
-    return costs
+    return load(path, _Costs, WHAT, MAX_BYTES, HEADER, partly=True).costs
 
 
 @dataclass(frozen=True)
@@ -244,19 +259,8 @@ def load_accuracies(path: Path) -> Accuracies:
     Raises:
         ValueError: if the file is none.
     """
+    found = load(path, _Accuracies, WHAT, MAX_BYTES, HEADER, partly=True)
     top1: dict[str, tuple[float, ...]] = {}
-    try:
-        record = parse_json(read_bytes(path, MAX_BYTES).decode())
-        if record["format"] != FORMAT:
-            raise ValueError(f"format {shown(record['format'])}, expected {FORMAT!r}")
-        recipe, resolution = record["recipe"]["name"], record["resolution"]
-        if (type(recipe), type(resolution)) != (str, int):
-            raise ValueError(f"recipe {shown(recipe)}, resolution {shown(resolution)}")
-        for trial in record["trials"]:
-            net, value = trial["subnet"], trial["top1"]
-            if type(net) is not str or type(value) is not float or not 0 <= value <= 1:
-                raise ValueError(f"{shown(trial)}")
-            top1[net] = (*top1.get(net, ()), value)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} is no comparison of tfnas.compare: {error}") from None
-    return Accuracies(path.parent, recipe, resolution, top1)
+    for trial in found.trials:
+        top1[trial.subnet] = (*top1.get(trial.subnet, ()), trial.top1)
+    return Accuracies(path.parent, found.recipe.name, found.resolution, top1)

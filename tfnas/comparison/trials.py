@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from tfnas.app.schemas import CompareConfig
@@ -24,18 +24,17 @@ from tfnas.comparison.record import (
 )
 from tfnas.data.images import Dataset
 from tfnas.files import checkpoint
-from tfnas.files.bounded import parse_json, read_bytes
 from tfnas.files.checkpoint import read_checkpoint
 from tfnas.nets.weights import WEIGHTS, fingerprint
 from tfnas.process.progress import duration
-from tfnas.runs.result import MAX_BYTES
-from tfnas.runs.trained import RESULT, check_finished, train
+from tfnas.runs.run import TRAIN_RESULT
+from tfnas.runs.trained import Versions, check_finished, load_finished, train
 from tfnas.space.subnet import Subnet
-from tfnas.training.loop import CHECKPOINT, EpochResult, Training, identity
+from tfnas.training.loop import CHECKPOINT, Training, identity
 
 log = logging.getLogger("tfnas.compare")
 
-SHARED = ("tfnas", "torch")  # one version for all trainings of a comparison
+SHARED = tuple(f.name for f in fields(Versions))  # one version for all trainings
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def _finished(plan: Plan, subnet: str, seed: int) -> Trial | None:
     if checkpoint.exists(folder / CHECKPOINT):
         read_checkpoint(folder / CHECKPOINT, {**who, "processes": 1})
         return None
-    if not (folder / RESULT).is_file():
+    if not (folder / TRAIN_RESULT).is_file():
         return None
     check_finished(folder, who)
     return _read(folder, subnet, seed, plan.start)
@@ -121,25 +120,15 @@ def _read(folder: Path, subnet: str, seed: int, start: Comparison) -> Trial:
     Raises:
         ValueError: if that is damaged, or it ran otherwise than `start` says of all.
     """
-    path = folder / RESULT
-    try:
-        record = parse_json(read_bytes(path, MAX_BYTES).decode())
-        epochs = tuple(EpochResult(**epoch) for epoch in record["epochs"])
-        numbers = [value for epoch in epochs for value in vars(epoch).values()]
-        numbers += [record["seconds"], record["top1"], record["top5"]]
-        if not epochs or not all(type(n) in (int, float) for n in numbers):
-            raise ValueError("expected numbers of each epoch")
-        if not 0 <= record["top1"] <= record["top5"] <= 1:
-            raise ValueError("expected top1 and top5 to be fractions")
-        if not all(0 <= epoch.top1 <= 1 for epoch in epochs):
-            raise ValueError("expected the epochs' top1 to be fractions")
-        ran = {"accelerator": record["device"], "threads": record["threads"]}
-        ran |= {name: record["versions"][name] for name in SHARED}
-        skipped = record["skipped_steps"] != 0
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} is no result of a training: {error}") from None
+    found = load_finished(folder)
+    if found.top1 > found.top5:
+        raise ValueError(
+            f"{folder / TRAIN_RESULT} is no result of a training: top1={found.top1} above "
+            f"top5={found.top5}"
+        )
+    ran = {"accelerator": found.device, "threads": found.threads, **vars(found.versions)}
     now = {"accelerator": start.accelerator, "threads": start.threads, **start.versions}
-    if skipped:  # where none was, stop and skip are the same
+    if found.skipped_steps != 0:  # where none was, stop and skip are the same
         ran, now = {**ran, "on_nonfinite": "skip"}, {**now, "on_nonfinite": start.on_nonfinite}
     if changed := checkpoint.changes(ran, now):
         raise ValueError(
@@ -147,7 +136,7 @@ def _read(folder: Path, subnet: str, seed: int, start: Comparison) -> Trial:
             "was, or give another out=FOLDER"
         )
     weights = str(folder / WEIGHTS)
-    return Trial(subnet, seed, record["top1"], record["top5"], record["seconds"], weights, epochs)
+    return Trial(subnet, seed, found.top1, found.top5, found.seconds, weights, found.epochs)
 
 
 def train_next(

@@ -160,7 +160,7 @@ def _range(table: LatencyTable) -> Iterator[Finding]:
 def _stale(table: LatencyTable) -> Iterator[Finding]:
     if table.device.kind == "imported":
         return
-    for package, measured in table.device.versions:
+    for package, measured in table.device.versions.items():
         try:
             here = version(package)
         except PackageNotFoundError:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from msgspec import Meta
 
 from tfnas.files.atomic import write_atomically
-from tfnas.files.bounded import MAX_NAME, check_text, parse_json, read_bytes, shown
+from tfnas.files.bounded import MAX_NAME
+from tfnas.files.decode import encode, load
 from tfnas.intervals import plus_minus
 from tfnas.latency.table import LatencyTable
 from tfnas.space.ops import MAX_LAYERS, OpSpec
 from tfnas.space.subnet import Subnet
 
-STAGES_FORMAT = "tfnas.stages/1"
+HEADER = {"format": "tfnas.stages/1", "unit": "ms"}
 STAGES = "stages.json"
 MAX_BYTES = 1_000_000
-MAX_MS = 1e9
+Ms = Annotated[float, Meta(ge=-1e9, le=1e9)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,10 @@ class StageTime:
         device_ms, device_ci_ms: measured as a model of its own; 95 % interval (low, high).
     """
 
-    name: str
-    table_ms: float | None
-    device_ms: float
-    device_ci_ms: tuple[float, float]
+    name: Annotated[str, Meta(max_length=MAX_NAME)]
+    table_ms: Ms | None
+    device_ms: Annotated[float, Meta(gt=0, le=1e9)]
+    device_ci_ms: tuple[Ms, Ms]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class StageTimes:
     """
 
     device: str
-    parts: tuple[StageTime, ...]
+    parts: Annotated[tuple[StageTime, ...], Meta(min_length=1, max_length=MAX_LAYERS)]
     whole: StageTime
 
     @property
@@ -56,8 +57,7 @@ class StageTimes:
         return sum(part.device_ms for part in self.parts)
 
     def save(self, path: Path) -> None:
-        data = {"format": STAGES_FORMAT, "unit": "ms", **asdict(self)}
-        write_atomically(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+        write_atomically(path, encode(self, HEADER))
 
     def __str__(self) -> str:
         rows = [
@@ -95,44 +95,12 @@ def load_stages(path: Path) -> StageTimes:
     Raises:
         ValueError: if it is unreadable, or holds what no measurement can give.
     """
-    try:
-        data = parse_json(read_bytes(path, MAX_BYTES).decode())
-        if not isinstance(data, dict) or data.get("format") != STAGES_FORMAT:
-            found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise ValueError(f"found format {shown(found)}, expected {STAGES_FORMAT!r}")
-        if set(data) != {"format", "unit", "device", "parts", "whole"} or data["unit"] != "ms":
-            raise ValueError("expected the fields format, unit (ms), device, parts, whole")
-        parts = data["parts"]
-        if type(parts) is not list or not 0 < len(parts) <= MAX_LAYERS:
-            raise ValueError(f"parts={shown(parts)}, expected a list of 1 to {MAX_LAYERS:,}")
-        return StageTimes(
-            device=check_text(data["device"]),
-            parts=tuple(map(_time_of, parts)),
-            whole=_time_of(data["whole"]),
-        )
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} holds no times of stages: {error}") from None
-
-
-def _time_of(values: object) -> StageTime:
-    names = {"name", "table_ms", "device_ms", "device_ci_ms"}
-    if not isinstance(values, dict) or set(values) != names:
-        raise ValueError(f"{shown(values)}, expected {', '.join(sorted(names))}")
-    interval = values["device_ci_ms"]
-    if type(interval) is not list or len(interval) != 2:
-        raise ValueError(f"device_ci_ms={shown(interval)}, expected low and high")
-    table = values["table_ms"]
-    low, high = (_number(ms, "device_ci_ms") for ms in interval)
-    device_ms = _number(values["device_ms"], "device_ms")
-    if not (device_ms > 0 and low <= device_ms <= high):
-        raise ValueError(f"{device_ms:g} ms within {low:g} to {high:g} ms is no latency")
-    name = check_text(values["name"], MAX_NAME)
-    return StageTime(
-        name, None if table is None else _number(table, "table_ms"), device_ms, (low, high)
-    )
-
-
-def _number(value: Any, name: str) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or abs(value) > MAX_MS:
-        raise ValueError(f"{name}={shown(value)}, expected milliseconds")
-    return float(value)
+    times = load(path, StageTimes, "file of stages", MAX_BYTES, HEADER)
+    for part in (*times.parts, times.whole):
+        low, high = part.device_ci_ms
+        if not low <= part.device_ms <= high:
+            raise ValueError(
+                f"{path} is no file of stages: {part.device_ms:g} ms within {low:g} to "
+                f"{high:g} ms is no latency"
+            )
+    return times

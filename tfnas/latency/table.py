@@ -10,17 +10,19 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from msgspec import Meta
 
 from tfnas.files.atomic import write_atomically
-from tfnas.files.bounded import check_text, parse_json, read_bytes, shown
+from tfnas.files.bounded import parse_json, read_bytes, shown
+from tfnas.files.decode import Count, Positive, convert
 from tfnas.space.ops import OP_FIELDS, OpSpec
 from tfnas.space.search_space import Choice, SearchSpace
 from tfnas.space.subnet import Subnet
@@ -32,10 +34,6 @@ MAX_TABLE_BYTES = 160 * MAX_ROWS
 MAX_TABLE_VALUES = (len(ROW_FIELDS) + 2) * MAX_ROWS
 MAX_MS = 1e12
 CARD_FIELDS = ("mape_pct", "bias_pct", "spearman")
-KEYS = (
-    "format", "unit", "device", "spaces", "overhead_ms", "quantum_evidence", "nets", "notes",
-    "columns", "rows",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ class Device:
         kind: cpu | gpu | adb | ssh | imported.
         backend: the runtime; options of the device that are on follow, as in `cuda+graph`.
         fingerprint: identifies hardware, runtime versions, threads, precision and batch.
-        versions: (package, version) of everything that shapes the figures.
+        versions: by package, of everything that shapes the figures.
         quantum: mid widths off its multiples fall off the device's fast path.
     """
 
@@ -69,11 +67,11 @@ class Device:
     name: str
     backend: str
     precision: str
-    batch: int
-    threads: int
+    batch: Annotated[int, Meta(ge=1, le=1_000_000)]
+    threads: Annotated[int, Meta(ge=0, le=1_000_000)]
     fingerprint: str
-    versions: tuple[tuple[str, str], ...] = ()
-    quantum: int = 1
+    versions: Mapping[Annotated[str, Meta(min_length=1)], str] = field(default_factory=dict)
+    quantum: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +89,12 @@ class Calibration:
         seed: of the nets, see `profilers.tables.plan.calibration_nets`.
     """
 
-    scale: float
-    nets: int
+    scale: Positive
+    nets: Count
     mape_pct: float
-    factors: tuple[tuple[str, float], ...] = ()
+    factors: tuple[tuple[str, Positive], ...] = ()
     rows: str = ""
-    seed: int = 0
+    seed: Count = 0
 
 
 def group_of(op: OpSpec) -> str:
@@ -108,7 +106,7 @@ def group_of(op: OpSpec) -> str:
 class HeldOut:
     """The table's own error, on points that were measured and then predicted without them."""
 
-    points: int
+    points: Count
     mean_pct: float
     p95_pct: float
     max_pct: float
@@ -126,6 +124,14 @@ class SpaceFit:
     calibration: Calibration | None = None
     held_out: HeldOut | None = None
     card: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for (
+            name
+        ) in CARD_FIELDS:  # what `show` reads of a card; the rest is checked where it's drawn
+            value = (self.card or {}).get(name)
+            if value is not None and type(value) not in (int, float):
+                raise ValueError(f"card.{name}={shown(value)}, expected a number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +333,7 @@ class LatencyTable:
         head = {
             "format": TABLE_FORMAT,
             "unit": "ms",
-            "device": {**asdict(self.device), "versions": dict(self.device.versions)},
+            "device": asdict(self.device),
             "spaces": {key: asdict(fit) for key, fit in sorted(self.spaces.items())},
             "overhead_ms": self.overhead_ms,
             "quantum_evidence": self.quantum_evidence,
@@ -380,41 +386,36 @@ class LatencyTable:
             raise ValueError(
                 f"table {path} is corrupt: it {error}; restore or rebuild it"
             ) from None
-        if not isinstance(data, dict) or data.get("format") != TABLE_FORMAT:
-            found = data.get("format") if isinstance(data, dict) else type(data).__name__
+        found = data.get("format") if isinstance(data, dict) else type(data).__name__
+        if found != TABLE_FORMAT:
             raise ValueError(
                 f"table {path}: found format {shown(found)}, expected {TABLE_FORMAT!r}; move it "
                 "away and measure anew with `python -m profilers`"
             )
         try:
-            if unknown := set(data) - set(KEYS):
-                raise ValueError(f"unknown keys {shown(sorted(unknown))}")
-            if data.get("unit", "ms") != "ms":
-                raise ValueError(f"unit {shown(data['unit'])}, expected 'ms'")
-            return cls(
-                device=_device_of(data["device"]),
-                rows=_rows_of(data["columns"], data["rows"]),
-                spaces={
-                    key: _fit_of(values) for key, values in _dict(data["spaces"], "spaces").items()
-                },
-                overhead_ms=_optional_ms(data.get("overhead_ms"), "overhead_ms"),
-                quantum_evidence=tuple(
-                    (_count(width, "quantum_evidence"), _ms(ms, "quantum_evidence"))
-                    for width, ms in _pairs(data.get("quantum_evidence", []), "quantum_evidence")
-                ),
-                nets={
-                    key: _measurement(_list(values, f"the net {shown(key)}"), key)
-                    for key, values in _dict(data.get("nets", {}), "nets").items()
-                },
-                notes=tuple(map(check_text, _list(data.get("notes", []), "notes"))),
-                source=path,
-            )
-        except KeyError as error:
-            raise ValueError(
-                f"table {path} is corrupt: {error} is missing; restore or rebuild it"
-            ) from None
+            file = convert(data, _File, older=OLDER)
+            rows: dict[OpSpec, Measurement] = {}
+            for row in file.rows:
+                op = OpSpec(*row[: len(OP_FIELDS)])  # type: ignore[arg-type]
+                if op.is_curve:
+                    raise ValueError(f"has a row for {op} without a mid width, expected 1 or more")
+                if op in rows:
+                    raise ValueError(f"has two rows for one op: {op}")
+                rows[op] = _measurement(*row[len(OP_FIELDS) :])  # type: ignore[arg-type]
         except ValueError as error:
-            raise ValueError(f"table {path} is corrupt: {error}; restore or rebuild it") from None
+            raise ValueError(
+                f"table {path} is corrupt: it {error}; restore or rebuild it"
+            ) from None
+        return cls(
+            device=file.device,
+            rows=rows,
+            spaces=file.spaces,
+            overhead_ms=file.overhead_ms,
+            quantum_evidence=file.quantum_evidence,
+            nets={key: _measurement(*values) for key, values in file.nets.items()},
+            notes=file.notes,
+            source=path,
+        )
 
 
 def _at(curve: OpSpec, width: int) -> OpSpec:
@@ -425,146 +426,33 @@ def _null(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _number(value: object, name: str) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-        raise ValueError(f"{name}={shown(value)}, expected a finite number")
-    return float(value)  # type: ignore[arg-type]
+Ms = Annotated[float, Meta(ge=-MAX_MS, le=MAX_MS)]
+Sampled = tuple[Ms, Ms | None, Count]  # as `Measurement`, None for nan
+Row = tuple[str, int, int, int, int, int, int, int, str, Ms, Ms | None, Count]
 
 
-def _ms(value: object, name: str) -> float:
-    ms = _number(value, name)
-    if abs(ms) > MAX_MS:
-        raise ValueError(f"{name}={ms:g}, expected at most {MAX_MS:g} ms")
-    return ms
+@dataclass(frozen=True)
+class _File:
+    """The fields of a table's file; what is in `OLDER` files of before may lack."""
+
+    format: str
+    device: Device
+    spaces: Mapping[str, SpaceFit]
+    columns: tuple[str, ...]
+    rows: Annotated[tuple[Row, ...], Meta(max_length=MAX_ROWS)]
+    unit: Literal["ms"] = "ms"
+    overhead_ms: Ms | None = None
+    quantum_evidence: tuple[tuple[Count, Ms], ...] = ()
+    nets: Mapping[str, Sampled] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.columns != ROW_FIELDS:
+            raise ValueError(f"columns {shown(self.columns)}, expected {ROW_FIELDS}")
 
 
-def _optional_ms(value: object, name: str) -> float | None:
-    return None if value is None else _ms(value, name)
+OLDER = ("unit", "overhead_ms", "quantum_evidence", "nets", "notes")
 
 
-def _count(value: object, name: str) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{name}={shown(value)}, expected a count")
-    return value
-
-
-def _list(value: object, name: str) -> list[Any]:
-    if type(value) is not list:
-        raise ValueError(f"{name}={shown(value)}, expected a list")
-    return value
-
-
-def _pairs(value: object, name: str) -> list[Any]:
-    pairs = _list(value, name)
-    for pair in pairs:
-        if len(_list(pair, name)) != 2:
-            raise ValueError(f"{name} holds {shown(pair)}, expected two values")
-    return pairs
-
-
-def _dict(value: object, name: str, keys: Iterable[str] | None = None) -> dict[str, Any]:
-    if type(value) is not dict:
-        raise ValueError(f"{name}={shown(value)}, expected an object")
-    if keys is not None and set(value) != set(keys):
-        raise ValueError(f"{name} has the fields {shown(sorted(value))}, expected {sorted(keys)}")
-    return value
-
-
-def _fit_of(data: object) -> SpaceFit:
-    values = _dict(data, "spaces", [f.name for f in fields(SpaceFit)])
-    return SpaceFit(
-        calibration=_calibration_of(values["calibration"]),
-        held_out=_held_out_of(values["held_out"]),
-        card=_card_of(values["card"]),
-    )
-
-
-def _card_of(data: object) -> dict[str, Any] | None:
-    """What `show` reads of a card; the rest is for people."""
-    if data is None:
-        return None
-    card = _dict(data, "card")
-    for name in CARD_FIELDS:
-        if card.get(name) is not None:  # as the rank correlation of nets that are all alike
-            _number(card[name], f"card.{name}")
-    return card
-
-
-def _held_out_of(data: object) -> HeldOut | None:
-    if data is None:
-        return None
-    values = _dict(data, "held_out", [f.name for f in fields(HeldOut)])
-    points = _count(values.pop("points"), "held_out.points")
-    return HeldOut(points, **{name: _number(v, f"held_out.{name}") for name, v in values.items()})
-
-
-def _calibration_of(data: object) -> Calibration | None:
-    if data is None:
-        return None
-    values = _dict(data, "calibration", [f.name for f in fields(Calibration)])
-    factors = tuple(
-        (check_text(group), _number(factor, "Calibration.factors"))
-        for group, factor in _pairs(values["factors"], "Calibration.factors")
-    )
-    scale = _number(values["scale"], "Calibration.scale")
-    for name, value in (("scale", scale), *(("factors", factor) for _, factor in factors)):
-        if not value > 0:
-            raise ValueError(f"Calibration.{name}={value:g}, expected a number above 0")
-    return Calibration(
-        scale=scale,
-        nets=_count(values["nets"], "Calibration.nets"),
-        mape_pct=_number(values["mape_pct"], "Calibration.mape_pct"),
-        factors=factors,
-        rows=check_text(values["rows"]),
-        seed=_count(values["seed"], "Calibration.seed"),
-    )
-
-
-def _device_of(data: object) -> Device:
-    names = {f.name: f.type for f in fields(Device)}
-    values = _dict(data, "device", names)
-    for name, kind in names.items():
-        expected = {"str": str, "int": int}.get(str(kind))
-        if expected and type(values[name]) is not expected:
-            raise ValueError(f"device.{name}={shown(values[name])}, expected {kind}")
-    for name, least in (("batch", 1), ("threads", 0), ("quantum", 1)):
-        if not least <= values[name] <= 1_000_000:
-            raise ValueError(f"device.{name}={values[name]}, expected {least} to 1000000")
-    versions = _dict(values["versions"], "device.versions")
-    if not all(versions):
-        raise ValueError("device.versions has a package without a name")
-    pairs = tuple((name, check_text(version)) for name, version in versions.items())
-    return Device(**{**values, "versions": pairs})
-
-
-def _rows_of(columns: object, rows: object) -> dict[OpSpec, Measurement]:
-    if columns != list(ROW_FIELDS):
-        raise ValueError(f"columns {shown(columns)}, expected {list(ROW_FIELDS)}")
-    if not isinstance(rows, list) or len(rows) > MAX_ROWS:
-        raise ValueError(f"rows must be a list of at most {MAX_ROWS}")
-    result: dict[OpSpec, Measurement] = {}
-    split = len(OP_FIELDS)
-    for row in rows:
-        if not isinstance(row, list) or len(row) != len(ROW_FIELDS):
-            raise ValueError(f"row {shown(row)}, expected {len(ROW_FIELDS)} values")
-        op = OpSpec(*row[:split])
-        if op.is_curve:
-            raise ValueError(f"{op} has no mid width: expected 1 or more")
-        if op in result:
-            raise ValueError(f"two rows for one op: {op}")
-        result[op] = _measurement(row[split:], op)
-    return result
-
-
-def _measurement(values: list[Any], what: object) -> Measurement:
-    if len(values) != 3:
-        raise ValueError(f"{shown(values)} for {what}, expected median_ms, spread_ms and runs")
-    median, spread, runs = values
-    try:
-        return Measurement(
-            median_ms=_ms(median, "median_ms"),
-            spread_ms=math.nan if spread is None else _ms(spread, "spread_ms"),
-            runs=_count(runs, "runs"),
-        )
-    except ValueError as error:
-        raise ValueError(f"{error} for {what}") from None
+def _measurement(median_ms: float, spread_ms: float | None, runs: int) -> Measurement:
+    return Measurement(median_ms, math.nan if spread_ms is None else spread_ms, runs)

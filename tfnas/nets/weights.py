@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tfnas.files.atomic import replacing
-from tfnas.files.bounded import parse_json, shown
+from tfnas.files.bounded import shown
+from tfnas.files.decode import Fraction, Positive, decode
 from tfnas.nets.blocks import Network
 from tfnas.space.ops import MAX_SIZE, OP_FIELDS
 from tfnas.space.subnet import Subnet
 
 Triple = tuple[float, float, float]
-FORMAT, METADATA_KEY = "tfnas.weights/1", "tfnas"
+HEADER, METADATA_KEY = {"format": "tfnas.weights/1"}, "tfnas"
+ABOUT = ("subnet", "space", "trained")  # files may lack any of it
 WEIGHTS = "weights.safetensors"  # what tfnas.train names its file
 MAX_HEADER = 8_000_000  # bytes; names and shapes of a net take some 10,000
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # as safetensors names them
@@ -40,48 +42,25 @@ class Trained:
     data: str  # name and origin
     classes: tuple[str, ...]
     mean: Triple  # of RGB in 0..1
-    std: Triple  # of RGB in 0..1
-    crop_fraction: (
-        float  # part of the shorter side that testing keeps; 1: the image is only resized
-    )
-    resolution: int  # pixels, of training and test
-    top1: float  # fraction of the test set
-    top5: float  # fraction of the test set
+    std: tuple[Positive, Positive, Positive]  # of RGB in 0..1
+    # Part of the shorter side that testing keeps; 1: the image is only resized.
+    crop_fraction: Annotated[float, Meta(gt=0, le=1)]
+    resolution: Annotated[int, Meta(ge=1, le=MAX_SIZE)]  # pixels, of training and test
+    top1: Fraction  # of the test set
+    top5: Fraction  # of the test set
 
     def __post_init__(self) -> None:
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3 or not all(_is_number(value) for value in values):
-                raise ValueError(f"{name} {shown(values)}: expected three numbers")
-        if min(self.std) <= 0:
-            raise ValueError(f"std {shown(self.std)}: expected numbers above 0")
-        fractions = (self.top1, self.top5, self.crop_fraction)
-        if not all(map(_is_number, fractions)) or not (
-            0 <= self.top1 <= self.top5 <= 1 and 0 < self.crop_fraction <= 1
-        ):
-            raise ValueError("top1, top5 and crop_fraction must be fractions")
-        if type(self.resolution) is not int or not 1 <= self.resolution <= MAX_SIZE:
-            raise ValueError(f"resolution {shown(self.resolution)}: expected 1 to {MAX_SIZE}")
-        if type(self.data) is not str or not all(type(name) is str for name in self.classes):
-            raise ValueError("data and classes must be names")
-
-    @classmethod
-    def of(cls, values: object) -> Trained:
-        """From JSON; raises ValueError if a field is missing, unknown or of the wrong type."""
-        names = {f.name for f in fields(cls)}
-        if type(values) is not dict or set(values) != names:
-            raise ValueError(
-                f"what it was trained on is not told in full: {shown(values)}, expected "
-                f"{', '.join(sorted(names))}"
-            )
-        for name in ("classes", "mean", "std"):
-            if type(values[name]) is not list:
-                raise ValueError(f"{name} {shown(values[name])}: expected a list")
-        tuples = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
-        return cls(**{**values, **tuples})
+        if self.top1 > self.top5:
+            raise ValueError(f"top1={self.top1} is above top5={self.top5}")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value)
+@dataclass(frozen=True)
+class _About:
+    """What `save_weights` writes beside the tensors; all None for a file from elsewhere."""
+
+    subnet: str | None = None  # fingerprint
+    space: str | None = None
+    trained: Trained | None = None
 
 
 @dataclass(frozen=True)
@@ -107,12 +86,7 @@ def save_weights(
     state: Mapping[str, Tensor], subnet: Subnet, path: Path, trained: Trained | None = None
 ) -> None:
     """Write a network's state dict, atomically, with what `load_weights` checks."""
-    about = {
-        "format": FORMAT,
-        "subnet": fingerprint(subnet),
-        "space": subnet.space,
-        "trained": None if trained is None else asdict(trained),
-    }
+    about = {**HEADER, **asdict(_About(fingerprint(subnet), subnet.space, trained))}
     # One entry, since safetensors writes several in random order: same weights, same file. A path
     # that isn't UTF-8 loses what isn't, or the file couldn't be read.
     text = json.dumps(about, ensure_ascii=False).encode(errors="replace").decode()
@@ -141,7 +115,7 @@ def load_weights(network: Network, path: Path, complete: bool) -> Loaded:
             about = _about(file.metadata() or {}, path)
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             forms = {name: (s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
-            _check_subnet(network.subnet, about, path)
+            _check_subnet(network.subnet, about.subnet, path)
             kept = _check_names(expected, forms, path, complete)
             tensors = {name: file.get_tensor(name) for name in forms}
     except (SafetensorError, OSError) as error:
@@ -149,10 +123,7 @@ def load_weights(network: Network, path: Path, complete: bool) -> Loaded:
     for name, value in tensors.items():
         if not value.isfinite().all() or (name.endswith("running_var") and (value < 0).any()):
             raise ValueError(f"{path}: {name} has values that no trained network has")
-    try:
-        trained = None if about.get("trained") is None else Trained.of(about["trained"])
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    trained = about.trained
     if trained is not None and len(trained.classes) != network.subnet.classes:
         raise ValueError(
             f"{path} names {len(trained.classes)} classes, the subnet has {network.subnet.classes}"
@@ -171,21 +142,16 @@ def _check_header(path: Path) -> None:
         raise OSError(f"a header of {size:,} bytes, {MAX_HEADER:,} are the most")
 
 
-def _about(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """What `save_weights` wrote beside the tensors; nothing for a file from elsewhere."""
+def _about(metadata: Mapping[str, str], path: Path) -> _About:
     if METADATA_KEY not in metadata:
-        return {}
+        return _About()
     try:
-        about = parse_json(metadata[METADATA_KEY])
+        return decode(metadata[METADATA_KEY], _About, HEADER, older=ABOUT)
     except ValueError as error:
         raise ValueError(f"{path}: its metadata is not as it should be: it {error}") from None
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise ValueError(f"{path}: its metadata is not of format {FORMAT}")
-    return about
 
 
-def _check_subnet(subnet: Subnet, about: Mapping[str, Any], path: Path) -> None:
-    found = about.get("subnet")
+def _check_subnet(subnet: Subnet, found: str | None, path: Path) -> None:
     if found is not None and found != fingerprint(subnet):
         other = shown(found).strip("'")
         raise ValueError(

@@ -86,7 +86,9 @@ def _card(name: str, data: Mapping[str, Any]) -> list[Markup]:
 
 
 def _summary(card: Card) -> Markup:
-    shares = ", ".join(f"{share:.0f} % within ±{limit} %" for limit, share in card.within_pct)
+    shares = ", ".join(
+        f"{share:.0f} % within ±{limit} %" for limit, share in card.within_pct.items()
+    )
     worst = card.worst
     tiles = [
         page.tile("mean absolute error", f"{card.mape_pct:.2f} %", shares),
@@ -144,7 +146,7 @@ def _errors(name: str, card: Card) -> Markup:
 
 
 def _stages(name: str, card: Card) -> Markup:
-    stages = card.stages_pct[:MOST_STAGES]
+    stages = list(card.stages_pct.items())[:MOST_STAGES]
 
     def paint(axes: Axes) -> None:
         axes.barh(

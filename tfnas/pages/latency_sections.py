@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from tfnas.files.bounded import shown
+from tfnas.files.decode import convert
 from tfnas.intervals import plus_minus
 from tfnas.latency.stages import StageTimes, parts_of, table_ms
 from tfnas.latency.table import LatencyTable
@@ -140,24 +141,34 @@ def _measured_stages(stages: StageTimes) -> Iterator[Markup]:
     )
 
 
+@dataclass(frozen=True)
+class _Step:
+    table_ms: float
+    measured_ms: float
+    measured_ci_ms: tuple[float, float]
+    samples: int
+    moved: int
+    seconds: float
+
+
 def loop_section(loop: list[dict[str, Any]], result: Result) -> Markup:
     """What the closed loop measured, step by step; result.json says no more than that it is a list
     of objects."""
     title = "Closing on the device"
     try:
-        steps = [_step(step) for step in loop[:MOST_STEPS]]
+        steps = [convert(step, _Step, partly=True) for step in loop[:MOST_STEPS]]
     except ValueError as error:
-        return page.section(title, page.note(f"The loop's trail can't be read: {error}"))
+        return page.section(title, page.note(f"The loop's trail can't be read: a step {error}"))
     target_ms, tolerance = result.target_ms, result.tolerance
 
     def paint(axes: Axes) -> None:
         mark_level(axes, target_ms, f"target {target_ms:.4g} ms")
         numbers = range(1, len(steps) + 1)
-        for number, (_, _, low, high, *_) in zip(numbers, steps, strict=True):
-            axes.plot((number, number), (low, high), color=SERIES[0])
-        measured = [step[1] for step in steps]
+        for number, step in zip(numbers, steps, strict=True):
+            axes.plot((number, number), step.measured_ci_ms, color=SERIES[0])
+        measured = [step.measured_ms for step in steps]
         axes.plot(numbers, measured, "o", color=SERIES[0], markersize=5, label="measured")
-        table = [step[0] for step in steps]
+        table = [step.table_ms for step in steps]
         axes.plot(numbers, table, "D", color=SERIES[7], markersize=4, label="table")
         legend_above(axes)
         lowest, highest = axes.get_ylim()
@@ -179,9 +190,9 @@ def loop_section(loop: list[dict[str, Any]], result: Result) -> Markup:
     if left_out:
         caption += f" Of {len(loop):,} steps the last {left_out:,} are left out."
     rows = [
-        (str(i), f"{table:.4g}", f"{measured:.4g}", plus_minus(low, high),
-         off(measured, target_ms), str(samples), str(moved), f"{seconds:g}")
-        for i, (table, measured, low, high, samples, moved, seconds) in enumerate(steps, 1)
+        (str(i), f"{s.table_ms:.4g}", f"{s.measured_ms:.4g}", plus_minus(*s.measured_ci_ms),
+         off(s.measured_ms, target_ms), str(s.samples), str(s.moved), f"{s.seconds:g}")
+        for i, s in enumerate(steps, 1)
     ]  # fmt: skip
     header = ("step", "table, ms", "measured, ms", "95 %", "off", "samples", "moved", "s")
     return page.section(
@@ -197,23 +208,3 @@ def loop_section(loop: list[dict[str, Any]], result: Result) -> Markup:
         ),
         name="closed-loop",
     )
-
-
-def _step(step: Mapping[str, Any]) -> tuple[float, float, float, float, int, int, float]:
-    """Raises ValueError for what is none."""
-
-    def number(value: object) -> float:
-        if type(value) not in (int, float):
-            raise ValueError(f"found {shown(value)}, expected a number")
-        return float(value)  # type: ignore[arg-type]
-
-    if not isinstance(step, dict):
-        raise ValueError(f"found {shown(step)}, expected names and values")
-    interval = step.get("measured_ci_ms")
-    if type(interval) is not list or len(interval) != 2:
-        raise ValueError(f"measured_ci_ms={shown(interval)}, expected low and high")
-    low, high = map(number, interval)
-    table, measured, samples, moved, seconds = (
-        number(step.get(k)) for k in ("table_ms", "measured_ms", "samples", "moved", "seconds")
-    )
-    return table, measured, low, high, int(samples), int(moved), seconds

@@ -100,7 +100,9 @@ def _notes(notes: Sequence[str]) -> Markup | None:
 
 def _device(table: LatencyTable) -> Markup:
     device = table.device
-    versions = ", ".join(f"{name} {version}" for name, version in device.versions) or "unknown"
+    versions = (
+        ", ".join(f"{name} {version}" for name, version in device.versions.items()) or "unknown"
+    )
     pairs: list[tuple[Part, Part]] = [
         ("device", f"{device.name} ({device.kind})"),
         ("runtime", device.backend),

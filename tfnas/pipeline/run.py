@@ -6,7 +6,6 @@ that entry script: it joins the library and the profilers.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
@@ -30,6 +29,7 @@ from tfnas.app.sweep import is_launched
 from tfnas.deploy.onnx_file import export
 from tfnas.derive.menu import feasible_ms
 from tfnas.files import checkpoint
+from tfnas.files.decode import load
 from tfnas.intervals import plus_minus
 from tfnas.latency.stages import STAGES
 from tfnas.latency.table import LatencyTable
@@ -51,7 +51,7 @@ from tfnas.process.progress import duration
 from tfnas.process.stopping import locked, stop_on_signals
 from tfnas.process.versions import versions
 from tfnas.runs.folder import SEARCH_OVERRIDES as OVERRIDES
-from tfnas.runs.result import RawSamples, Result, within_tolerance
+from tfnas.runs.result import MAX_BYTES, Result, within_tolerance
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Found
@@ -177,10 +177,8 @@ def run_in(p: Prepared, out: Path) -> int:
         target_ms=cfg.target_ms,
         table_ms=table_ms,
         measured_ms=measured.measured_ms if measured else None,
-        measured_ci_ms=measured.ci_ms if measured else None,
-        measured_raw_ms=(
-            RawSamples(measured.raw_min_ms, measured.raw_median_ms) if measured else None
-        ),
+        measured_ci_ms=measured.measured_ci_ms if measured else None,
+        measured_raw_ms=measured.measured_raw_ms if measured else None,
         feasible_ms=feasible,
         device=table.device.name,
         table=str(p.table_file.resolve()),
@@ -285,7 +283,7 @@ def verify(p: Prepared, table: LatencyTable, out: Path) -> Verification:
     process = subprocess.run(command, check=False, env=plain)
     if process.returncode not in (DONE, OUTSIDE_TOLERANCE):
         raise OSError(f"verifying ended with status {process.returncode}, see above")
-    return Verification.from_json(json.loads(file.read_text()))
+    return load(file, Verification, "answer of profilers.verify", MAX_BYTES)
 
 
 def measure_parts(

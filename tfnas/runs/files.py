@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tfnas.files.bounded import check_text, parse_yaml, read_bytes, shown
+from tfnas.files.decode import convert
 from tfnas.latency.stages import STAGES, StageTimes, load_stages
 from tfnas.latency.table import LatencyTable
 from tfnas.runs.folder import HYDRA_DIR, MOST_BYTES, RESULT, load_yaml
@@ -27,6 +28,7 @@ SUBNET = "subnet.json"
 CONFIG = f"{HYDRA_DIR}/config.yaml"
 MOST_OVERRIDES = 1_000
 SAME = 1e-6  # relative: two ways to add up the same latencies
+OLDER = [f.name for part in (LayerSpec, ExpansionSpec, StageSpec) for f in fields(part)]
 Value = TypeVar("Value")
 
 
@@ -153,40 +155,11 @@ def _space_of(values: object, quantum: int = 1) -> SearchSpace:
     if not isinstance(values, dict):
         raise ValueError(f"space is {shown(values)}, expected names and values")
     # How many classes the data has makes no difference to what is searched.
-    plain = {**values, "classes": 1}
-    for name, kind in (
-        ("stem", LayerSpec),
-        ("head", LayerSpec),
-        ("expansions", ExpansionSpec),
-        ("stages", StageSpec),
-    ):
-        rows = plain.get(name)
-        if not isinstance(rows, list):
-            raise ValueError(f"the space's {name} is {shown(rows)}, expected a list")
-        plain[name] = [_typed(kind, row) for row in rows]
-    for name in ("kernels", "squeeze_excite"):
-        if not isinstance(plain.get(name), list):
-            raise ValueError(f"the space's {name} is {shown(plain.get(name))}, expected a list")
-    # YAML is read without its truth values.
-    plain["squeeze_excite"] = [
-        {"true": True, "false": False}.get(str(v).lower()) for v in plain["squeeze_excite"]
-    ]
-    return _typed(SpaceSpec, plain).build(quantum)
-
-
-def _typed(cls: type[Value], values: object) -> Value:
-    """A dataclass of numbers, texts and lists; raises ValueError for other fields or types."""
-    names = {f.name: str(f.type) for f in fields(cls)}  # type: ignore[arg-type]
-    if not isinstance(values, dict) or not set(values) <= set(names):
-        raise ValueError(f"found {shown(values)}, expected the fields {', '.join(names)}")
-    for name, value in values.items():
-        kinds = {"str": (str,), "int": (int,), "float": (int, float)}.get(names[name])
-        if kinds is not None and type(value) not in kinds:
-            raise ValueError(f"{name}={shown(value)}, expected {names[name]}")
     try:
-        return cls(**values)
-    except TypeError as error:  # a field without a default
-        raise ValueError(str(error)) from None
+        spec = convert({**values, "classes": 1}, SpaceSpec, older=OLDER, texts=True)
+    except ValueError as error:
+        raise ValueError(f"the space {error}") from None
+    return spec.build(quantum)
 
 
 def _table_of(result: Result, values: object, subnet: Subnet) -> tuple[LatencyTable, SearchSpace]:

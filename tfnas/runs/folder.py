@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tfnas.files.bounded import parse_json, parse_yaml, read_bytes
+from tfnas.files.bounded import parse_yaml, read_bytes
 
 # Of a run that began: Hydra's own file changes with every try to go on, refused ones included.
 SEARCH_OVERRIDES = "search_overrides.yaml"
@@ -22,17 +22,9 @@ DEPTH = 4  # folders between a sweep's and its members'
 MOST_BYTES = 10_000_000
 
 
-def load_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises OSError, or ValueError if it holds anything else."""
-    return _mapping(parse_json(read_bytes(path, MOST_BYTES).decode()))
-
-
 def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises OSError, or ValueError if it holds anything else."""
-    return _mapping(parse_yaml(read_bytes(path, MOST_BYTES).decode()))
-
-
-def _mapping(data: Any) -> dict[str, Any]:
+    data = parse_yaml(read_bytes(path, MOST_BYTES).decode())
     if not isinstance(data, dict):
         raise ValueError(f"holds a {type(data).__name__}, expected names and values")
     return data

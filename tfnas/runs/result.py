@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tfnas.files.atomic import write_atomically
-from tfnas.files.bounded import parse_json, read_bytes
+from tfnas.files.decode import encode, load
 
 MAX_BYTES = 10_000_000
 
@@ -87,7 +85,7 @@ class Result:
         return self.table_ms if self.measured_ms is None else self.measured_ms
 
     def save(self, path: Path) -> None:
-        write_atomically(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+        write_atomically(path, encode(self))
 
     @classmethod
     def load(cls, path: Path) -> Result:
@@ -96,41 +94,7 @@ class Result:
         Raises:
             ValueError: if it is unreadable, or a field is missing, unknown or of another type.
         """
-        try:
-            values = parse_json(read_bytes(path, MAX_BYTES).decode())
-            names = [f.name for f in fields(cls)]
-            if not isinstance(values, dict) or set(values) != set(names):
-                raise ValueError(f"expected the fields {', '.join(names)}")
-            for f in fields(cls):
-                if not _fits(values[f.name], str(f.type)):
-                    raise ValueError(f"{f.name}={values[f.name]!r}, expected {f.type}")
-            if (raw := values["measured_raw_ms"]) is not None:
-                values["measured_raw_ms"] = RawSamples(**raw)
-            for name in ("measured_ci_ms", "feasible_ms"):
-                values[name] = values[name] and tuple(values[name])
-            return cls(**values)
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path} is no result of a search: {error}") from None
-
-
-def _fits(value: Any, kind: str) -> bool:
-    """Whether a JSON value can be a field of this type."""
-    if kind.endswith(" | None"):
-        return value is None or _fits(value, kind.removesuffix(" | None"))
-    if kind == "float":
-        return type(value) in (int, float) and math.isfinite(value)
-    if kind == "tuple[float, float]":
-        return isinstance(value, list) and len(value) == 2 and all(_fits(v, "float") for v in value)
-    if kind == "RawSamples":
-        return (
-            isinstance(value, dict)
-            and set(value) == {"min", "median"}
-            and all(_fits(v, "float") for v in value.values())
-        )
-    if kind.startswith("Mapping[str, float]"):
-        return isinstance(value, dict) and all(_fits(v, "float") for v in value.values())
-    types = {"str": str, "int": int, "bool": bool, "list[dict[str, Any]]": list}
-    return type(value) is types.get(kind, dict)
+        return load(path, cls, "result of a search", MAX_BYTES)
 
 
 def within_tolerance(ms: float, target_ms: float, tolerance: float, at_most: bool) -> bool:

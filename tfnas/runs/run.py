@@ -10,20 +10,23 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tfnas.files.bounded import printable, shown
+from msgspec import Meta
+
+from tfnas.files.bounded import printable
+from tfnas.files.decode import Fraction, load
 from tfnas.process.exits import DONE, FAILED, OUTSIDE_TOLERANCE, STATUS_NAMES, UNUSABLE_INPUT
 from tfnas.runs.folder import (
     HYDRA_DIR,
+    MOST_BYTES,
     RESULT,
-    load_json,
     load_yaml,
 )
 from tfnas.runs.result import Result, within_tolerance
 from tfnas.runs.status import Status, read_status
 
-TRAIN_RESULT, TRAIN_FORMAT = "train.json", "tfnas.train/1"
+TRAIN_RESULT, TRAIN_HEADER = "train.json", {"format": "tfnas.train/1"}
 LOG = "log.txt"
 LOG_TAIL = 50_000  # bytes of a log that are looked at
 LONGEST = 300  # characters of what a file says
@@ -96,9 +99,9 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
         run = replace(run, status=UNREADABLE, told=f"it has no {RESULT}")
     if (folder / TRAIN_RESULT).exists():
         try:
-            run = _with_accuracy(run, load_json(folder / TRAIN_RESULT))
-        except (OSError, ValueError) as error:
-            warnings.append(clean(f"{folder / TRAIN_RESULT} {error}"))
+            run = _with_accuracy(run, folder / TRAIN_RESULT)
+        except ValueError as error:
+            warnings.append(clean(str(error)))
     return run, warnings
 
 
@@ -197,17 +200,18 @@ def _with_result(run: Run, result: Result) -> Run:
     )
 
 
-def _with_accuracy(run: Run, data: Mapping[str, Any]) -> Run:
+@dataclass(frozen=True)
+class _Accuracy:
+    """What a report takes from train.json."""
+
+    top1: Fraction
+    resolution: Annotated[int, Meta(gt=0, lt=100_000)]
+
+
+def _with_accuracy(run: Run, file: Path) -> Run:
     """Raises ValueError for what isn't train.json."""
-    top1: Any = data.get("top1")
-    resolution = data.get("resolution")
-    if data.get("format") != TRAIN_FORMAT:
-        raise ValueError(f"has format {shown(data.get('format'))}, expected {TRAIN_FORMAT!r}")
-    if type(top1) not in (int, float) or not 0 <= top1 <= 1:
-        raise ValueError(f"has top1={shown(top1)}, expected a fraction")
-    if type(resolution) is not int or not 0 < resolution < 100_000:
-        raise ValueError(f"has resolution={shown(resolution)}, expected pixels")
-    return replace(run, top1=float(top1), top1_resolution=resolution)
+    found = load(file, _Accuracy, "result of a training", MOST_BYTES, TRAIN_HEADER, partly=True)
+    return replace(run, top1=found.top1, top1_resolution=found.resolution)
 
 
 def clean(text: str) -> str:

@@ -11,12 +11,17 @@ import os
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from tfnas.files.atomic import write_atomically
+from tfnas.files.decode import load
 from tfnas.process.ranks import Ranks, from_environment
-from tfnas.runs.folder import STATUS, load_json, members
+from tfnas.runs.folder import MOST_BYTES, STATUS, members
 
-STATUS_FORMAT = "tfnas.status/1"
+HEADER = {"format": "tfnas.status/1"}
+Processes = Annotated[int, Meta(gt=0, lt=2**31)]
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,12 @@ class Status:
         processes, local_processes: how many torchrun started, in all and on that machine.
     """
 
-    status: int | None
+    status: Annotated[int, Meta(ge=0, lt=256)] | None
     launch: str
-    pid: int
+    pid: Annotated[int, Meta(gt=0, lt=2**31)]
     host: str
-    processes: int = 1
-    local_processes: int = 1
+    processes: Processes = 1
+    local_processes: Processes = 1
 
     @property
     def launcher(self) -> str:
@@ -62,31 +67,17 @@ def write_status(folder: Path, status: int | None, launch: str) -> None:
     """Leave a run's status in its folder; None at its start. Raises OSError."""
     ranks = from_environment()
     record = Status(status, launch, os.getpid(), socket.gethostname(), ranks.size, ranks.local_size)
-    text = json.dumps({"format": STATUS_FORMAT, **asdict(record)})
+    text = json.dumps({**HEADER, **asdict(record)})
     write_atomically(folder / STATUS, text + "\n")
 
 
 def read_status(folder: Path) -> Status | None:
     """None if it left none, or none that can be read."""
     try:
-        data = load_json(folder / STATUS)
-    except (OSError, ValueError):
+        status = load(folder / STATUS, Status, "status", MOST_BYTES, HEADER, partly=True)
+    except ValueError:
         return None
-    status, launch, pid, host = (data.get(key) for key in ("status", "launch", "pid", "host"))
-    processes, local = (data.get(key, 1) for key in ("processes", "local_processes"))
-    if (
-        data.get("format") != STATUS_FORMAT
-        or (status is not None and (type(status) is not int or not 0 <= status < 256))
-        or not isinstance(launch, str)
-        or not isinstance(host, str)
-        or type(pid) is not int
-        or not 0 < pid < 2**31
-        or type(processes) is not int
-        or type(local) is not int
-        or not 0 < local <= processes < 2**31
-    ):
-        return None
-    return Status(status, launch, pid, host, processes, local)
+    return status if status.local_processes <= status.processes else None
 
 
 def launched(folder: Path, launch: str) -> dict[Path, Status]:

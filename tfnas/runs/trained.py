@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta
 
 from tfnas.data.images import Dataset
 from tfnas.files import checkpoint
 from tfnas.files.atomic import write_atomically
-from tfnas.files.bounded import parse_json, read_bytes
+from tfnas.files.decode import Fraction, load
 from tfnas.nets.weights import WEIGHTS, Trained, fingerprint, save_weights
 from tfnas.process.progress import heartbeat
 from tfnas.process.versions import versions
 from tfnas.runs.result import MAX_BYTES
+from tfnas.runs.run import TRAIN_HEADER, TRAIN_RESULT
 from tfnas.runs.scalars import ScalarWriter, training_figures, training_scalars
 from tfnas.space.subnet import Subnet
 from tfnas.training.loop import CHECKPOINT, EpochResult, Training
 from tfnas.training.recipe import Recipe
 
 log = logging.getLogger("tfnas.train")
-
-RESULT = "train.json"
-RESULT_FORMAT = "tfnas.train/1"
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def finish(
         training.subnet, path, training.trained, tuple(training.history), training.seconds,
         training.subnet.resolution,
     )  # fmt: skip
-    write_atomically(training.out / RESULT, _to_json(training, result))
+    write_atomically(training.out / TRAIN_RESULT, _to_json(training, result))
     checkpoint.remove(training.out / CHECKPOINT)
     return result
 
@@ -111,7 +110,7 @@ def finish(
 def _to_json(training: Training, result: TrainResult) -> str:
     trained = result.trained
     record = {
-        "format": RESULT_FORMAT,
+        **TRAIN_HEADER,
         "top1": trained.top1,
         "top5": trained.top5,
         "resolution": trained.resolution,
@@ -135,19 +134,53 @@ def _to_json(training: Training, result: TrainResult) -> str:
     return json.dumps(record, indent=1) + "\n"
 
 
+@dataclass(frozen=True)
+class Versions:
+    """What must be the same for all trainings of a comparison."""
+
+    tfnas: str
+    torch: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What is read again of train.json.
+
+    Attributes:
+        skipped_steps: None in files of before they were counted.
+    """
+
+    subnet: str
+    seed: int
+    data: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    weights: str | None
+    top1: Fraction
+    top5: Fraction
+    seconds: float
+    device: str
+    threads: int
+    versions: Versions
+    epochs: Annotated[tuple[EpochResult, ...], Meta(min_length=1)]
+    skipped_steps: int | None = None
+
+
+def load_finished(out: Path) -> Finished:
+    """Raises ValueError if what lies there is no result of a training."""
+    return load(
+        out / TRAIN_RESULT, Finished, "result of a training", MAX_BYTES, TRAIN_HEADER, partly=True
+    )
+
+
 def check_finished(out: Path, now: dict[str, Any]) -> None:
     """Raises ValueError if what is asked for now is another training than the finished one."""
-    try:
-        record = parse_json(read_bytes(out / RESULT, MAX_BYTES).decode())
-        there = {"subnet": record["subnet"], "seed": record["seed"]}
-        for group in ("data", "recipe"):
-            there |= {f"{group}.{name}": value for name, value in record[group].items()}
-        if "weights" in now:
-            there["weights"] = record["weights"]
-        changed = checkpoint.changes(there, now)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{out / RESULT} is no result of a training: {error}") from None
-    if changed:
+    found = load_finished(out)
+    there = {"subnet": found.subnet, "seed": found.seed}
+    for group, values in (("data", found.data), ("recipe", found.recipe)):
+        there |= {f"{group}.{name}": value for name, value in values.items()}
+    if "weights" in now:
+        there["weights"] = found.weights
+    if changed := checkpoint.changes(there, now):
         raise ValueError(
             f"{out} is finished, and with other options ({changed}): give another out=FOLDER"
         )

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from msgspec import Meta
 
 from tfnas.files.atomic import write_atomically
-from tfnas.files.bounded import MAX_NAME, check_text, parse_json, read_bytes, shown
-from tfnas.space.ops import MAX_LAYERS, MAX_VALUES, OP_FIELDS, OpSpec
+from tfnas.files.bounded import MAX_NAME, read_bytes
+from tfnas.files.decode import decode, encode
+from tfnas.space.ops import MAX_LAYERS, MAX_VALUES, OpSpec
 
 MAX_SUBNET_BYTES = 1_000_000
-SUBNET_FORMAT = "tfnas.subnet/1"
+HEADER = {"format": "tfnas.subnet/1"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Subnet:
             can be built.
     """
 
-    space: str
+    space: Annotated[str, Meta(max_length=MAX_NAME)]
     stem: tuple[OpSpec, ...]
     stages: tuple[tuple[OpSpec, ...], ...]
     head: tuple[OpSpec, ...]
@@ -97,17 +99,7 @@ class Subnet:
         return replace(self, stages=stages)
 
     def to_json(self) -> str:
-        def rows(ops: Sequence[OpSpec]) -> list[dict[str, Any]]:
-            return [{name: getattr(op, name) for name in OP_FIELDS} for op in ops]
-
-        data = {
-            "format": SUBNET_FORMAT,
-            "space": self.space,
-            "stem": rows(self.stem),
-            "stages": [rows(stage) for stage in self.stages],
-            "head": rows(self.head),
-        }
-        return json.dumps(data, indent=1) + "\n"
+        return encode(self, HEADER)
 
     @classmethod
     def from_json(cls, text: str, source: str = "subnet") -> Subnet:
@@ -115,29 +107,9 @@ class Subnet:
         if len(text) > MAX_SUBNET_BYTES:
             raise ValueError(f"{source}: {len(text)} bytes are more than any subnet has")
         try:
-            data = parse_json(text)
+            return decode(text, cls, HEADER)
         except ValueError as error:
-            raise ValueError(f"{source} {error}") from None
-        if not isinstance(data, dict) or data.get("format") != SUBNET_FORMAT:
-            found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise ValueError(f"{source}: found format {shown(found)}, expected {SUBNET_FORMAT!r}")
-        names = ("format", "space", "stem", "stages", "head")
-        if set(data) != set(names):
-            raise ValueError(
-                f"{source} is no valid subnet: it has {shown(sorted(data))}, expected "
-                f"{', '.join(names)}"
-            )
-        try:
-            if type(data["stages"]) is not list:
-                raise ValueError(f"stages is {shown(data['stages'])}, expected a list")
-            return cls(
-                space=check_text(data["space"], MAX_NAME),
-                stem=_ops_of(data["stem"]),
-                stages=tuple(_ops_of(stage) for stage in data["stages"]),
-                head=_ops_of(data["head"]),
-            )
-        except ValueError as error:
-            raise ValueError(f"{source} is no valid subnet: {error}") from None
+            raise ValueError(f"{source} is no valid subnet: it {error}") from None
 
     def save(self, path: Path) -> None:
         write_atomically(path, self.to_json())
@@ -149,13 +121,3 @@ class Subnet:
         except (OSError, ValueError) as error:
             raise ValueError(f"can't read the subnet {path}: {error}") from None
         return cls.from_json(text, str(path))
-
-
-def _ops_of(rows: object) -> tuple[OpSpec, ...]:
-    if type(rows) is not list:
-        raise ValueError(f"found {shown(rows)}, expected a list of ops")
-    for row in rows:
-        if type(row) is not dict or set(row) != set(OP_FIELDS):
-            found = sorted(row) if type(row) is dict else row
-            raise ValueError(f"an op has the fields {shown(found)}, expected {sorted(OP_FIELDS)}")
-    return tuple(OpSpec(**row) for row in rows)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from msgspec import Meta
 
 from tfnas.derive.architecture import Architecture, Constraint, Derived
+from tfnas.files.decode import Count
 from tfnas.process.ranks import ALONE, Ranks
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
@@ -21,6 +24,11 @@ if TYPE_CHECKING:
     from tfnas.data.batches import Batches
 
 State = dict[str, Any]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+MOST_BLOCKS = Meta(max_length=1_000)  # blocks or stages
+CHOICES = Meta(min_length=1, max_length=100)  # ops of a block, or depths of a stage
+Floats = Annotated[tuple[float, ...], CHOICES]
+Counts = Annotated[tuple[Count, ...], CHOICES]
 
 
 @dataclass
@@ -76,22 +84,22 @@ class EpochRecord:
     block that may be skipped apart from its ops. `depths` are those of the most probable net.
     """
 
-    epoch: int
+    epoch: Count
     train_loss: float
-    train_top1: float  # percent, on augmented training batches, first path
-    held_out_top1: float  # percent, on batches of the architecture's split
+    train_top1: Percent  # on augmented training batches, first path
+    held_out_top1: Percent  # on batches of the architecture's split
     temperature: float | None
     learning_rate: float
     derived_ms: float | None  # argmax net, before widths are scaled
     scaled_ms: float | None  # and after
     expected_ms: float | None = None  # by all probabilities, what the latency loss is given
-    depths: tuple[int, ...] = ()
-    entropy: tuple[float, ...] = ()  # nats, of the op probabilities of each block
-    op_probs: tuple[tuple[float, ...], ...] = ()
-    depth_probs: tuple[tuple[float, ...], ...] = ()
-    expected_depths: tuple[float, ...] = ()  # blocks of each stage, the mean over its depths
-    sampled: tuple[tuple[int, ...], ...] = ()  # how often each op was trained, all paths
-    widths: tuple[tuple[int, ...], ...] = ()
+    depths: Annotated[tuple[Annotated[int, Meta(ge=0, le=1_000)], ...], MOST_BLOCKS] = ()
+    entropy: Annotated[tuple[float, ...], MOST_BLOCKS] = ()  # nats, of each block's probabilities
+    op_probs: Annotated[tuple[Floats, ...], MOST_BLOCKS] = ()
+    depth_probs: Annotated[tuple[Floats, ...], MOST_BLOCKS] = ()
+    expected_depths: Annotated[tuple[float, ...], MOST_BLOCKS] = ()  # mean blocks of each stage
+    sampled: Annotated[tuple[Counts, ...], MOST_BLOCKS] = ()  # how often each op was trained
+    widths: Annotated[tuple[Counts, ...], MOST_BLOCKS] = ()
 
 
 @dataclass(frozen=True)

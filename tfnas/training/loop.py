@@ -23,6 +23,7 @@ from tfnas.data.augment import EVAL_FRACTION
 from tfnas.data.batches import Batches, reading
 from tfnas.data.images import ArrayImages, Dataset
 from tfnas.files.checkpoint import exists, read_checkpoint, write_checkpoint
+from tfnas.files.decode import Fraction
 from tfnas.nets.blocks import Network
 from tfnas.nets.steps import EXPLODED
 from tfnas.nets.weights import WEIGHTS, Trained, fingerprint, load_weights
@@ -47,8 +48,8 @@ class EpochResult:
     lr: float  # of its last step
     train_loss: float  # with label smoothing
     loss: float  # test set
-    top1: float  # fraction of the test set
-    top5: float  # fraction of the test set
+    top1: Fraction  # of the test set
+    top5: Fraction  # of the test set
     seconds: float
 
 
