@@ -83,7 +83,7 @@ class Meter:
         self.sums = torch.zeros(3, device=device, dtype=torch.float64)  # loss, hits, images
 
     def add(self, loss: Tensor, hits: Tensor, n: int) -> None:
-        """Of a batch of n images: the mean loss, and how many were right."""
+        """Count a batch of n images: its mean loss, and how many were right."""
         self.sums += torch.stack([loss * n, hits, torch.full_like(hits, n)])
 
     @property

@@ -357,7 +357,7 @@ class Search:
         return float(self.expected_ms(mix, self.depth.depths(self.betas)))
 
     def held_out_top1(self) -> float:
-        """Percent, of the most probable path on some held-out batches."""
+        """Top-1 of the most probable path on some held-out batches, percent."""
         path = [int(alpha.argmax()) for alpha in self.alphas]
         return self.weights.held_out_top1(path, self.sinks(), self.widths)
 

@@ -54,7 +54,7 @@ class EpochResult:
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Of what is random in the network in one step on one of several ranks."""
+    """The seed of what is random in the network in one step on one of several ranks."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
 
 

@@ -26,12 +26,12 @@ def log_uniform(n: int) -> Tensor:
 
 
 def probabilities(vector: Tensor) -> tuple[float, ...]:
-    """Of a vector of log-probabilities, normalized or not."""
+    """The probabilities of a vector of their logarithms, normalized or not."""
     return tuple(vector.detach().double().softmax(0).tolist())
 
 
 def entropy(vector: Tensor) -> float:
-    """In nats, of a vector of log-probabilities."""
+    """The entropy of a vector of log-probabilities, in nats."""
     logs = vector.detach().double().log_softmax(0)
     return float(-(logs.exp() * logs).sum())
 
@@ -83,7 +83,7 @@ def gumbel_softmax(alpha: Tensor, temperature: float, generator: torch.Generator
 
 
 def some_ops(mix: Tensor, alpha: Tensor, count: int, kind: str) -> Mix:
-    """Of soft Gumbel weights (ops,) those of `count` ops, so that the others needn't be run.
+    """Take the soft Gumbel weights (ops,) of `count` ops, so that the others needn't be run.
 
     Args:
         kind: sample: the largest weights, which is a sample of the op probabilities without

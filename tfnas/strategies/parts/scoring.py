@@ -68,7 +68,7 @@ class Scores:
         return [value for value, _ in self.scored.values()]
 
     def best(self) -> Derived:
-        """Of equals the one that came first."""
+        """The best one; of equals the one that came first."""
         return max(self.scored.values(), key=lambda pair: pair[0])[1]
 
     def figures(self) -> dict[str, float]:

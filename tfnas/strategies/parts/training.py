@@ -68,13 +68,14 @@ class WeightTraining:
         self._start_epoch()
 
     def _start_epoch(self) -> None:
-        self.sampled = [[0] * count for count in self._ops]
+        self.sampled = [[0] * ops for ops in self._ops]
         self.meter = Meter(self.task.device)
 
     @property
     def lr(self) -> float:
-        """Half a cosine to 0, a value for each epoch."""
-        return cosine(self.knobs.weight_lr, self.epoch, self.task.budget.epochs)
+        """Half a cosine to 0, a value for each epoch (arXiv 1608.03983, one cycle)."""
+        angle = math.pi * self.epoch / self.task.budget.epochs
+        return self.knobs.weight_lr * (1 + math.cos(angle)) / 2
 
     def epochs(self) -> Iterator[tuple[int, Iterator[tuple[Tensor, Tensor]]]]:
         """What is left to train: each epoch with its batches, at its learning rate."""
@@ -109,7 +110,7 @@ class WeightTraining:
         )
 
     def held_out_top1(self, path: Paths, depths: Depths, widths: Widths) -> float:
-        """Percent, of a path on some held-out batches."""
+        """Top-1 of a path on some held-out batches, percent."""
         batches, ranks = some_batches(self.task), self.task.ranks
         return top1(self.net, batches, path, depths, widths, ranks)
 
@@ -165,11 +166,6 @@ def momentum_sgd(
         for parameter in parameters:
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return sgd
-
-
-def cosine(lr: float, epoch: int, epochs: int) -> float:
-    """Half a cosine from `lr` to 0, a value for each epoch (arXiv 1608.03983, one cycle)."""
-    return lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
 def autocast(task: Task) -> torch.autocast:
