@@ -34,7 +34,6 @@ from benchmarks.quality_jobs import Study
 from benchmarks.quality_tables import markdown
 from tfnas.pipeline.inputs import make_strategy
 from tfnas.strategies.parts.sampling import gumbel_softmax
-from tfnas.strategies.parts.training import cosine
 from tfnas.strategies.tfnas import TFNAS, Search
 
 TEMPERATURES = (5.0, 1.0)
@@ -68,13 +67,12 @@ def measured(data: str, images: int, epochs: int, seed: int) -> Signal:
     assert isinstance(knobs, TFNAS)
     search = Search(knobs, task)
     top1 = 0.0
-    for epoch in range(epochs):
-        search.weights_sgd.param_groups[0]["lr"] = cosine(knobs.weight_lr, epoch, epochs)
-        for x, y in task.train.epoch(epoch, 0):
+    for epoch, batches in search.weights.epochs():
+        for x, y in batches:
             search.weight_step(x, y, search.paths(single=epoch < task.budget.warmup_epochs))
-            search.index += 1
-        top1 = search.meter.top1
-        search.end_epoch(warm_up=True, lr=0.0, cooling=1.0)  # widths stay
+            search.weights.index += 1
+        top1 = search.weights.meter.top1
+        search.end_epoch(warm_up=True)  # widths stay
     halves = {f"gradient, T={t:g}": gradients(search, t) for t in TEMPERATURES}
     return Signal(top1, {**halves, "paths": path_effects(search)})
 
@@ -87,8 +85,8 @@ def gradients(search: Search, temperature: float) -> tuple[np.ndarray, np.ndarra
             x, y = next(search.held_out)
             mix = [gumbel_softmax(a, temperature, search.generator) for a in search.alphas]
             on = [search.run_ops(m, a) for m, a in zip(mix, search.alphas, strict=True)]
-            depths, gates = search.sinks()
-            loss = F.cross_entropy(search.net(x, on, depths, search.widths, gates), y)
+            depths = search.sinks()
+            loss = F.cross_entropy(search.net(x, on, depths, search.widths), y)
             grads = torch.autograd.grad(loss, search.alphas)
             taken.append(torch.stack(grads).numpy())
     return _centred(np.mean(taken[::2], axis=0)), _centred(np.mean(taken[1::2], axis=0))
@@ -99,13 +97,13 @@ def path_effects(search: Search) -> tuple[np.ndarray, np.ndarray]:
     """Effects of ops on the cross-entropy of single paths, of every other path."""
     batches = [next(search.held_out) for _ in range(len(search.task.held_out))]
     blocks, ops = len(search.alphas), len(search.alphas[0])
-    depths, gates = search.sinks()
+    depths = search.sinks()
     picks = torch.randint(ops, (PATHS, blocks), generator=search.generator).numpy()
     rows, losses = np.zeros((PATHS, blocks * ops + len(batches))), np.zeros(PATHS)
     for i, path in enumerate(picks):
         number = int(torch.randint(len(batches), (), generator=search.generator))
         x, y = batches[number]
-        losses[i] = F.cross_entropy(search.net(x, path.tolist(), depths, search.widths, gates), y)
+        losses[i] = F.cross_entropy(search.net(x, path.tolist(), depths, search.widths), y)
         rows[i, np.arange(blocks) * ops + path] = 1
         rows[i, blocks * ops + number] = 1  # images differ more than paths do
 

@@ -23,7 +23,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,6 @@ from tfnas.app.values import load_space
 from tfnas.data.batches import Batches
 from tfnas.data.images import stratified_split
 from tfnas.data.sets import load_images
-from tfnas.derive.architecture import Constraint
-from tfnas.derive.menu import feasible_ms
 from tfnas.intervals import spearman
 from tfnas.strategies.contract import EpochRecord, Progress, Task
 from tfnas.strategies.parts.sampling import gumbel_softmax
@@ -95,8 +93,6 @@ def task_of(variant: Variant, space_name: str, resolution: int, batches: int, ep
     """A search on the shipped images, with a target in the middle of its range."""
     dataset = load_images("fashion_mnist", root="shipped")
     space = load_space(space_name, len(dataset.classes)).build(steps.QUANTUM)
-    table = steps.made_up_table(space)
-    low, high = feasible_ms(space, table)
     weights, arch = stratified_split(dataset.train.labels, 0.8, variant.seed)
     size, count = round(resolution * variant.resolution), round(batches * variant.samples)
     if 32 * count > len(weights):
@@ -108,19 +104,9 @@ def task_of(variant: Variant, space_name: str, resolution: int, batches: int, ep
             seed=variant.seed, augment=augment, shuffle=True, drop_last=True,
         )  # fmt: skip
 
-    budget = steps.random_task(space, 8, 2).budget
-    return Task(
-        space=space,
-        constraints=(Constraint(table, (low + high) / 2),),
-        train=of(weights[: 32 * count], augment=True),
-        held_out=of(arch, augment=False),
-        budget=replace(
-            budget, epochs=max(1, round(epochs * variant.epochs)),
-            channel_factor=variant.channel_factor,
-        ),
-        seed=variant.seed,
-        derive="constrained",
-        device=torch.device("cpu"),
+    return steps.new_task(
+        space, of(weights[: 32 * count], augment=True), of(arch, augment=False),
+        max(1, round(epochs * variant.epochs)), variant.channel_factor, variant.seed,
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ from tfnas.pipeline.inputs import load_data, make_strategy, split
 from tfnas.runs.trained import train
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Found, Progress, Task
-from tfnas.strategies.parts.evaluate import Genome, SampledSearch, WeightTraining
+from tfnas.strategies.parts.evaluate import Genome, SampledSearch
 from tfnas.strategies.spos import SPOS
 from tfnas.training.loop import CHECKPOINT
 from tfnas.training.recipe import Recipe
@@ -353,12 +353,9 @@ def ranked(study: Study, job: Rank) -> dict[str, Any]:
     cfg, task = study.task(study.setting.proxies[job.proxy], job.seed)
     strategy = make_strategy(cfg.strategy, cfg.derive.method)
     assert isinstance(strategy, SPOS)
-    how = WeightTraining(
-        strategy.weight_lr, strategy.weight_momentum, strategy.weight_decay, strategy.clip
-    )
-    search = SampledSearch(task, how, len(task.held_out) * task.held_out.batch)
+    search = SampledSearch(task, strategy, len(task.held_out) * task.held_out.batch, then=0)
     started = time.process_time()
-    for _ in search.train(0):
+    for _ in search.train():
         pass
     cost = time.process_time() - started
     for net in study.random_nets:

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks import steps
 from tfnas.app.values import shipped_tables_path
-from tfnas.strategies.parts.sampling import expected_ms, gumbel_softmax
+from tfnas.strategies.parts.sampling import gumbel_softmax
 from tfnas.strategies.tfnas import Search
 
 IMPORT = """
@@ -107,8 +107,7 @@ def latency_alone(search: Search) -> None:
     """What an architecture step does for the latency, the soft weights included."""
     mix = [gumbel_softmax(a, search.temperature, search.generator) for a in search.alphas]
     depths = search.depth.depths(search.betas)
-    fixed_ms = search.table.fixed_ms(search.space)
-    expected_ms(search.space, fixed_ms, mix, depths, search.op_ms).backward()
+    search.expected_ms(mix, depths).backward()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -97,15 +97,32 @@ def random_task(
     space: SearchSpace, resolution: int, batch: int, batches: int = 2, epochs: int = 1
 ) -> Task:
     """A search with the paper's knobs on noise, in epochs of so many `batches`."""
+    train = random_batches(batches, resolution, batch, augment=True)
+    held_out = random_batches(1, resolution, batch, augment=False)
+    return new_task(space, train, held_out, epochs)
+
+
+def new_task(
+    space: SearchSpace,
+    train: Batches,
+    held_out: Batches,
+    epochs: int,
+    channel_factor: float = 1.0,
+    seed: int = 0,
+) -> Task:
+    """A search for a target in the middle of its range, by a made-up table."""
     table = made_up_table(space)
     low, high = feasible_ms(space, table)
+    budget = Budget(
+        "benchmark", epochs, 0, train.batch, None, train.size, channel_factor, False, 0.2
+    )
     return Task(
         space=space,
         constraints=(Constraint(table, (low + high) / 2),),
-        train=random_batches(batches, resolution, batch, augment=True),
-        held_out=random_batches(1, resolution, batch, augment=False),
-        budget=Budget("benchmark", epochs, 0, batch, None, resolution, 1.0, False, 0.2),
-        seed=0,
+        train=train,
+        held_out=held_out,
+        budget=budget,
+        seed=seed,
         derive="constrained",
         device=torch.device("cpu"),
     )

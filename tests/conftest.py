@@ -7,7 +7,21 @@ import atexit
 import os
 import shutil
 import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tfnas.strategies.contract import Task
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="tfnas-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def task() -> Task:
+    """A small search: nothing of it changes, whatever runs on it."""
+    from tests.support.searches import new_task
+
+    return new_task()

@@ -358,7 +358,7 @@ def test_a_bad_step_is_skipped_where_that_is_asked(tmp_path: Path) -> None:
 
     training._step = spoilt  # type: ignore[method-assign]
     training.run()
-    assert training.skipped == 1
+    assert training.guard.skipped == 1
     assert all(torch.isfinite(value).all() for value in training.state.values())
 
 

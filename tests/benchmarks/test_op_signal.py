@@ -15,8 +15,7 @@ from torch import Tensor
 from benchmarks import op_signal
 from benchmarks.op_signal import Signal, correlation, gradients, measured, path_effects, table
 from tests.benchmarks.test_quality import TINY, images  # noqa: F401
-from tests.strategies.test_strategies import task  # noqa: F401
-from tests.strategies.test_tfnas import new_search
+from tests.support.searches import new_search
 from tfnas.nets.supernet import Mix
 from tfnas.strategies.contract import Task
 from tfnas.strategies.tfnas import Search
@@ -40,7 +39,7 @@ class Planted:
 
 
 @pytest.fixture
-def planted(task: Task) -> tuple[Search, np.ndarray]:  # noqa: F811
+def planted(task: Task) -> tuple[Search, np.ndarray]:
     search = new_search(task)
     shape = len(search.alphas), len(search.alphas[0])
     costs = 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(0))

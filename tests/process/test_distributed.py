@@ -27,13 +27,13 @@ from tfnas.data.batches import Batches
 from tfnas.data.sets import load_images
 from tfnas.derive.menu import feasible_ms
 from tfnas.latency.table import LatencyTable
-from tfnas.nets.steps import LAG, Guard, live
+from tfnas.nets.steps import LAG, Guard
 from tfnas.process.accelerator import cpu_threads
 from tfnas.process.errors import DivergedError
 from tfnas.process.exits import FAILED, UNUSABLE_INPUT
 from tfnas.process.ranks import ALONE, Ranks, check_batch, from_environment
 from tfnas.strategies.parts.losses import LATENCY_LOSSES
-from tfnas.strategies.parts.sampling import expected_ms, gumbel_softmax
+from tfnas.strategies.parts.sampling import gumbel_softmax
 from tfnas.strategies.parts.training import count
 from tfnas.strategies.tfnas import Search
 from tfnas.training.loop import _average, step_seed
@@ -133,11 +133,11 @@ class OneProcess:
             hits += float((logits[0].argmax(1) == labels).sum())
         for parameter, one, other in zip(parameters, *gradients, strict=True):
             parameter.grad = None if one is None else (one + other) / 2
-        nn.utils.clip_grad_norm_(live(s.net), s.knobs.clip)
-        s.weights_sgd.step()
-        count(s.sampled, paths)
-        s.weight_passes += len(y) * len(paths)
-        s.meter.add(sum(losses) / 2 / len(paths), torch.tensor(hits / 2), len(y) // 2)
+        nn.utils.clip_grad_norm_(parameters, s.knobs.clip)
+        s.weights.sgd.step()
+        count(s.weights.sampled, paths)
+        s.weights.passes += len(y) * len(paths)
+        s.weights.meter.add(sum(losses) / 2 / len(paths), torch.tensor(hits / 2), len(y) // 2)
 
     def arch_step(self, x: Tensor, y: Tensor) -> None:
         s = self.search
@@ -149,7 +149,7 @@ class OneProcess:
             sinks = [beta.softmax(0) for beta in s.betas]
             logits = s.net(images, mix, sinks, s.widths)
             ce = F.cross_entropy(logits, labels)
-            ms = expected_ms(s.space, s.table.fixed_ms(s.space), mix, sinks, s.op_ms)
+            ms = s.expected_ms(mix, sinks)
             loss = LATENCY_LOSSES["relative"](ce, ms, s.target_ms, s.knobs.latency_weight)
             gradients.append(torch.autograd.grad(loss, vectors))
             losses.append(ce.detach())
@@ -286,24 +286,24 @@ def test_what_no_step_waited_for_is_told_later() -> None:
     """As on a GPU: when the run is saved, or after some more steps."""
 
     def spoilt() -> Guard:
-        guard = Guard("stop", 0, torch.device("cpu"), at_once=False)
+        guard = Guard("stop", torch.device("cpu"), at_once=False)
         for index in range(4):
             loss = torch.tensor(torch.nan if index == 3 else 1.0)
-            assert guard.passes(loss, torch.tensor(1.0), 0, index, "weight")
+            assert guard.passes(loss, torch.tensor(1.0), f"step {index}")
         return guard
 
-    with pytest.raises(DivergedError, match="weight step at batch 4 of epoch 1"):
+    with pytest.raises(DivergedError, match="step 3"):
         spoilt().settle()
     guard, one = spoilt(), torch.tensor(1.0)
     for index in range(4, 3 + LAG):
-        assert guard.passes(one, one, 0, index, "weight")
-    with pytest.raises(DivergedError, match="weight step at batch 4 of epoch 1"):
-        guard.passes(one, one, 0, 3 + LAG, "weight")
+        assert guard.passes(one, one, f"step {index}")
+    with pytest.raises(DivergedError, match="step 3"):
+        guard.passes(one, one, f"step {3 + LAG}")
 
 
 def test_a_search_that_diverged_unnoticed_is_not_saved() -> None:
     search = both.new_search(both.new_task())
-    search.guard = Guard("stop", 0, torch.device("cpu"), at_once=False)
+    search.weights.guard = Guard("stop", torch.device("cpu"), at_once=False)
     x, y = next(search.task.train.epoch(0))
     search.weight_step(x.fill_(torch.nan), y, search.paths(single=True))
     with pytest.raises(DivergedError):
@@ -595,8 +595,8 @@ def test_a_weight_step_on_a_gpu_waits_for_nothing(amp: bool) -> None:
             search.weight_step(x, y, search.paths(single=False))
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    search.guard.settle()
-    assert np.isfinite(search.meter.loss)
+    search.weights.guard.settle()
+    assert np.isfinite(search.weights.meter.loss)
 
 
 @pytest.mark.gpu

@@ -14,7 +14,7 @@ from tests.support.run_folders import depth_history, history, save_history
 from tests.support.spaces import load_space
 from tfnas.runs import history as module
 from tfnas.runs.history import load_history
-from tfnas.strategies.parts.depth import DEPTHS
+from tfnas.strategies.parts.skips import DEPTHS
 
 RECORDS = history(load_space("tiny"))
 

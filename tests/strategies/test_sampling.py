@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tests.support.spaces import load_space, macs_table
+from tfnas.strategies.parts.depth import Sink
 from tfnas.strategies.parts.losses import LATENCY_LOSSES
 from tfnas.strategies.parts.sampling import (
     SECOND_PATHS,
-    expected_ms,
     first_path,
     gumbel_softmax,
     log_uniform,
@@ -138,7 +138,7 @@ def test_expected_latency_against_plain_loops(name: str) -> None:
             sums.append(cumulative)
             b += 1
         total += sum(float(sink[k]) * sums[d - 1] for k, d in enumerate(stage.depths))
-    got = expected_ms(space, table.fixed_ms(space), mix, sinks, op_ms)
+    got = Sink(space).expected_ms(table.fixed_ms(space), mix, sinks, op_ms)
     assert float(got) == pytest.approx(total, rel=1e-5)
 
 
@@ -158,7 +158,7 @@ def test_expected_latency_at_one_hot_is_the_subnets() -> None:
         picked = [row[p] for row, p in zip(widths, picks, strict=True)]
         subnet_ms = table.subnet_ms(space.subnet(depths, picks, picked))
         op_ms = op_latencies(space, table, widths)
-        got = expected_ms(space, table.fixed_ms(space), mix, sinks, op_ms)
+        got = Sink(space).expected_ms(table.fixed_ms(space), mix, sinks, op_ms)
         assert float(got) == pytest.approx(subnet_ms, rel=1e-5)
 
 
@@ -177,7 +177,7 @@ def test_gradients_of_expected_latency_by_finite_differences() -> None:
     def latency(*vectors: torch.Tensor) -> torch.Tensor:
         mix = [v.softmax(0) for v in vectors[: len(alphas)]]
         sinks = [v.softmax(0) for v in vectors[len(alphas) :]]
-        return expected_ms(space, table.fixed_ms(space), mix, sinks, op_ms)
+        return Sink(space).expected_ms(table.fixed_ms(space), mix, sinks, op_ms)
 
     assert torch.autograd.gradcheck(latency, (*alphas, *betas))
 

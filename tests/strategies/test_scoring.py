@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.strategies.test_strategies import task  # noqa: F401
 from tfnas.derive.architecture import Architecture, Derived
 from tfnas.derive.methods import draw_constrained
+from tfnas.files.state import restore
 from tfnas.nets.blocks import Network
 from tfnas.nets.supernet import Supernet
 from tfnas.strategies.contract import Task
@@ -17,19 +17,19 @@ from tfnas.strategies.parts.training import new_supernet
 
 
 @pytest.fixture
-def net(task: Task) -> Supernet:  # noqa: F811
+def net(task: Task) -> Supernet:
     return new_supernet(task.space, 1.0, 0, task.device, alike=False)
 
 
 @pytest.fixture
-def subnets(task: Task) -> list[Derived]:  # noqa: F811
+def subnets(task: Task) -> list[Derived]:
     rng, arch = np.random.default_rng(0), Architecture.initial(task.space)
     return [draw_constrained(task.space, arch, task.constraints, rng) for _ in range(3)]
 
 
 def test_a_score_is_that_of_the_subnet_alone(
     net: Supernet,
-    task: Task,  # noqa: F811
+    task: Task,
     subnets: list[Derived],
 ) -> None:
     scores = Scores(net, task, images=64)
@@ -51,13 +51,16 @@ def test_a_score_is_that_of_the_subnet_alone(
     assert figures["mean_supernet_top1"] == pytest.approx(np.mean(values))
 
 
-def test_known_scores_are_not_measured_again(
-    net: Supernet,
-    task: Task,  # noqa: F811
-    subnets: list[Derived],
+def test_restored_scores_are_not_measured_again(
+    net: Supernet, task: Task, subnets: list[Derived]
 ) -> None:
-    scores = Scores(net, task, images=64, known=[12.5, 99.0])
+    first, scores = Scores(net, task, images=64), Scores(net, task, images=64)
+    for derived in subnets[:2]:
+        first.add(derived)
+    for row, value in zip(rows := first.rows, (12.5, 99.0), strict=True):
+        row["top1"] = value
+    restore(scores, {"rows": rows})
     for derived in [subnets[0], subnets[0], *subnets]:
         scores.add(derived)
     assert scores.values()[:2] == [12.5, 99.0]
-    assert scores.best() is subnets[1]
+    assert scores.best() == subnets[1]

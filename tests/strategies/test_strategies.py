@@ -6,75 +6,23 @@ import copy
 import io
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
-from tests.support.spaces import load_space, macs_table
-from tfnas.app.values import conf_path
-from tfnas.data.batches import Batches
-from tfnas.data.images import stratified_split
-from tfnas.data.sets import load_images
-from tfnas.derive.architecture import Constraint, argmax
-from tfnas.derive.menu import feasible_ms
+from tests.support.searches import make, values
+from tests.support.spaces import load_space
+from tfnas.derive.architecture import argmax
 from tfnas.derive.methods import draw_constrained
 from tfnas.nets.blocks import Network
 from tfnas.process.errors import DivergedError
 from tfnas.space.search_space import SearchSpace
 from tfnas.strategies import STRATEGIES, strategy_class
-from tfnas.strategies.contract import Budget, EpochRecord, Found, Progress, Strategy, Task
-from tfnas.strategies.parts.depth import DEPTHS, DepthSearch
+from tfnas.strategies.contract import EpochRecord, Found, Progress, Strategy, Task
+from tfnas.strategies.parts.skips import DEPTHS, SeparatedSkip, SkipOp
 from tfnas.strategies.parts.training import momentum_sgd, new_supernet, weights_of
-
-SMALL = {
-    "random": {"subnets": 5, "score_images": 64},
-    "spos": {"population": 4, "generations": 3, "parents": 3, "score_images": 64},
-}
-
-
-def values(group: str, name: str) -> dict:
-    loaded = OmegaConf.to_container(OmegaConf.load(Path(conf_path()) / group / f"{name}.yaml"))
-    assert isinstance(loaded, dict)
-    return loaded
-
-
-def make(name: str, **knobs: object) -> Strategy:
-    given = {k: v for k, v in values("strategy", name).items() if k != "name"}
-    cls = strategy_class(name)
-    typed = OmegaConf.merge(OmegaConf.structured(cls), given, SMALL.get(name, {}), knobs)
-    strategy = cls(**{str(k): v for k, v in typed.items()})
-    strategy.check("constrained")
-    return strategy
-
-
-@pytest.fixture(scope="module")
-def task() -> Task:
-    space = load_space("tiny")
-    table = macs_table(space)
-    low, high = feasible_ms(space, table)
-    dataset = load_images("fashion_mnist", root="shipped", max_train=400)
-    train, held_out = stratified_split(dataset.train.labels, 0.8, 0)
-
-    def batches(indices: np.ndarray, augment: bool) -> Batches:
-        return Batches(
-            dataset.train, indices, batch=32, size=16, mean=dataset.mean, std=dataset.std,
-            seed=0, augment=augment, shuffle=True, drop_last=True,
-        )  # fmt: skip
-
-    return Task(
-        space=space,
-        constraints=(Constraint(table, (low + high) / 2),),
-        train=batches(train, True),
-        held_out=batches(held_out, False),
-        budget=Budget("test", 2, 1, 32, 400, 16, 1.0, True, 0.2),
-        seed=0,
-        derive="constrained",
-        device=torch.device("cpu"),
-    )
 
 
 def run(strategy: Strategy, task: Task) -> tuple[list[Progress], Found]:
@@ -369,13 +317,13 @@ def skip_space() -> SearchSpace:
 
 def test_skip_as_an_op_derives_the_blocks_that_are_left() -> None:
     space = skip_space()
-    depth = DepthSearch(space, "skip_op")
-    alphas = [torch.zeros(depth.ops(b)) for b in range(len(space.blocks))]
+    depth = SkipOp(space)
+    alphas = [torch.zeros(ops) for ops in depth.ops()]
     for b, alpha in enumerate(alphas):
         alpha[b % 8] = 3.0  # block b prefers op b % 8
     skipped = [3, 7, 8]  # the middle of stage 2, and two blocks of stage 3
     for b in skipped:
-        assert depth.ops(b) == 9
+        assert depth.ops()[b] == 9
         alphas[b][8] = 9.0
     widths = [[c.op.c_mid for c in block] for block in space.blocks]
     arch, order = depth.architecture([a.log_softmax(0) for a in alphas], [], widths)
@@ -389,11 +337,10 @@ def test_skip_as_an_op_derives_the_blocks_that_are_left() -> None:
 
 def test_separated_skip_counts_gates() -> None:
     space = skip_space()
-    depth = DepthSearch(space, "separated_skip")
+    depth = SeparatedSkip(space)
     betas = depth.betas()
-    gates = depth.gates(betas)
-    assert gates is not None
-    blocks = [b for b, gate in enumerate(gates) if gate is not None]
+    gates = depth.depths(betas)
+    blocks = [b for b, gate in enumerate(gates) if isinstance(gate, torch.Tensor)]
     assert len(blocks) == 12  # all but the six first blocks of a stage
     with torch.no_grad():
         betas[blocks.index(1)].copy_(torch.tensor([0.1, 0.9]).log())

@@ -10,26 +10,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.strategies.test_strategies import make, run, task  # noqa: F401
+from tests.strategies.test_strategies import run
+from tests.support.searches import make, new_search
 from tfnas.derive.architecture import argmax
 from tfnas.derive.scaling import scale_widths
 from tfnas.strategies.contract import Task
 from tfnas.strategies.parts.sampling import gumbel_softmax
-from tfnas.strategies.parts.training import rescale
-from tfnas.strategies.tfnas import TFNAS, Search
 
 
-def new_search(task: Task, **knobs: object) -> Search:  # noqa: F811
-    strategy = make("tfnas", **knobs)
-    assert isinstance(strategy, TFNAS)
-    return Search(strategy, task)
-
-
-def batch(task: Task) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: F811
+def batch(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     return next(iter(task.held_out.epoch(0)))
 
 
-def test_an_arch_step_by_hand(task: Task) -> None:  # noqa: F811
+def test_an_arch_step_by_hand(task: Task) -> None:
     search = new_search(task)
     x, y = batch(task)
     knobs, space = search.knobs, search.space
@@ -71,7 +64,7 @@ def test_an_arch_step_by_hand(task: Task) -> None:  # noqa: F811
     assert all(torch.equal(a, p) for a, p in zip(before, search.net.parameters(), strict=True))
 
 
-def test_arch_gradients_are_clipped(task: Task) -> None:  # noqa: F811
+def test_arch_gradients_are_clipped(task: Task) -> None:
     search = new_search(task, clip=1e-3)
     search.arch_step(*batch(task))
     vectors = [*search.alphas, *search.betas]
@@ -81,7 +74,7 @@ def test_arch_gradients_are_clipped(task: Task) -> None:  # noqa: F811
 
 @pytest.mark.parametrize("kind", ["sample", "top"])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_an_arch_step_over_some_ops_runs_those_only(count: int, kind: str, task: Task) -> None:  # noqa: F811
+def test_an_arch_step_over_some_ops_runs_those_only(count: int, kind: str, task: Task) -> None:
     """The others learn from the latency alone."""
     search = new_search(task, arch_ops=count, arch_ops_by=kind)
     ran: set[tuple[int, int]] = set()
@@ -110,7 +103,7 @@ def _noting(  # type: ignore[no-untyped-def]
     return noting
 
 
-def test_a_weight_step_trains_both_paths_and_nothing_else(task: Task) -> None:  # noqa: F811
+def test_a_weight_step_trains_both_paths_and_nothing_else(task: Task) -> None:
     search = new_search(task)
     x, y = batch(task)
     paths = [[0, 1, 2, 3], [1, 2, 3, 0]]
@@ -130,7 +123,7 @@ def test_a_weight_step_trains_both_paths_and_nothing_else(task: Task) -> None:  
         assert new.grad is None
 
 
-def test_weight_step_is_momentum_sgd_on_the_clipped_sum_of_losses(task: Task) -> None:  # noqa: F811
+def test_weight_step_is_momentum_sgd_on_the_clipped_sum_of_losses(task: Task) -> None:
     search = new_search(task, clip=0.5)
     x, y = batch(task)
     paths = [[0, 0, 0, 0], [1, 1, 1, 1]]
@@ -152,13 +145,13 @@ def test_weight_step_is_momentum_sgd_on_the_clipped_sum_of_losses(task: Task) ->
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])
-def test_arch_steps_come_every_so_many_weight_steps(every: int, task: Task) -> None:  # noqa: F811
+def test_arch_steps_come_every_so_many_weight_steps(every: int, task: Task) -> None:
     _, found = run(make("tfnas", arch_every=every), task)
     steps = math.ceil(len(task.train) / every)  # of the one epoch after the warm-up
     assert found.scores["arch_passes"] == steps * task.held_out.batch
 
 
-def test_learning_rate_is_a_cosine_over_epochs(task: Task) -> None:  # noqa: F811
+def test_learning_rate_is_a_cosine_over_epochs(task: Task) -> None:
     budget = replace(task.budget, epochs=4, warmup_epochs=4)
     progress, _ = run(make("tfnas"), replace(task, budget=budget))
     rates = [p.record.learning_rate for p in progress if p.record is not None]
@@ -166,7 +159,7 @@ def test_learning_rate_is_a_cosine_over_epochs(task: Task) -> None:  # noqa: F81
     assert rates == pytest.approx([lr * (1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)])
 
 
-def test_rescale_changes_kept_ops_only_and_reorders_those(task: Task) -> None:  # noqa: F811
+def test_rescale_changes_kept_ops_only_and_reorders_those(task: Task) -> None:
     search = new_search(task)
     with torch.no_grad():
         search.betas[1].copy_(torch.tensor([0.9, 0.1]).log())  # block 3 is cut off
@@ -180,14 +173,13 @@ def test_rescale_changes_kept_ops_only_and_reorders_those(task: Task) -> None:  
     current = [old[b][picks[b]] for b in range(4)]
     high = 1.5 * search.path_ms(order, depths, picks)
     wanted = scale_widths(search.space, search.table, depths, picks, current, high)
-    constraint = replace(task.constraints[0], target_ms=high)
     before = {
         (b, i): search.net.candidate(b, i).depthwise.weight.detach().clone()
         for b in range(4)
         for i in range(4)
     }
-    args = (search.net, [constraint], arch, order, search.widths, search.weights_sgd)
-    rescale("greedy", *args)
+    search.target_ms = high
+    search.rescale(arch, order)
     for b in range(4):
         for i in range(4):
             new = wanted[b] if i == picks[b] else old[b][i]
@@ -197,5 +189,6 @@ def test_rescale_changes_kept_ops_only_and_reorders_those(task: Task) -> None:  
     assert search.widths[3] == old[3]
     assert any(search.widths[b] != old[b] for b in range(3))
     fixed = [list(row) for row in search.widths]
-    rescale("fixed", *args)
+    search.knobs = replace(search.knobs, width="fixed")
+    search.rescale(arch, order)
     assert search.widths == fixed

@@ -16,24 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.strategies.test_strategies import make
+from tests.support import searches
 from tests.support.nets import few_images, tiny_subnet
-from tests.support.spaces import load_space, macs_table
+from tests.support.searches import make
 from tests.test_train import recipe, stop_at
 from tfnas.data.batches import Batches
-from tfnas.data.images import stratified_split
-from tfnas.data.sets import load_images
-from tfnas.derive.architecture import Constraint
-from tfnas.derive.menu import feasible_ms
 from tfnas.process.errors import DisagreementError, DivergedError, StoppedError
 from tfnas.process.ranks import ALONE, Ranks, join
-from tfnas.strategies.contract import Budget, Found, Task
-from tfnas.strategies.parts.evaluate import UniformTraining, WeightTraining
-from tfnas.strategies.tfnas import TFNAS, Search
+from tfnas.strategies.contract import Found, Task
+from tfnas.strategies.parts.evaluate import SampledSearch
+from tfnas.strategies.parts.training import WeightKnobs
+from tfnas.strategies.tfnas import Search
 from tfnas.training.loop import Training
 
 STEPS = 6  # of each epoch: the first one trains weights alone, the second the architecture too
-LR, COOLING = 0.025, 0.9
+COOLING = 0.9
 IMAGES = few_images(train=200, test=70)  # the last test batch is of 6 images
 
 
@@ -48,37 +45,14 @@ def default(dtype: torch.dtype) -> Iterator[None]:
 
 
 def new_task(ranks: Ranks = ALONE) -> Task:
-    space = load_space("tiny")
-    table = macs_table(space)
-    low, high = feasible_ms(space, table)
-    dataset = load_images("fashion_mnist", root="shipped", max_train=400)
-    train, held_out = (
-        Batches(
-            dataset.train, indices, batch=32, size=16, mean=dataset.mean, std=dataset.std,
-            seed=0, augment=augment, shuffle=True, drop_last=True, ranks=ranks,
-        )
-        for indices, augment in zip(
-            stratified_split(dataset.train.labels, 0.5, 0), (True, False), strict=True
-        )
-    )  # fmt: skip
-    return Task(
-        space=space,
-        constraints=(Constraint(table, (low + high) / 2),),
-        train=train,
-        held_out=held_out,
-        budget=Budget("test", 2, 1, 32, 400, 16, 1.0, True, 0.5),
-        seed=0,
-        derive="constrained",
-        device=torch.device("cpu"),
-        ranks=ranks,
-    )
+    return searches.new_task(ranks, arch_fraction=0.5)
 
 
 def new_search(task: Task, **knobs: object) -> Search:
     # So small that every step is clipped, and so few that latencies count.
-    strategy = make("tfnas", clip=0.05, latency_weight=1.0, arch_lr=0.1, **knobs)
-    assert isinstance(strategy, TFNAS)
-    return Search(strategy, task)
+    search = searches.new_search(task, clip=0.05, latency_weight=1.0, arch_lr=0.1, **knobs)
+    search.cooling = COOLING
+    return search
 
 
 def steps(
@@ -89,24 +63,25 @@ def steps(
     """Three epochs, the widths scaled after the last two; all that came of it."""
     records = []
     for warm_up in (True, False, False):
-        batches = search.task.train.epoch(search.epoch)
+        batches = search.task.train.epoch(search.weights.epoch)
         for _ in range(STEPS):
             x, y = (t.to(torch.get_default_dtype()) if t.is_floating_point() else t
                     for t in next(batches))  # fmt: skip
             weight_step(x, y, search.paths(single=warm_up))
-            if not warm_up and search.index % 2 == 0:
+            if not warm_up and search.weights.index % 2 == 0:
                 x, y = next(search.held_out)
                 arch_step(x.to(torch.get_default_dtype()), y)
-            search.index += 1
-        records.append(replace(search.end_epoch(warm_up, LR, COOLING), held_out_top1=0.0))
+            search.weights.index += 1
+        records.append(replace(search.end_epoch(warm_up), held_out_top1=0.0))
     state = search.state()
+    weights = state["weights"]
     return {
-        "net": state["net"],
-        "momentum": [row["momentum_buffer"] for row in state["weights_sgd"]["state"].values()],
+        "net": weights["net"],
+        "momentum": [row["momentum_buffer"] for row in weights["sgd"]["state"].values()],
         "vectors": [*state["alphas"], *state["betas"]],
         "widths": state["widths"],
         "records": records,
-        "passes": state["passes"],
+        "passes": [weights["passes"], state["arch_passes"], weights["guard"]["skipped"]],
         "architecture": search.architecture()[0].widths,
     }
 
@@ -199,9 +174,9 @@ def nonfinite_case(ranks: Ranks) -> dict[str, Any]:
         if index == 2:
             break
     return {
-        "skipped": search.guard.skipped,
+        "skipped": search.weights.guard.skipped,
         "net": search.net.state_dict(),
-        "loss": search.meter.loss,
+        "loss": search.weights.meter.loss,
     }
 
 
@@ -212,7 +187,7 @@ def diverged_case(ranks: Ranks) -> dict[str, Any]:
         for index, (x, y) in enumerate(search.task.train.epoch(0)):
             bad = x.fill_(torch.nan) if ranks.rank == 1 and index == 1 else x
             search.weight_step(bad, y, search.paths(single=True))
-            search.index += 1
+            search.weights.index += 1
     except DivergedError as error:
         return {"message": str(error)}
     return {"message": ""}
@@ -220,15 +195,15 @@ def diverged_case(ranks: Ranks) -> dict[str, Any]:
 
 def unequal_case(ranks: Ranks) -> dict[str, Any]:
     """Weights that part are found at the epoch's end where no probabilities are learned."""
-    training = UniformTraining(new_task(ranks), WeightTraining(LR, 0.9, 0.0, 5.0))
+    search = SampledSearch(new_task(ranks), WeightKnobs(0.025, 0.9, 0.0, 5.0), images=64, then=0)
     if ranks.rank == 1:
         with torch.no_grad():
-            next(training.net.parameters()).add_(1e-6)
+            next(search.net.parameters()).add_(1e-6)
     try:
-        list(training.run(0, dict))
+        list(search.train())
     except DisagreementError as error:
-        return {"message": str(error), "epoch": training.epoch}
-    return {"message": "", "epoch": training.epoch}
+        return {"message": str(error), "epoch": search.weights.epoch}
+    return {"message": "", "epoch": search.weights.epoch}
 
 
 def main(folder: Path) -> None:

@@ -19,7 +19,7 @@ from tfnas.runs.status import write_status
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import EpochRecord
-from tfnas.strategies.parts.depth import DepthSearch
+from tfnas.strategies.parts.skips import DEPTHS
 
 RESULT = Result(
     target_ms=8.0, table_ms=7.92, measured_ms=7.98, measured_ci_ms=(7.92, 8.06),
@@ -63,15 +63,15 @@ def history(space: SearchSpace, epochs: int = 3, learns: bool = True) -> list[Ep
 
 def depth_history(space: SearchSpace, depth: str) -> list[EpochRecord]:
     """As `strategy=tfnas` tells it with that `strategy.depth`, all choices equally probable."""
-    search = DepthSearch(space, depth)
-    ops = [search.ops(block) for block in range(len(space.blocks))]
+    mode = DEPTHS[depth](space)
+    ops = mode.ops()
     return [
         replace(
             record,
             entropy=tuple(math.log(n) for n in ops),
             op_probs=tuple((1 / n,) * n for n in ops),
             sampled=tuple(tuple(range(n)) for n in ops),
-            depth_probs=tuple((1 / len(beta),) * len(beta) for beta in search.betas()),
+            depth_probs=tuple((1 / len(beta),) * len(beta) for beta in mode.betas()),
         )
         for record in history(space)
     ]

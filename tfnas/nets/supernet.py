@@ -31,7 +31,7 @@ from tfnas.nets.layers import (
     normed_pointwise,
 )
 from tfnas.space.ops import OpSpec
-from tfnas.space.search_space import Block, Choice, SearchSpace
+from tfnas.space.search_space import Choice, SearchSpace
 from tfnas.space.subnet import Subnet
 
 RIM = 0.25  # of a larger kernel's weights around those of the smallest one, when ops start alike
@@ -50,11 +50,20 @@ Path = int | Tensor | Mix
 Depth = int | Tensor
 """The depth of one stage: an integer runs so many blocks, a tensor (depths,) weights their sum."""
 
-Gates = Sequence[Tensor | None] | None
-"""For each block, the weights (2,) of running and of skipping it; None: it is run."""
-
+Paths = Sequence[Path]
+Depths = Sequence[Depth]
 Widths = Sequence[Sequence[int]]
 """For each block, the current mid width of each of its candidate ops."""
+
+MID_CHANNELS = {
+    "expand.weight": 0,
+    "depthwise.weight": 0,
+    "se_reduce.weight": 1,
+    "se_expand.weight": 0,
+    "se_expand.bias": 0,
+    "project.weight": 1,
+}
+"""Parameter of an inverted residual block -> the dimension that its mid channels stand in."""
 
 
 class SuperConv(nn.Module):
@@ -67,6 +76,10 @@ class SuperConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, c_in, H, W)
         return ACTIVATION_FUNCTIONS[self.op.act](batch_norm(self.conv(x)))
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy, named as in `tfnas.nets.blocks.ConvBN`."""
+        return {"conv.weight": self.conv.weight.detach().clone()}
 
 
 class SuperMBConv(nn.Module):
@@ -82,7 +95,9 @@ class SuperMBConv(nn.Module):
         self.se_expand = nn.Conv2d(c_se, mid, 1) if op.c_se else None
         self.project = nn.Conv2d(mid, c_out, 1, bias=False)
 
-    def forward(self, x: Tensor, width: int) -> Tensor:  # (N, c_in, H, W) -> (N, c_out, H', W')
+    def forward(self, x: Tensor, width: int | None = None) -> Tensor:
+        """(N, c_in, H, W) -> (N, c_out, H', W'), at full width if none is given."""
+        width = self.mid if width is None else width
         y = self.branch(x, width, moments(x) if self.expand is not None else None)
         return y.add_(x) if self.op.residual else y
 
@@ -120,17 +135,27 @@ class SuperMBConv(nn.Module):
         """L1 norm of each mid channel's depthwise weights, (mid,) (TF-NAS, width level)."""
         return self.depthwise.weight.detach().abs().sum(dim=(1, 2, 3))
 
-    def channel_parameters(self) -> Iterator[tuple[Tensor, int]]:
-        """Every parameter that has mid channels, with the dimension they stand in."""
-        if self.expand is not None:
-            yield self.expand.weight, 0
-        yield self.depthwise.weight, 0
-        if self.se_reduce is not None and self.se_expand is not None:
-            yield self.se_reduce.weight, 1
-            yield self.se_expand.weight, 0
-            assert self.se_expand.bias is not None
-            yield self.se_expand.bias, 0
-        yield self.project.weight, 1
+    def ranking(self) -> Tensor:
+        """The mid channels from the most important one on, (mid,)."""
+        return torch.argsort(self.importance(), descending=True, stable=True)
+
+    def weights(self, width: int | None = None, anew: bool = False) -> dict[str, Tensor]:
+        """A copy, named as in `tfnas.nets.blocks.MBConv`, at full width if none is given.
+
+        Args:
+            anew: take the most important mid channels and not the leading ones.
+        """
+        channels = self.ranking() if anew else torch.arange(self.mid)
+        found = {}
+        for name, parameter in self.named_parameters():
+            value = parameter.detach()
+            if name in MID_CHANNELS:
+                chosen = channels[:width].to(value.device)
+                value = value.index_select(MID_CHANNELS[name], chosen)
+            layer, _, kind = name.partition(".")
+            name = name if layer.startswith("se_") else f"{layer}.conv.{kind}"
+            found[name] = value.clone()
+        return found
 
 
 class Supernet(nn.Module):
@@ -140,8 +165,6 @@ class Supernet(nn.Module):
         channel_factor: a proxy with all channels scaled by it (EcoNAS, arXiv 2001.01233: fewer
             channels are a more reliable proxy than a lower resolution). Widths are always given as
             those of the space.
-
-    A path of `len(block)` picks the identity, for searches that make skip an op.
     """
 
     def __init__(self, space: SearchSpace, channel_factor: float = 1.0):
@@ -194,7 +217,7 @@ class Supernet(nn.Module):
         c_in, c_out = self._c_in(op), self._scaled(op.c_out)
         if op.kind == "conv":
             return SuperConv(op, c_in, c_out)
-        return _AtWidth(SuperMBConv(op, c_in, self._scaled(op.c_mid), self._scaled(op.c_se), c_out))
+        return SuperMBConv(op, c_in, self._scaled(op.c_mid), self._scaled(op.c_se), c_out)
 
     def _candidate(self, choice: Choice) -> SuperMBConv:
         op, s = choice.op, self._scaled
@@ -203,14 +226,7 @@ class Supernet(nn.Module):
     def initial_widths(self) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(choice.op.c_mid for choice in block) for block in self.space.blocks)
 
-    def forward(
-        self,
-        x: Tensor,
-        paths: Sequence[Path],
-        depths: Sequence[Depth],
-        widths: Widths,
-        gates: Gates = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, paths: Paths, depths: Depths, widths: Widths) -> Tensor:
         """Logits (N, classes).
 
         Args:
@@ -219,59 +235,54 @@ class Supernet(nn.Module):
             depths: one for each stage. A tensor holds the weights of the stage's outputs at each
                 of its admissible depths (sink-connecting, TF-NAS, depth level).
             widths: see `Widths`.
-            gates: see `Gates`.
         """
-        return self.body(self.stem(x), paths, depths, widths, gates)
+        return self.body(self.stem(x), paths, depths, widths)
 
-    def body(
-        self,
-        h: Tensor,
-        paths: Sequence[Path],
-        depths: Sequence[Depth],
-        widths: Widths,
-        gates: Gates = None,
-    ) -> Tensor:
+    def body(self, h: Tensor, paths: Paths, depths: Depths, widths: Widths) -> Tensor:
         """As `forward` from the stem's output on, which several paths may share."""
         first = 0
         for stage, depth in zip(self.space.stages, depths, strict=True):
             last = len(stage.blocks) if isinstance(depth, Tensor) else depth
             outputs = []
             for b in range(first, first + last):
-                y = self._block(b, h, paths[b], widths[b])
-                gate = None if gates is None else gates[b]
-                h = y if gate is None else weighted_sum([(gate[0], y), (gate[1], h)])
+                h = self.block(b, h, paths[b], widths[b])
                 outputs.append(h)
             if isinstance(depth, Tensor):
                 mixed = zip(depth, outputs[stage.min_depth - 1 :], strict=True)
                 h = weighted_sum(mixed) if len(depth) > 1 else outputs[-1]
             first += len(stage.blocks)
-        h = self.head(h)
-        return self.classifier(F.adaptive_avg_pool2d(h, 1).flatten(1))
+        return self.top(h)
 
-    def _block(self, index: int, x: Tensor, path: Path, widths: Sequence[int]) -> Tensor:
-        ops: nn.ModuleList = self.blocks[index]  # type: ignore[assignment]
+    def block(self, index: int, x: Tensor, path: Path, widths: Sequence[int]) -> Tensor:
+        """One block by its path."""
         if isinstance(path, int):
-            if path == len(ops):
-                return x  # skip as an op
-            return ops[path](x, self._scaled(widths[path]))
+            return self.candidate(index, path)(x, self._scaled(widths[path]))
         mix = path if isinstance(path, Mix) else Mix(range(len(path)), path)
+        return self.mixed(index, x, mix, widths)
+
+    def mixed(
+        self, index: int, x: Tensor, mix: Mix, widths: Sequence[int], skip: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """The weighted sum of ops, and of `x` as often as `skip` has weights."""
         # The op weights go into the last batch norms; x, which most ops pass on, is added once.
         expands = any(choice.op.expands for choice in self.space.blocks[index])
         known, total, passed_on = moments(x) if expands else None, None, []
         for pick, weight in zip(mix.picks, mix.weights, strict=True):
-            if pick == len(ops):  # skip as an op
-                passed_on.append(weight)
-                continue
             op = self.candidate(index, pick)
             y = op.branch(x, self._scaled(widths[pick]), known, weight)
             total = y if total is None else total.add_(y)
             if op.op.residual:
                 passed_on.append(weight)
+        passed_on += skip
         if not passed_on:
             assert total is not None
             return total
         kept = torch.stack(passed_on).sum()
         return kept * x if total is None else torch.addcmul(total, kept, x)
+
+    def top(self, h: Tensor) -> Tensor:
+        """From the last stage's output (N, C, H, W) to the logits (N, classes)."""
+        return self.classifier(F.adaptive_avg_pool2d(self.head(h), 1).flatten(1))
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -291,8 +302,10 @@ class Supernet(nn.Module):
     ) -> None:
         """Put an op's mid channels, active or not, in order of importance, with their momentum."""
         op = self.candidate(block, pick)
-        order = torch.argsort(op.importance(), descending=True, stable=True)
-        for parameter, dim in op.channel_parameters():
+        order = op.ranking()
+        for name, parameter in op.named_parameters():
+            if name not in MID_CHANNELS:
+                continue
             tensors: list[Tensor] = [parameter]
             if optimizer is not None and parameter in optimizer.state:
                 state = optimizer.state[parameter].values()
@@ -300,7 +313,7 @@ class Supernet(nn.Module):
                     t for t in state if isinstance(t, Tensor) and t.shape == parameter.shape
                 ]
             for tensor in tensors:
-                tensor.copy_(tensor.index_select(dim, order))
+                tensor.copy_(tensor.index_select(MID_CHANNELS[name], order))
 
     def candidate(self, block: int, pick: int) -> SuperMBConv:
         ops = self.blocks[block]
@@ -331,8 +344,9 @@ class Supernet(nn.Module):
             first += len(stage.blocks)
         return placed
 
-    @torch.no_grad()
-    def extract(self, subnet: Subnet, picks: Sequence[int] | None = None) -> dict[str, Tensor]:
+    def extract(
+        self, subnet: Subnet, picks: Sequence[int] | None = None, trained: Widths | None = None
+    ) -> dict[str, Tensor]:
         """The weights of one subnet, named as in `tfnas.nets.blocks.Network`.
 
         Batch norm has no weights here and so is left out: a network that starts from these keeps
@@ -340,6 +354,8 @@ class Supernet(nn.Module):
 
         Args:
             picks: see `placed`.
+            trained: widths that each op was trained at last. An op at another width picks its
+                channels anew. None: every width was trained, as the leading channels.
 
         Raises:
             ValueError: if the subnet is not of this space, or the supernet is a proxy with fewer
@@ -350,41 +366,24 @@ class Supernet(nn.Module):
                 f"a supernet with channel_factor={self.channel_factor} has no weights for a subnet "
                 "of full width; search with budget.channel_factor=1 to start training from it"
             )
-        placed = self.placed(subnet, picks)
-        candidates = [(self.candidate(block, pick), op.c_mid) for block, pick, op in placed]
-        layers: list[tuple[nn.Module, int]] = [(layer, 0) for layer in self.stem]
-        layers += candidates
-        layers += [(layer, 0) for layer in self.head]
-        state: dict[str, Tensor] = {}
-        for index, (layer, width) in enumerate(layers):
-            prefix = f"layers.{index}."
-            if isinstance(layer, SuperConv):
-                state[f"{prefix}conv.weight"] = layer.conv.weight.clone()
-            elif isinstance(layer, _AtWidth):
-                state |= _mbconv_state(prefix, layer.op, layer.op.mid)
-            elif isinstance(layer, SuperMBConv):
-                state |= _mbconv_state(prefix, layer, width)
-        prefix = f"layers.{len(layers)}."
-        state[f"{prefix}linear.weight"] = self.classifier.weight.clone()
-        state[f"{prefix}linear.bias"] = self.classifier.bias.clone()
-        return state
+        layers: list[dict[str, Tensor]] = [layer.weights() for layer in self.stem]  # type: ignore[operator]
+        for block, pick, op in self.placed(subnet, picks):
+            anew = trained is not None and op.c_mid != trained[block][pick]
+            layers.append(self.candidate(block, pick).weights(op.c_mid, anew))
+        layers += [layer.weights() for layer in self.head]  # type: ignore[operator]
+        linear = self.classifier.named_parameters()
+        layers.append({f"linear.{name}": value.detach().clone() for name, value in linear})
+        return {
+            f"layers.{index}.{name}": value
+            for index, layer in enumerate(layers)
+            for name, value in layer.items()
+        }
 
 
 def _centre(kernels: Tensor, size: int) -> Tensor:
     """The middle (mid, 1, size, size) of depthwise kernels, a view."""
     rim = (kernels.shape[-1] - size) // 2
     return kernels[..., rim : rim + size, rim : rim + size]
-
-
-class _AtWidth(nn.Module):
-    """A fixed inverted residual block, run at its full width."""
-
-    def __init__(self, op: SuperMBConv):
-        super().__init__()
-        self.op = op
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.op(x, self.op.mid)
 
 
 def weighted_sum(
@@ -396,25 +395,3 @@ def weighted_sum(
         total = weight * value if total is None else torch.addcmul(total, weight, value)
     assert total is not None
     return total
-
-
-def _mbconv_state(prefix: str, op: SuperMBConv, width: int) -> dict[str, Tensor]:
-    state = {
-        f"{prefix}depthwise.conv.weight": op.depthwise.weight[:width].clone(),
-        f"{prefix}project.conv.weight": op.project.weight[:, :width].clone(),
-    }
-    if op.expand is not None:
-        state[f"{prefix}expand.conv.weight"] = op.expand.weight[:width].clone()
-    if op.se_reduce is not None and op.se_expand is not None:
-        assert op.se_reduce.bias is not None
-        assert op.se_expand.bias is not None
-        state[f"{prefix}se_reduce.weight"] = op.se_reduce.weight[:, :width].clone()
-        state[f"{prefix}se_reduce.bias"] = op.se_reduce.bias.clone()
-        state[f"{prefix}se_expand.weight"] = op.se_expand.weight[:width].clone()
-        state[f"{prefix}se_expand.bias"] = op.se_expand.bias[:width].clone()
-    return state
-
-
-def can_skip(block: Block) -> bool:
-    """Whether a block's shapes admit the identity in its place."""
-    return all(choice.op.residual for choice in block)

@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The values that a field may have, as its annotation says: `lr: Annotated[float, ABOVE_0]`."""
+
+    expected: str
+    fits: Callable[[Any], bool]
+
+
+ABOVE_0 = Allowed("a number above 0", lambda v: 0 < v < math.inf)
+AT_LEAST_0 = Allowed("a number of at least 0", lambda v: 0 <= v < math.inf)
+FROM_0_BELOW_1 = Allowed("a number from 0 to below 1", lambda v: 0 <= v < 1)
+
+
+def one_of(names: Iterable[str]) -> Allowed:
+    known = tuple(names)
+    return Allowed(f"one of {', '.join(known)}", lambda v: v in known)
+
+
+def between(low: float, high: float) -> Allowed:
+    return Allowed(f"{low:g} to {high:g}", lambda v: low <= v <= high)
+
+
+def check_fields(group: str, values: object) -> None:
+    """Raises ValueError, naming the option, for the first field that isn't `Allowed`."""
+    for name, hint in get_type_hints(type(values), include_extras=True).items():
+        value = getattr(values, name)
+        for allowed in getattr(hint, "__metadata__", ()):
+            if value is not None and not allowed.fits(value):
+                raise ValueError(f"{group}.{name}={value!r}: expected {allowed.expected}")
 
 
 def check_writable(path: Path) -> None:

@@ -126,8 +126,8 @@ class Found:
     Attributes:
         architecture: what was learned, if the strategy learns one.
         weights: gives the weights of a subnet of the space, named as in
-        `tfnas.nets.blocks.Network`,
-            batch norm left out; None where the supernet is a proxy with fewer channels.
+            `tfnas.nets.blocks.Network`, batch norm left out; None where the supernet is a proxy
+            with fewer channels.
         scores: what else is worth keeping in result.json, by name; of every strategy what it cost:
             `path_passes`, images through one path of the supernet, a pass through all ops of a
             block counting as so many paths.

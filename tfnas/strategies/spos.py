@@ -8,48 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from tfnas.derive.architecture import Derived
+from tfnas.process.checks import ABOVE_0, Allowed, check_fields
 from tfnas.strategies.contract import Found, Progress, State, Task
-from tfnas.strategies.parts.evaluate import Genome, SampledSearch, WeightTraining, refuse_greedy
-from tfnas.strategies.parts.training import check_knobs
+from tfnas.strategies.parts.evaluate import Genome, SampledSearch, refuse_greedy
+from tfnas.strategies.parts.training import WeightKnobs
+
+PROBABILITY = Allowed("above 0 and at most 1", lambda v: 0 < v <= 1)
 
 
 @dataclass(frozen=True)
-class SPOS:
+class SPOS(WeightKnobs):
     """Knobs; values and sources stand in conf/strategy/spos.yaml."""
 
-    population: int
-    generations: int
-    parents: int  # the best of all so far, that children come from
-    mutation: float  # probability of drawing each gene anew
-    score_images: int  # held-out images for each subnet
-    weight_lr: float
-    weight_momentum: float
-    weight_decay: float
-    clip: float
+    population: Annotated[int, ABOVE_0]
+    generations: Annotated[int, ABOVE_0]
+    parents: Annotated[int, ABOVE_0]  # the best of all so far, that children come from
+    mutation: Annotated[float, PROBABILITY]  # of drawing each gene anew
+    score_images: Annotated[int, ABOVE_0]  # held-out images for each subnet
 
     def check(self, derive: str) -> None:
         refuse_greedy(derive)
-        check_knobs(
-            self,
-            above_0=("population", "generations", "parents", "score_images", "weight_lr", "clip"),
-            at_least_0=("weight_decay",),
-            below_1=("weight_momentum",),
-        )
-        if not 0 < self.mutation <= 1:
-            raise ValueError(f"strategy.mutation={self.mutation}: expected above 0 and at most 1")
+        check_fields("strategy", self)
 
     def run(self, task: Task, state: State | None = None) -> Iterator[Progress | Found]:
         """See `tfnas.strategies.contract.Strategy`."""
-        how = WeightTraining(self.weight_lr, self.weight_momentum, self.weight_decay, self.clip)
-        search = SampledSearch(task, how, self.score_images)
+        children = self.population * self.generations
+        search = SampledSearch(task, self, self.score_images, children)
         if state is not None:
             search.load(state)
-        children = self.population * self.generations
-        yield from search.train(children)
+        yield from search.train()
         while search.drawn < children:
             generation, index = divmod(search.drawn, self.population)
             if index == 0:
@@ -57,7 +49,7 @@ class SPOS:
             parents = search.parents(self.parents)
             child = self._child(task, parents, index, generation, search.rng)
             search.add(child.meet_target(task, search.rng))
-            yield search.progress(children, search.drawn)
+            yield search.progress(search.drawn)
         yield search.found()
 
     def _child(

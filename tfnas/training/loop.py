@@ -9,7 +9,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from torch.nn import functional as F
 
 from tfnas.data.augment import EVAL_FRACTION
 from tfnas.data.batches import Batches, reading
-from tfnas.data.images import ArrayImages, Dataset
-from tfnas.files.checkpoint import exists, read_checkpoint, write_checkpoint
+from tfnas.data.images import ArrayImages, Dataset, Images
+from tfnas.files.checkpoint import State, exists, read_checkpoint, write_checkpoint
 from tfnas.files.decode import Fraction
+from tfnas.files.state import fitting, restore, state_of
 from tfnas.nets.blocks import Network
-from tfnas.nets.steps import EXPLODED
+from tfnas.nets.steps import Guard, guarded_step
 from tfnas.nets.weights import WEIGHTS, Trained, fingerprint, load_weights
 from tfnas.process.errors import DivergedError, StoppedError
 from tfnas.process.progress import duration
@@ -54,7 +55,7 @@ class EpochResult:
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Of what is random in the network in one step on one of several ranks."""
+    """The seed of what is random in the network in one step on one of several ranks."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
 
 
@@ -72,9 +73,8 @@ def identity(subnet: Subnet, dataset: Dataset, recipe: Recipe, seed: int) -> dic
 class Training:
     """A training of one subnet on one set of images, from its checks to its files.
 
-    All that can be refused is refused in the constructor. What a checkpoint holds are exactly the
-    attributes that change: a run that is stopped and resumed gives the same weights, bit for bit on
-    a CPU with the same number of threads.
+    All that can be refused is refused in the constructor. A run that is stopped and resumed gives
+    the same weights, bit for bit on a CPU with the same number of threads.
 
     Of several ranks each takes its part of every batch. Gradients are averaged before they are
     clipped, running statistics of batch norm after each step, so that networks are the same on all
@@ -98,6 +98,11 @@ class Training:
         ValueError: if subnet, data, recipe, weights and checkpoint don't fit together, or the batch
             can't be shared evenly.
     """
+
+    STATE = (
+        "weights", "kept", "network", "ema", "optimizer", "scaler", "guard", "epoch", "batch",
+        "loss_sum", "rows", "seconds", "epoch_seconds", "rng",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -123,18 +128,18 @@ class Training:
         self.seed, self.out = seed, out
         self.device = torch.device(device)
         self.checkpoint_s = 60 * checkpoint_minutes
-        self.skips, self.skipped = on_nonfinite == "skip", 0
+        self.guard = Guard(on_nonfinite, self.device)
         self.resolution = min(recipe.resolution or subnet.resolution, subnet.resolution)
-        self.train_batches, self.test_batches = self._batches(workers)
+        self.train_batches = self._batches(dataset.train, True, workers)
+        self.test_batches = self._batches(dataset.test, False, workers)
         with torch.random.fork_rng(devices=self._gpus):
             torch.manual_seed(seed)
             network = Network(subnet, recipe.dropout, recipe.drop_connect)
-            self.kept: tuple[str, ...] = ()
+            self.kept: list[str] = []
             if weights is not None and not resume:
-                self.kept = load_weights(network, weights, complete=False).kept
+                self.kept = list(load_weights(network, weights, complete=False).kept)
             self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self.rng = torch.get_rng_state()
-            self.gpu_rng = torch.cuda.get_rng_state() if self._gpus else None
+            self.rng = self._rng_states()
         self.weights = None if weights is None else str(weights)
         self.ema = copy.deepcopy(self.network).requires_grad_(False) if recipe.ema else None
         self.optimizer = torch.optim.SGD(
@@ -153,7 +158,8 @@ class Training:
             return
         out.mkdir(parents=True, exist_ok=True)
         if resume:
-            self._restore()
+            self._take_over(read_checkpoint(out / CHECKPOINT, self.identity))
+            log.info("going on at epoch %d, batch %d", self.epoch + 1, self.batch)
         elif exists(out / CHECKPOINT):
             raise ValueError(
                 f"{out / CHECKPOINT} holds an unfinished training: resume=true goes on with it; "
@@ -173,21 +179,18 @@ class Training:
     def _amp(self) -> bool:
         return self.recipe.amp and self.device.type == "cuda"
 
-    def _batches(self, workers: int) -> tuple[Batches, Batches]:
-        data, recipe = self.dataset, self.recipe
-        low = recipe.crop_scale_min
-        train = Batches(
-            data.train, np.arange(len(data.train)), batch=recipe.batch_size, size=self.resolution,
-            mean=data.mean, std=data.std, seed=self.seed, augment=True, workers=workers,
-            drop_last=True, crop_scale=None if low is None else (low, 1.0),
+    def _rng_states(self) -> list[Tensor]:
+        """Those of torch's generators: of the CPU, and of the GPU where it trains on one."""
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in self._gpus)]
+
+    def _batches(self, images: Images, train: bool, workers: int) -> Batches:
+        data, recipe, low = self.dataset, self.recipe, self.recipe.crop_scale_min
+        return Batches(
+            images, np.arange(len(images)), batch=recipe.batch_size, size=self.resolution,
+            mean=data.mean, std=data.std, seed=self.seed, augment=train, workers=workers,
+            drop_last=train, crop_scale=None if low is None else (low, 1.0),
             jitter=recipe.color_jitter, ranks=self.ranks,
         )  # fmt: skip
-        test = Batches(
-            data.test, np.arange(len(data.test)), batch=recipe.batch_size, size=self.resolution,
-            mean=data.mean, std=data.std, seed=self.seed, augment=False, workers=workers,
-            drop_last=False, ranks=self.ranks,
-        )  # fmt: skip
-        return train, test
 
     def meet(self) -> None:
         """Give the other ranks the state of rank 0, and make sure that all train the same.
@@ -201,7 +204,7 @@ class Training:
         labels = torch.from_numpy(self.dataset.train.labels)
         accelerator = self.device.type
         ranks.check_same({"options": self.identity, "accelerator": accelerator, "labels": labels})
-        state = ranks.told(self._content() if ranks.rank == 0 else None)
+        state = ranks.told(state_of(self) if ranks.rank == 0 else None)
         if ranks.rank:
             self._take_over(state)
         ranks.check_same({"weights": list(self.network.parameters())})
@@ -230,9 +233,9 @@ class Training:
                 return ranks.any(asked())[0]
 
         with torch.random.fork_rng(devices=self._gpus):
-            torch.set_rng_state(self.rng)
-            if self.gpu_rng is not None:
-                torch.cuda.set_rng_state(self.gpu_rng)
+            torch.set_rng_state(self.rng[0])
+            for gpu, state in zip(self._gpus, self.rng[1:], strict=False):
+                torch.cuda.set_rng_state(state, gpu)
             try:
                 with reading():
                     while self.epoch < self.recipe.epochs:
@@ -268,56 +271,42 @@ class Training:
             group["lr"] = learning_rate(step, len(self.train_batches), self.recipe)
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
-        before = [b.clone() for b in self.network.buffers()] if self.skips else []
+        buffers = list(self.network.buffers())
+        before = [buffer.clone() for buffer in buffers] if self.guard.skips else []
         if self.ranks.size > 1:
             # Other dropout on each rank, and none of their states for a checkpoint to hold.
             torch.manual_seed(step_seed(self.seed, step, self.ranks.rank))
         with torch.autocast(self.device.type, torch.float16, enabled=self._amp):
             logits = self.network(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        loss = self._average(loss.detach())
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(
-            self.network.parameters(), self.recipe.clip or math.inf
-        ).detach()
-        if self._amp:
-            norm = torch.zeros_like(norm)  # the scaler itself skips what overflows in float16
-        self._pending = torch.stack((loss.detach().to(norm), norm))
-        if self.skips and not _is_sound(*self._pending.tolist()):
-            self._pending = None
-            self.skipped += 1
-            for buffer, value in zip(self.network.buffers(), before, strict=True):
-                buffer.copy_(value)  # the running statistics have seen it already
+        figures = loss.detach().clone().view(1)
+        if guarded_step(
+            self.optimizer, loss, figures, self.guard, self._where(), clip=self.recipe.clip,
+            ranks=self.ranks, statistics=[b for b in buffers if b.is_floating_point()],
+            scaler=self.scaler,
+        ):  # fmt: skip
+            self._pending = figures
+            if self.ema is not None:
+                _average(self.ema, self.network, self.recipe.ema, step)
             return
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.ema is not None:
-            _average(self.ema, self.network, self.recipe.ema, step)
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)  # the running statistics have seen it already
 
-    def _average(self, loss: Tensor) -> Tensor:
-        """Average gradients, statistics and the loss over ranks; the loss."""
-        if self.ranks.size > 1:
-            loss = loss.clone()
-            gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-            statistics = [b for b in self.network.buffers() if b.is_floating_point()]
-            self.ranks.average([*gradients, *statistics, loss])
-        return loss
+    def _where(self) -> str:
+        """What the guard says of a bad step here."""
+        return (
+            "the loss is {loss:g} and its gradient's norm {norm:g} "
+            f"at epoch {self.epoch + 1}, batch {self.batch + 1} (seed {self.seed}); try a lower "
+            f"recipe.lr than {self.recipe.lr:g}, a longer recipe.warmup_epochs or a smaller "
+            "recipe.clip, or skip such steps with on_nonfinite=skip"
+        )
 
     def _settle(self) -> None:
         """Wait for the last step's figures and add up its loss; raises DivergedError."""
-        if self._pending is None:
-            return
-        (loss, norm), self._pending = self._pending.tolist(), None
-        if not _is_sound(loss, norm):
-            raise DivergedError(
-                f"the loss is {loss:g} and its gradient's norm {norm:g} at epoch {self.epoch + 1}, "
-                f"batch {self.batch} (seed {self.seed}); try a lower recipe.lr than "
-                f"{self.recipe.lr:g}, a longer recipe.warmup_epochs or a smaller recipe.clip, or "
-                "skip such steps with on_nonfinite=skip"
-            )
-        self.loss_sum += loss
+        self.guard.settle()
+        if self._pending is not None:
+            self.loss_sum += float(self._pending)
+            self._pending = None
 
     def _finish_epoch(self, stop: Callable[[], bool]) -> EpochResult:
         """Test what was trained."""
@@ -371,59 +360,30 @@ class Training:
     def _save(self) -> None:
         self._settle()
         if self.ranks.rank == 0:
-            write_checkpoint(self.out / CHECKPOINT, self._content())
+            self.rng = self._rng_states()
+            write_checkpoint(self.out / CHECKPOINT, {"identity": self.identity, **state_of(self)})
 
-    def _content(self) -> dict[str, Any]:
-        """All that changes, as a checkpoint can hold it."""
-        return {
-            "identity": self.identity,
-            "weights": self.weights,
-            "kept": list(self.kept),
-            "network": self.network.state_dict(),
-            "ema": None if self.ema is None else self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "loss_sum": self.loss_sum,
-            "history": [asdict(row) for row in self.history],
-            "seconds": [self.seconds, self.epoch_seconds],
-            "skipped": self.skipped,
-            "rng": torch.get_rng_state(),
-            "gpu_rng": torch.cuda.get_rng_state() if self._gpus else None,
-        }
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The history, as a checkpoint can hold it."""
+        return [asdict(result) for result in self.history]
 
-    def _restore(self) -> None:
-        self._take_over(read_checkpoint(self.out / CHECKPOINT, self.identity))
-        log.info("going on at epoch %d, batch %d", self.epoch + 1, self.batch)
+    @rows.setter
+    def rows(self, rows: list[dict[str, Any]]) -> None:
+        self.history = [EpochResult(**row) for row in rows]
 
-    def _take_over(self, state: Mapping[str, Any]) -> None:
-        """What `_content` gave. Raises ValueError if it can't be of this training."""
-        path = self.out / CHECKPOINT
-        try:
+    def _take_over(self, state: State) -> None:
+        """What `state_of` gave. Raises ValueError if it can't be of this training."""
+        with fitting(f"can't go on from {self.out / CHECKPOINT}"):
             if self.weights is not None and self.weights != state["weights"]:
                 raise ValueError(f"it started from weights={state['weights']}")
-            self.weights, self.kept = state["weights"], tuple(state["kept"])
-            self.network.load_state_dict(state["network"])
-            if self.ema is not None:
-                self.ema.load_state_dict(state["ema"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            self.epoch, self.batch = state["epoch"], state["batch"]
+            restore(self, state)
             if not (
-                0 <= self.epoch == len(state["history"]) <= self.recipe.epochs
+                0 <= self.epoch == len(self.history) <= self.recipe.epochs
                 and 0 <= self.batch <= len(self.train_batches)
             ):
                 raise ValueError(f"it is at epoch {self.epoch}, batch {self.batch}")
-            self.loss_sum = float(state["loss_sum"])
-            self.history = [EpochResult(**row) for row in state["history"]]
-            self.seconds, self.epoch_seconds = state["seconds"]
-            self.skipped = int(state["skipped"])
-            self.rng = state["rng"]
-            torch.Generator().set_state(self.rng)
-            self.gpu_rng = state["gpu_rng"] if self._gpus else None
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise ValueError(f"can't go on from {path}: {error}") from None
+            torch.Generator().set_state(self.rng[0])
 
     @property
     def trained(self) -> Trained:
@@ -456,11 +416,6 @@ def _check_data(subnet: Subnet, dataset: Dataset) -> None:
         raise ValueError(
             f"the subnet takes {subnet.in_channels} channels; images are fed as RGB, expected 3"
         )
-
-
-def _is_sound(loss: float, norm: float) -> bool:
-    """Whether a step may be taken; nan is below nothing."""
-    return math.isfinite(loss) and norm < EXPLODED
 
 
 @torch.no_grad()

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
+
+from tfnas.process.checks import between, check_fields
+
+FRACTION = between(0, 1)
 
 
 @dataclass
@@ -12,21 +17,24 @@ class Recipe:
 
     name: str
     max_train: int | None  # class-balanced upper limit on the training images; null: all
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    warmup_epochs: float  # linear, from 0
-    clip: float  # norm of the gradient, 0 for none
-    label_smoothing: float
-    dropout: float
-    drop_connect: float  # grows linearly with depth, from 0 at the first block to near this
-    ema: float  # decay of averaged weights, 0 for none
-    resolution: int | None  # pixels, at most that of the deployed subnet; null: just that
-    crop_scale_min: float | None  # smallest area of a random crop, fraction of the image; null:
-    # as the kind of data has it, see `tfnas.data.sets`
-    color_jitter: float  # largest change of brightness, contrast and saturation, fraction
+    epochs: Annotated[int, between(1, 100_000)]
+    batch_size: Annotated[int, between(2, 1_000_000)]
+    lr: Annotated[float, between(0, 1e6)]
+    momentum: Annotated[float, FRACTION]
+    weight_decay: Annotated[float, FRACTION]
+    warmup_epochs: Annotated[float, between(0, math.inf)]  # linear, from 0
+    clip: Annotated[float, between(0, math.inf)]  # norm of the gradient, 0 for none
+    label_smoothing: Annotated[float, FRACTION]
+    dropout: Annotated[float, FRACTION]
+    # Grows linearly with depth, from 0 at the first block to near this.
+    drop_connect: Annotated[float, FRACTION]
+    ema: Annotated[float, FRACTION]  # decay of averaged weights, 0 for none
+    # Pixels, at most that of the deployed subnet; null: just that.
+    resolution: Annotated[int | None, between(1, 8_192)]
+    # Smallest area of a random crop, fraction of the image; null: as the kind of data has it, see
+    # `tfnas.data.sets`.
+    crop_scale_min: Annotated[float | None, between(1e-3, 1)]
+    color_jitter: Annotated[float, FRACTION]  # largest change of brightness, contrast, saturation
     amp: bool  # float16 autocast where a GPU trains
 
 
@@ -41,16 +49,7 @@ def learning_rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
 
 def check_recipe(recipe: Recipe) -> None:
     """Raises ValueError for the first value that makes no training."""
-    bounds: tuple[tuple[str, float, float], ...] = (
-        ("epochs", 1, 100_000), ("batch_size", 2, 1_000_000), ("lr", 0, 1e6), ("momentum", 0, 1),
-        ("weight_decay", 0, 1), ("warmup_epochs", 0, math.inf), ("clip", 0, math.inf),
-        ("label_smoothing", 0, 1), ("dropout", 0, 1), ("drop_connect", 0, 1), ("ema", 0, 1),
-        ("resolution", 1, 8_192), ("crop_scale_min", 1e-3, 1), ("color_jitter", 0, 1),
-    )  # fmt: skip
-    for name, low, high in bounds:
-        value = getattr(recipe, name)
-        if value is not None and not low <= value <= high:
-            raise ValueError(f"recipe.{name}={value}: expected {low:g} to {high:g}")
+    check_fields("recipe", recipe)
     for name in ("momentum", "dropout", "drop_connect", "ema"):
         if getattr(recipe, name) == 1:
             raise ValueError(f"recipe.{name}=1: expected below 1, or nothing is learned")

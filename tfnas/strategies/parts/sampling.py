@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tfnas.latency.table import LatencyTable
-from tfnas.nets.supernet import Depth, Gates, Mix
+from tfnas.nets.supernet import Depths, Mix, Widths
 from tfnas.space.search_space import SearchSpace
 
 FIRST_PATHS = ("gumbel", "uniform")
@@ -26,12 +26,12 @@ def log_uniform(n: int) -> Tensor:
 
 
 def probabilities(vector: Tensor) -> tuple[float, ...]:
-    """Of a vector of log-probabilities, normalized or not."""
+    """The probabilities of a vector of their logarithms, normalized or not."""
     return tuple(vector.detach().double().softmax(0).tolist())
 
 
 def entropy(vector: Tensor) -> float:
-    """In nats, of a vector of log-probabilities."""
+    """The entropy of a vector of log-probabilities, in nats."""
     logs = vector.detach().double().log_softmax(0)
     return float(-(logs.exp() * logs).sum())
 
@@ -83,7 +83,7 @@ def gumbel_softmax(alpha: Tensor, temperature: float, generator: torch.Generator
 
 
 def some_ops(mix: Tensor, alpha: Tensor, count: int, kind: str) -> Mix:
-    """Of soft Gumbel weights (ops,) those of `count` ops, so that the others needn't be run.
+    """Take the soft Gumbel weights (ops,) of `count` ops, so that the others needn't be run.
 
     Args:
         kind: sample: the largest weights, which is a sample of the op probabilities without
@@ -100,9 +100,7 @@ def some_ops(mix: Tensor, alpha: Tensor, count: int, kind: str) -> Mix:
     return Mix(picks.values.tolist(), weights)
 
 
-def op_latencies(
-    space: SearchSpace, table: LatencyTable, widths: Sequence[Sequence[int]]
-) -> list[Tensor]:
+def op_latencies(space: SearchSpace, table: LatencyTable, widths: Widths) -> list[Tensor]:
     """For each block, the latency in ms of every candidate at its current width, (ops,)."""
     return [
         torch.tensor([table.ms(c.at(w)) for c, w in zip(block, row, strict=True)])
@@ -110,32 +108,25 @@ def op_latencies(
     ]
 
 
-def expected_ms(
-    space: SearchSpace,
-    fixed_ms: float,
-    mix: Sequence[Tensor],
-    depths: Sequence[Depth],
-    op_ms: Sequence[Tensor],
-    gates: Gates = None,
-) -> Tensor:
+def block_ms(mix: Sequence[Tensor], op_ms: Sequence[Tensor]) -> list[Tensor]:
+    """For each block, the latencies (ops,) of its ops weighted by `mix` (ops,), a scalar."""
+    return [weights @ ms for weights, ms in zip(mix, op_ms, strict=True)]
+
+
+def net_ms(space: SearchSpace, fixed_ms: float, costs: Sequence[Tensor], depths: Depths) -> Tensor:
     """Expected latency in ms, a scalar (TF-NAS, depth level).
 
-    Within a block the ops' latencies are weighted by `mix` (ops,); a stage cut after d blocks costs
-    the sum of its first d, and these sums are weighted by `depths` (depths,). Where skip is an op,
-    it is the last and costs nothing.
+    A stage cut after d blocks costs the sum of its first d `costs`, and these sums are weighted by
+    `depths` (depths,).
     """
     total = torch.tensor(fixed_ms)
     first = 0
     for stage, depth in zip(space.stages, depths, strict=True):
-        costs = []
-        for b in range(first, first + len(stage.blocks)):
-            cost = mix[b][: len(op_ms[b])] @ op_ms[b]
-            gate = None if gates is None else gates[b]
-            costs.append(cost if gate is None else gate[0] * cost)
-        cumulative = torch.stack(costs).cumsum(0)  # (blocks,)
+        last = first + len(stage.blocks)
+        cumulative = torch.stack(list(costs[first:last])).cumsum(0)  # (blocks,)
         if isinstance(depth, Tensor):
             total = total + depth @ cumulative[stage.min_depth - 1 :]
         else:
             total = total + cumulative[depth - 1]
-        first += len(stage.blocks)
+        first = last
     return total

@@ -1,32 +1,146 @@
-"""What strategies that train a supernet share: data, not control flow."""
+"""The weights of a supernet: their knobs, their steps and epochs, and what they are worth."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor, nn
 
-from tfnas.derive.architecture import Architecture, Constraint, argmax
-from tfnas.derive.methods import derive_constrained
-from tfnas.derive.scaling import scale_widths
-from tfnas.nets.steps import to_device
-from tfnas.nets.supernet import Depth, Gates, Path, Supernet, Widths
+from tfnas.nets.steps import EXPLODED, Guard, Meter, guarded_step, loss_and_hits, to_device
+from tfnas.nets.supernet import Depths, Paths, Supernet, Widths
+from tfnas.process.checks import ABOVE_0, AT_LEAST_0, FROM_0_BELOW_1
+from tfnas.process.errors import DivergedError
 from tfnas.process.ranks import ALONE, Ranks
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
-from tfnas.strategies.contract import Task
+from tfnas.strategies.contract import EpochRecord, Progress, State, Task
 
 if TYPE_CHECKING:
     from tfnas.data.batches import Batches
 
 
+@dataclass(frozen=True)
+class WeightKnobs:
+    """Momentum SGD with a cosine over epochs: knobs of every strategy that trains a supernet."""
+
+    weight_lr: Annotated[float, ABOVE_0]
+    weight_momentum: Annotated[float, FROM_0_BELOW_1]
+    weight_decay: Annotated[float, AT_LEAST_0]
+    clip: Annotated[float, ABOVE_0]  # norm of a gradient
+
+
+class WeightTraining:
+    """Trains a supernet's weights on whatever paths a strategy takes, epoch by epoch.
+
+    Args:
+        kind: of the supernet.
+        ops: for each block, how many there are to choose from.
+        then: steps of the strategy that follow the training, for the progress.
+
+    Attributes:
+        epoch, index: of the next batch.
+        sampled: how often each op of each block was trained in this epoch.
+        meter: of this epoch, the first of a step's paths.
+        passes: images through one path so far.
+    """
+
+    STATE = ("net", "sgd", "guard", "epoch", "index", "sampled", "meter", "passes")
+
+    def __init__(
+        self, task: Task, knobs: WeightKnobs, kind: type[Supernet], ops: Sequence[int], then: int
+    ):
+        self.task, self.knobs, self._ops, budget = task, knobs, ops, task.budget
+        self.net = new_supernet(
+            task.space, budget.channel_factor, task.seed, task.device,
+            alike=budget.start_alike, kind=kind,
+        )  # fmt: skip
+        self.sgd = momentum_sgd(
+            self.net, knobs.weight_lr, knobs.weight_momentum, knobs.weight_decay
+        )
+        self.guard = Guard(task.on_nonfinite, task.device)
+        self.epoch = self.index = self.passes = 0
+        self.steps = budget.epochs * len(task.train) + then
+        self._start_epoch()
+
+    def _start_epoch(self) -> None:
+        self.sampled = [[0] * ops for ops in self._ops]
+        self.meter = Meter(self.task.device)
+
+    @property
+    def lr(self) -> float:
+        """Half a cosine to 0, a value for each epoch (arXiv 1608.03983, one cycle)."""
+        angle = math.pi * self.epoch / self.task.budget.epochs
+        return self.knobs.weight_lr * (1 + math.cos(angle)) / 2
+
+    def epochs(self) -> Iterator[tuple[int, Iterator[tuple[Tensor, Tensor]]]]:
+        """What is left to train: each epoch with its batches, at its learning rate."""
+        while self.epoch < self.task.budget.epochs:
+            self.sgd.param_groups[0]["lr"] = self.lr
+            yield self.epoch, self.task.train.epoch(self.epoch, self.index)
+
+    def step(
+        self, loss: Tensor, logits: Tensor, labels: Tensor, paths: Sequence[Sequence[int]]
+    ) -> None:
+        """One step of the weights.
+
+        Args:
+            loss: the sum over the paths.
+            logits: (N, classes) of the first path.
+        """
+        figures = loss_and_hits(loss, logits, labels)
+        ranks, where = self.task.ranks, self.where("weight")
+        self.passes += len(labels) * len(paths) * ranks.size
+        if guarded_step(
+            self.sgd, loss, figures, self.guard, where, clip=self.knobs.clip, ranks=ranks
+        ):
+            count(self.sampled, paths)
+            self.meter.add(figures[0] / len(paths), figures[1], len(labels))
+
+    def where(self, kind: str) -> str:
+        """What the guard says of a bad step here."""
+        return (
+            f"the search diverged: no finite loss, or a gradient above {EXPLODED:g} ({kind} step "
+            f"at batch {self.index + 1} of epoch {self.epoch + 1}, seed {self.task.seed}); lower "
+            "strategy.weight_lr or strategy.arch_lr, or skip such steps with on_nonfinite=skip"
+        )
+
+    def held_out_top1(self, path: Paths, depths: Depths, widths: Widths) -> float:
+        """Top-1 of a path on some held-out batches, percent."""
+        batches, ranks = some_batches(self.task), self.task.ranks
+        return top1(self.net, batches, path, depths, widths, ranks)
+
+    def end_epoch(self) -> None:
+        """Go on to the next epoch."""
+        self.epoch, self.index = self.epoch + 1, 0
+        self._start_epoch()
+
+    def progress(
+        self, state: Callable[[], State], record: EpochRecord | None = None, after: int = 0
+    ) -> Progress:
+        """Where the search is.
+
+        Args:
+            record: of the epoch that has just ended.
+            after: steps done of those that follow the training.
+        """
+        step = self.epoch * len(self.task.train) + self.index + after
+        epoch = min(self.epoch, self.task.budget.epochs - 1) if record is None else record.epoch
+        return Progress(step, self.steps, epoch, state, record)
+
+
 def new_supernet(
-    space: SearchSpace, channel_factor: float, seed: int, device: torch.device, *, alike: bool
+    space: SearchSpace,
+    channel_factor: float,
+    seed: int,
+    device: torch.device,
+    *,
+    alike: bool,
+    kind: type[Supernet] = Supernet,
 ) -> Supernet:
     """A supernet whose weights depend on the seed alone, channels last.
 
@@ -35,7 +149,7 @@ def new_supernet(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = Supernet(space, channel_factor)
+        net = kind(space, channel_factor)
     if alike:
         net.start_alike()
     return net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -67,79 +181,41 @@ def count(sampled: list[list[int]], paths: Sequence[Sequence[int]]) -> None:
             row[pick] += 1
 
 
+def check_finite(epoch: int, *values: float | Tensor) -> None:
+    """Raises DivergedError if the loss or a vector of the architecture is no finite number."""
+    for value in values:
+        if not bool(torch.isfinite(torch.as_tensor(value)).all()):
+            raise DivergedError(
+                f"the search diverged in epoch {epoch + 1}: loss or op probabilities are no finite "
+                "numbers; lower strategy.weight_lr or strategy.arch_lr"
+            )
+
+
 class Endless:
     """Epoch after epoch of batches."""
 
+    STATE = ("epoch", "index")
+
     def __init__(self, batches: Batches):
         self._batches = batches
-        self._epoch, self._index = 0, 0
-        self._rest = batches.epoch(0)
+        self.epoch = self.index = 0  # of the next batch
+        self._rest: Iterator[tuple[Tensor, Tensor]] | None = None  # of this epoch, once it began
 
     def __next__(self) -> tuple[Tensor, Tensor]:
-        if self._index == len(self._batches):
-            self._epoch, self._index = self._epoch + 1, 0
-            self._rest = self._batches.epoch(self._epoch)
+        if self.index == len(self._batches):
+            self.epoch, self.index, self._rest = self.epoch + 1, 0, None
+        if self._rest is None:
+            self._rest = self._batches.epoch(self.epoch, self.index)
         batch = next(self._rest)
-        self._index += 1  # not before: a batch that can't be read wasn't taken
+        self.index += 1  # not before: a batch that can't be read wasn't taken
         return batch
-
-    def state(self) -> list[int]:
-        return [self._epoch, self._index]
-
-    def load(self, state: Sequence[int]) -> None:
-        self._epoch, self._index = state
-        self._rest = self._batches.epoch(self._epoch, self._index)
-
-
-@contextmanager
-def restoring() -> Iterator[None]:
-    """Raises ValueError for whatever a state that doesn't fit makes of itself."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise ValueError(f"the saved state doesn't fit this search: {error}") from None
-
-
-def rescale(
-    kind: str,
-    net: Supernet,
-    constraints: Sequence[Constraint],
-    arch: Architecture,
-    order: Sequence[int],
-    widths: list[list[int]],
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """Scale the widths of the argmax net to the target, in place (TF-NAS, width level).
-
-    Only ops of kept blocks change width; those that do pick their channels anew.
-
-    Args:
-        kind: greedy, constrained (the same, then on to the exact target) or fixed.
-        arch, order: see `DepthSearch.architecture`.
-        widths: of every block and op of the supernet.
-    """
-    if kind == "fixed":
-        return
-    space, constraint = net.space, constraints[0]
-    depths, picks = argmax(space, arch)
-    current = [row[pick] for row, pick in zip(arch.widths, picks, strict=True)]
-    scaled = scale_widths(space, constraint.table, depths, picks, current, constraint.target_ms)
-    if kind == "constrained":
-        derived = derive_constrained(space, arch, constraints)
-        if (derived.depths, derived.picks) == (depths, picks):
-            scaled = derived.widths
-    for place, block in enumerate(order):
-        pick, new = picks[place], scaled[place]
-        if new != current[place]:
-            net.order_channels(block, pick, optimizer)
-            widths[block][pick] = new
 
 
 def weights_of(
     net: Supernet,
     picks: Sequence[int],
     order: Sequence[int],
-    widths: Sequence[Sequence[int]] | None,
+    widths: Widths | None,
 ) -> Callable[[Subnet], Mapping[str, Tensor]] | None:
     """What takes a subnet's weights out of the supernet.
 
@@ -147,8 +223,7 @@ def weights_of(
         picks: the op of every block, where two candidates admit the same one.
         order: see `DepthSearch.architecture`; no weights are given where blocks were skipped in
             the middle of a stage.
-        widths: that each op was trained at last. An op at another width picks its channels anew,
-            the most important first. None: every width was trained, as the leading channels.
+        widths: see `trained` of `Supernet.extract`.
 
     Returns:
         None for a proxy with fewer channels than the space.
@@ -157,46 +232,10 @@ def weights_of(
         return None
 
     def extract(subnet: Subnet) -> dict[str, Tensor]:
-        anew = [
-            (block, pick)
-            for block, pick, op in net.placed(subnet, picks)
-            if widths is not None and op.c_mid != widths[block][pick]
-        ]
-        # Put back afterwards: the next subnet may have this op at the width that was trained.
-        parameters = [p for place in anew for p in net.candidate(*place).parameters()]
-        trained = [parameter.detach().clone() for parameter in parameters]
-        for place in anew:
-            net.order_channels(*place)
-        found = {k: v.cpu().contiguous() for k, v in net.extract(subnet, picks).items()}
-        with torch.no_grad():
-            for parameter, value in zip(parameters, trained, strict=True):
-                parameter.copy_(value)
-        return found
+        found = net.extract(subnet, picks, widths)
+        return {name: value.cpu().contiguous() for name, value in found.items()}
 
     return extract
-
-
-def check_knobs(
-    knobs: object,
-    above_0: Sequence[str] = (),
-    at_least_0: Sequence[str] = (),
-    below_1: Sequence[str] = (),
-) -> None:
-    """Raises ValueError, naming the knob, for one out of its range; `below_1` starts at 0."""
-    for names, low, high, expected in (
-        (above_0, 1e-300, math.inf, "a number above 0"),
-        (at_least_0, 0.0, math.inf, "a number of at least 0"),
-        (below_1, 0.0, 1.0, "a number from 0 to below 1"),
-    ):
-        for name in names:
-            value = getattr(knobs, name)
-            if not low <= value < high:
-                raise ValueError(f"strategy.{name}={value}: expected {expected}")
-
-
-def cosine(lr: float, epoch: int, epochs: int) -> float:
-    """Half a cosine from `lr` to 0, a value for each epoch (arXiv 1608.03983, one cycle)."""
-    return lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
 def some_batches(task: Task, images: int = 256) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -210,10 +249,9 @@ def some_batches(task: Task, images: int = 256) -> tuple[tuple[Tensor, Tensor], 
 def top1(
     net: Supernet,
     batches: Sequence[tuple[Tensor, Tensor]],
-    path: Sequence[Path],
-    depths: Sequence[Depth],
+    path: Paths,
+    depths: Depths,
     widths: Widths,
-    gates: Gates = None,
     ranks: Ranks = ALONE,
 ) -> float:
     """Percent of images that a path gets right; batch norm uses each batch's statistics.
@@ -221,6 +259,6 @@ def top1(
     Args:
         batches: this rank's parts.
     """
-    hits = [(net(x, path, depths, widths, gates).argmax(1) == y).sum() for x, y in batches]
+    hits = [(net(x, path, depths, widths).argmax(1) == y).sum() for x, y in batches]
     right, images = ranks.sum(float(sum(hits)), sum(len(y) for _, y in batches))
     return 100 * right / images
