@@ -398,14 +398,12 @@ class LatencyTable:
             for row in file.rows:
                 op = OpSpec(*row[: len(OP_FIELDS)])  # type: ignore[arg-type]
                 if op.is_curve:
-                    raise ValueError(f"has a row for {op} without a mid width, expected 1 or more")
+                    raise ValueError(f"{op} has no mid width: expected 1 or more")
                 if op in rows:
-                    raise ValueError(f"has two rows for one op: {op}")
+                    raise ValueError(f"two rows for one op: {op}")
                 rows[op] = _measurement(*row[len(OP_FIELDS) :])  # type: ignore[arg-type]
         except ValueError as error:
-            raise ValueError(
-                f"table {path} is corrupt: it {error}; restore or rebuild it"
-            ) from None
+            raise ValueError(f"table {path} is corrupt: {error}; restore or rebuild it") from None
         return cls(
             device=file.device,
             rows=rows,

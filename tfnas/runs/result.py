@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from tfnas.files.atomic import write_atomically
 from tfnas.files.decode import encode, load
 
 MAX_BYTES = 10_000_000
+LONGEST_MS = 1e9
+Ms = Annotated[float, Meta(gt=0, lt=LONGEST_MS)]
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,10 @@ class Result:
             closing on the device took.
     """
 
-    target_ms: float
-    table_ms: float
-    measured_ms: float | None
-    measured_ci_ms: tuple[float, float] | None
+    target_ms: Ms
+    table_ms: Ms
+    measured_ms: Ms | None
+    measured_ci_ms: tuple[Ms, Ms] | None
     measured_raw_ms: RawSamples | None
     feasible_ms: tuple[float, float]
     device: str
