@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from tfnas.files.bounded import shown
+
+T = TypeVar("T")
 
 
 def check_writable(path: Path) -> None:
@@ -21,6 +26,13 @@ def check_choice(name: str, value: str, known: Any) -> None:
     """Raises ValueError, with the known values, if `value` is none of them."""
     if value not in known:
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
+
+
+def lookup(what: str, name: object, known: Mapping[str, T]) -> T:
+    """An entry by its name, which may be anything. Raises ValueError, with the known names."""
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"{what} {shown(name)}: expected one of {', '.join(known)}")
+    return known[name]
 
 
 def smallest(*limits: int | None) -> int | None:
