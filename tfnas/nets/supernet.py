@@ -9,15 +9,15 @@ slices. BatchNorm is without affine parameters and always uses batch statistics,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tfnas.nets.blocks import ACTIVATION_FUNCTIONS
+from tfnas.nets.activations import activate
 from tfnas.nets.layers import (
     Moments,
     Squeeze,
@@ -30,8 +30,9 @@ from tfnas.nets.layers import (
     norm_act_squeeze_pointwise,
     normed_pointwise,
 )
+from tfnas.process.checks import lookup
 from tfnas.space.ops import OpSpec
-from tfnas.space.search_space import Block, Choice, SearchSpace
+from tfnas.space.search_space import Block, SearchSpace
 from tfnas.space.subnet import Subnet
 
 RIM = 0.25  # of a larger kernel's weights around those of the smallest one, when ops start alike
@@ -66,7 +67,10 @@ class SuperConv(nn.Module):
         self.conv = nn.Conv2d(c_in, c_out, op.kernel, op.stride, op.kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, c_in, H, W)
-        return ACTIVATION_FUNCTIONS[self.op.act](batch_norm(self.conv(x)))
+        return activate(batch_norm(self.conv(x)), self.op.act)
+
+    def state(self, _width: int) -> dict[str, Tensor]:
+        return {"conv.weight": self.conv.weight.clone()}
 
 
 class SuperMBConv(nn.Module):
@@ -132,6 +136,58 @@ class SuperMBConv(nn.Module):
             yield self.se_expand.bias, 0
         yield self.project.weight, 1
 
+    def state(self, width: int) -> dict[str, Tensor]:
+        cut = dict(self.channel_parameters())
+        state = {}
+        for name, parameter in self.named_parameters():
+            layer, what = name.split(".")
+            dim = cut.get(parameter)
+            kept = parameter if dim is None else parameter.narrow(dim, 0, width)
+            state[name if layer.startswith("se_") else f"{layer}.conv.{what}"] = kept.clone()
+        return state
+
+
+class _AtWidth(nn.Module):
+    """A fixed inverted residual block, run at its full width."""
+
+    def __init__(self, op: SuperMBConv):
+        super().__init__()
+        self.op = op
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x, self.op.mid)
+
+    def state(self, _width: int) -> dict[str, Tensor]:
+        return self.op.state(self.op.mid)
+
+
+class SuperClassifier(nn.Linear):
+    """Global average pooling and one linear layer."""
+
+    def __init__(self, op: OpSpec, c_in: int):
+        super().__init__(c_in, op.c_out)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, c_in, H, W) -> (N, classes)
+        return super().forward(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+    def state(self, _width: int) -> dict[str, Tensor]:
+        return {"linear.weight": self.weight.clone(), "linear.bias": self.bias.clone()}
+
+
+class SharedOp(Protocol):
+    """What every kind's shared form can do."""
+
+    def state(self, width: int) -> dict[str, Tensor]:
+        """Its weights at a mid width (any, for a kind without), named as in `tfnas.nets.blocks`."""
+
+
+# Of (op, c_in, c_mid, c_se, c_out): a proxy's channels are other than the op's.
+SHARED_KINDS: Mapping[str, Callable[[OpSpec, int, int, int, int], nn.Module]] = {
+    "conv": lambda op, c_in, _mid, _se, c_out: SuperConv(op, c_in, c_out),
+    "mbconv": SuperMBConv,
+    "classifier": lambda op, c_in, _mid, _se, _out: SuperClassifier(op, c_in),
+}
+
 
 class Supernet(nn.Module):
     """All candidate ops of a space with shared weights, (N, in_channels, R, R) -> (N, classes).
@@ -152,11 +208,12 @@ class Supernet(nn.Module):
         self.channel_factor = channel_factor
         self.stem = nn.Sequential(*(self._fixed(op) for op in space.stem))
         self.blocks = nn.ModuleList(
-            nn.ModuleList(self._candidate(choice) for choice in block) for block in space.blocks
+            nn.ModuleList(self._shared(choice.op, choice.widths[-1]) for choice in block)
+            for block in space.blocks
         )
         *convs, classifier = space.head
         self.head = nn.Sequential(*(self._fixed(op) for op in convs))
-        self.classifier = nn.Linear(self._scaled(classifier.c_in), classifier.c_out)
+        self.classifier = self._fixed(classifier)
         for module in self.modules():  # torch's own starts otherwise, as in the published code
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -187,18 +244,14 @@ class Supernet(nn.Module):
     def _scaled(self, channels: int) -> int:
         return max(1, round(channels * self.channel_factor)) if channels else 0
 
-    def _c_in(self, op: OpSpec) -> int:
-        return op.c_in if op is self.space.stem[0] else self._scaled(op.c_in)
+    def _shared(self, op: OpSpec, mid: int) -> nn.Module:
+        c_in = op.c_in if op is self.space.stem[0] else self._scaled(op.c_in)
+        channels = (self._scaled(c) for c in (mid, op.c_se, op.c_out))
+        return lookup("op kind", op.kind, SHARED_KINDS)(op, c_in, *channels)
 
     def _fixed(self, op: OpSpec) -> nn.Module:
-        c_in, c_out = self._c_in(op), self._scaled(op.c_out)
-        if op.kind == "conv":
-            return SuperConv(op, c_in, c_out)
-        return _AtWidth(SuperMBConv(op, c_in, self._scaled(op.c_mid), self._scaled(op.c_se), c_out))
-
-    def _candidate(self, choice: Choice) -> SuperMBConv:
-        op, s = choice.op, self._scaled
-        return SuperMBConv(op, s(op.c_in), s(choice.widths[-1]), s(op.c_se), s(op.c_out))
+        shared = self._shared(op, op.c_mid)
+        return _AtWidth(shared) if isinstance(shared, SuperMBConv) else shared
 
     def initial_widths(self) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(choice.op.c_mid for choice in block) for block in self.space.blocks)
@@ -245,8 +298,7 @@ class Supernet(nn.Module):
                 mixed = zip(depth, outputs[stage.min_depth - 1 :], strict=True)
                 h = weighted_sum(mixed) if len(depth) > 1 else outputs[-1]
             first += len(stage.blocks)
-        h = self.head(h)
-        return self.classifier(F.adaptive_avg_pool2d(h, 1).flatten(1))
+        return self.classifier(self.head(h))
 
     def _block(self, index: int, x: Tensor, path: Path, widths: Sequence[int]) -> Tensor:
         ops: nn.ModuleList = self.blocks[index]  # type: ignore[assignment]
@@ -351,40 +403,20 @@ class Supernet(nn.Module):
                 "of full width; search with budget.channel_factor=1 to start training from it"
             )
         placed = self.placed(subnet, picks)
-        candidates = [(self.candidate(block, pick), op.c_mid) for block, pick, op in placed]
         layers: list[tuple[nn.Module, int]] = [(layer, 0) for layer in self.stem]
-        layers += candidates
-        layers += [(layer, 0) for layer in self.head]
-        state: dict[str, Tensor] = {}
-        for index, (layer, width) in enumerate(layers):
-            prefix = f"layers.{index}."
-            if isinstance(layer, SuperConv):
-                state[f"{prefix}conv.weight"] = layer.conv.weight.clone()
-            elif isinstance(layer, _AtWidth):
-                state |= _mbconv_state(prefix, layer.op, layer.op.mid)
-            elif isinstance(layer, SuperMBConv):
-                state |= _mbconv_state(prefix, layer, width)
-        prefix = f"layers.{len(layers)}."
-        state[f"{prefix}linear.weight"] = self.classifier.weight.clone()
-        state[f"{prefix}linear.bias"] = self.classifier.bias.clone()
-        return state
+        layers += [(self.candidate(block, pick), op.c_mid) for block, pick, op in placed]
+        layers += [(layer, 0) for layer in (*self.head, self.classifier)]
+        return {
+            f"layers.{index}.{name}": value
+            for index, (layer, width) in enumerate(layers)
+            for name, value in cast(SharedOp, layer).state(width).items()
+        }
 
 
 def _centre(kernels: Tensor, size: int) -> Tensor:
     """The middle (mid, 1, size, size) of depthwise kernels, a view."""
     rim = (kernels.shape[-1] - size) // 2
     return kernels[..., rim : rim + size, rim : rim + size]
-
-
-class _AtWidth(nn.Module):
-    """A fixed inverted residual block, run at its full width."""
-
-    def __init__(self, op: SuperMBConv):
-        super().__init__()
-        self.op = op
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.op(x, self.op.mid)
 
 
 def weighted_sum(
@@ -396,23 +428,6 @@ def weighted_sum(
         total = weight * value if total is None else torch.addcmul(total, weight, value)
     assert total is not None
     return total
-
-
-def _mbconv_state(prefix: str, op: SuperMBConv, width: int) -> dict[str, Tensor]:
-    state = {
-        f"{prefix}depthwise.conv.weight": op.depthwise.weight[:width].clone(),
-        f"{prefix}project.conv.weight": op.project.weight[:, :width].clone(),
-    }
-    if op.expand is not None:
-        state[f"{prefix}expand.conv.weight"] = op.expand.weight[:width].clone()
-    if op.se_reduce is not None and op.se_expand is not None:
-        assert op.se_reduce.bias is not None
-        assert op.se_expand.bias is not None
-        state[f"{prefix}se_reduce.weight"] = op.se_reduce.weight[:, :width].clone()
-        state[f"{prefix}se_reduce.bias"] = op.se_reduce.bias.clone()
-        state[f"{prefix}se_expand.weight"] = op.se_expand.weight[:width].clone()
-        state[f"{prefix}se_expand.bias"] = op.se_expand.bias[:width].clone()
-    return state
 
 
 def can_skip(block: Block) -> bool:
