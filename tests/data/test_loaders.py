@@ -37,7 +37,7 @@ from profilers.devices import open_profiler
 from tests.support.nets import tiny_subnet
 from tests.support.simulated_device import DEVICE
 from tests.support.spaces import load_spec
-from tfnas.data import folders
+from tfnas.data import lists
 from tfnas.data.cifar import CIFAR10, _cifar_images, _unpickled, read_cifar
 from tfnas.data.folders import class_folders
 from tfnas.data.idx import read_idx
@@ -689,7 +689,7 @@ def test_lists_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     path.write_bytes(b"a" * 30_000_000)
     with at_most_mb(1), pytest.raises(ValueError, match="line 1: expected up to"):
         read_list(path, tmp_path)
-    monkeypatch.setattr(folders, "MAX_IMAGES", 2)
+    monkeypatch.setattr(lists, "MAX_IMAGES", 2)
     path.write_text("a 0\nb 0\nc 0\n")
     with pytest.raises(ValueError, match="line 3: expected up to 2"):
         read_list(path, tmp_path)
