@@ -44,7 +44,7 @@ from tfnas.data.idx import read_idx
 from tfnas.data.lists import read_list
 from tfnas.data.npz import read_npz
 from tfnas.deploy.onnx_graph import build_model, random_weights
-from tfnas.files import bounded
+from tfnas.files import bounded, pickles
 from tfnas.files.bounded import parse_yaml, shown
 from tfnas.files.checkpoint import read_checkpoint, write_checkpoint
 from tfnas.files.pickles import parse_pickle
@@ -373,7 +373,8 @@ def test_imports_that_would_harm(tmp_path: Path, name: str, content: bytes, told
 
 
 def test_parts_of_a_pickle_and_of_yaml_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "MAX_PARTS", 100)
+    for module in (bounded, pickles):
+        monkeypatch.setattr(module, "MAX_PARTS", 100)
     with pytest.raises(ValueError, match="more than 100 parts"):
         parse_pickle(b"]" * 101 + b".")
     with pytest.raises(ValueError, match="more than 100 parts"):
