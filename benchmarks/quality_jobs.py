@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from benchmarks.hand_made import hand_made
 from tfnas.app.command_line import override
+from tfnas.app.data import load_data
 from tfnas.app.schemas import SearchConfig
 from tfnas.app.values import conf_path
 from tfnas.data.batches import Batches
@@ -33,7 +34,7 @@ from tfnas.files import checkpoint
 from tfnas.latency.table import LatencyTable
 from tfnas.nets.blocks import Network
 from tfnas.nets.weights import save_weights
-from tfnas.pipeline.inputs import load_data, make_strategy, split
+from tfnas.pipeline.inputs import make_strategy, split, with_classes
 from tfnas.runs.trained import train
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Found, Progress, Task
@@ -169,7 +170,9 @@ class Study:
         self.data = data
         self.setting = setting
         self.table = LatencyTable.load(TABLE)
-        self.spec, self.dataset = load_data(self.config())
+        cfg = self.config()
+        self.dataset = load_data(cfg.data, cfg.budget.max_train)
+        self.spec = with_classes(cfg.space, self.dataset)
         self.space = self.spec.build(self.table.device.quantum)
         self.constraint = Constraint(self.table.for_space(self.space), setting.target_ms)
 
@@ -193,10 +196,9 @@ class Study:
 
     def task(self, overrides: Sequence[str], seed: int) -> tuple[SearchConfig, Task]:
         cfg = self.config(overrides, seed)
-        _, dataset = load_data(cfg)
-        train_batches, held_out = split(
-            dataset, cfg.budget, cfg.budget.resolution or self.spec.resolution, cfg.seed
-        )
+        dataset = load_data(cfg.data, cfg.budget.max_train)
+        size = cfg.budget.resolution or self.spec.resolution
+        train_batches, held_out = split(dataset, cfg.budget, size, seed)
         task = Task(
             self.space, (self.constraint,), train_batches, held_out, cfg.budget, seed,
             cfg.derive.method, torch.device("cpu"),

@@ -13,14 +13,13 @@ from profilers.tables.build import build_table, open_table
 from profilers.tables.own import table_path
 from tfnas.app.main import Work, main
 from tfnas.app.schemas import ProfilersConfig
-from tfnas.process.checks import check_positive, check_writable
+from tfnas.process.checks import check_writable
 from tfnas.process.exits import DONE
 
 
 def prepare(config: ProfilersConfig) -> Work:
     """Check the input; raises ValueError or LookupError if it is unusable."""
     profile = config.profile
-    check_positive(max_minutes=profile.max_minutes, precision=profile.precision)
     profiler = open_configured(config)
     spec = with_classes(config.space, config.data)
     spec.build()

@@ -18,7 +18,6 @@ from profilers.tables.own import check_own, find_table, table_path
 from tfnas.app.main import Work, main
 from tfnas.app.schemas import CardConfig
 from tfnas.latency.table import LatencyTable
-from tfnas.process.checks import check_positive
 from tfnas.process.exits import DONE
 
 log = logging.getLogger(__name__)
@@ -26,11 +25,6 @@ log = logging.getLogger(__name__)
 
 def prepare(config: CardConfig) -> Work:
     """Check the input; raises ValueError or LookupError if it is unusable."""
-    check_positive(
-        nets=config.nets, max_minutes=config.max_minutes, net_precision=config.net_precision
-    )
-    if config.nets < 2:
-        raise ValueError(f"nets={config.nets}: expected 2 or more")
     profiler = open_configured(config)
     path = Path(config.table) if config.table else find_table(profiler.device)
     table = LatencyTable.load(path or table_path(profiler.device))

@@ -11,7 +11,6 @@ from tfnas.app.main import Work, main
 from tfnas.app.schemas import VerifierConfig
 from tfnas.files.atomic import write_atomically
 from tfnas.files.decode import encode
-from tfnas.process.checks import check_positive
 from tfnas.process.exits import DONE, FAILED, OUTSIDE_TOLERANCE
 
 log = logging.getLogger(__name__)
@@ -19,8 +18,6 @@ log = logging.getLogger(__name__)
 
 def prepare(config: VerifierConfig) -> Work:
     """Check the input; raises ValueError or LookupError if it is unusable."""
-    check_positive(target_ms=config.target_ms, tolerance=config.tolerance)
-    check_positive(max_minutes=config.verify.max_minutes, precision=config.verify.precision)
     profiler = open_configured(config)
     path = Path(config.onnx)
     profiler.model_workload(path).close()  # an unusable model is found before any waiting

@@ -288,7 +288,7 @@ def test_all_trainings_are_made_alike(
 def test_what_another_process_finished_meanwhile_is_kept(
     done: Done, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("tfnas.app.command_line.overrides", list)
+    monkeypatch.setattr("tfnas.compare.overrides", list)
     out = tmp_path / "out"
     work = prepare(config_of(done, f"out={out}"))
     shutil.copytree(done.folder / "out", out, dirs_exist_ok=True)
@@ -303,7 +303,7 @@ def test_without_out_the_same_command_has_the_same_folder(
     done: Done, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tfnas.app.command_line.is_sweep", lambda: False)
+    monkeypatch.setattr("tfnas.compare.is_sweep", lambda: False)
     for overrides, count in (((), 1), (("seeds=[3,4,5]",), 1), (("recipe.lr=0.1",), 2)):
         prepare(config_of(done, "out=null", *overrides))
         assert len(list((tmp_path / "runs").glob("compare_*"))) == count

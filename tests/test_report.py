@@ -14,7 +14,7 @@ import pytest
 
 from tfnas import report
 from tfnas.process.exits import DONE, FAILED, INTERRUPTED, OUTSIDE_TOLERANCE, UNUSABLE_INPUT
-from tfnas.runs.folder import SEARCH_OVERRIDES as OVERRIDES
+from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import RawSamples, Result
 from tfnas.runs.status import Status, read_status, write_status
 
@@ -44,7 +44,7 @@ def saved(folder: Path, result: Result | None, status: int | None = 0) -> Path:
     (folder / ".hydra" / "config.yaml").write_text(
         "target_ms: 99\nseed: 1\nstrategy: {name: random}\nspace: {name: tiny}\n"
     )
-    (folder / OVERRIDES).write_text("- target_ms=99\n")
+    RunFolder(folder).overrides.write_text("- target_ms=99\n")
     write_status(folder, status, "launch")
     if result is not None:
         result.save(folder / "result.json")
@@ -149,7 +149,7 @@ def test_a_run_that_never_began_cannot_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = saved(tmp_path / "run", None, FAILED)
-    (run / OVERRIDES).unlink()
+    RunFolder(run).overrides.unlink()
     lines, _ = told(run, capsys=capsys)
     assert "go on" not in "".join(lines)
 

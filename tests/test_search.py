@@ -18,12 +18,12 @@ import pytest
 
 import tfnas
 from tests.support.browser import check_self_contained, render
-from tests.support.entry import compose_config, environment, run_entry
+from tests.support.entry import environment, run_entry
 from tests.support.nets import image_folder
 from tests.support.simulated_device import Machine, SimulatedProfiler
 from tests.support.spaces import load_space, macs_table
 from tfnas.app.command_line import override
-from tfnas.app.schemas import SearchConfig
+from tfnas.app.values import load
 from tfnas.derive.architecture import Constraint
 from tfnas.derive.menu import feasible_ms
 from tfnas.latency.stages import load_stages
@@ -227,14 +227,12 @@ def test_a_table_of_another_device_is_obeyed_and_not_verified(
 def test_what_is_clearly_out_of_reach_is_refused_before_profiling(
     target_ms: float, at_most: bool, fine: bool
 ) -> None:
-    options = ("space=tiny", f"target_ms={target_ms}", f"derive.at_most={at_most}")
-    cfg = compose_config(SearchConfig, "search", *options)
     profiler = SimulatedProfiler(Machine())
     if fine:
-        check_extremes(cfg, profiler, load_space("tiny"))
+        check_extremes(profiler, load_space("tiny"), target_ms, at_most)
     else:
         with pytest.raises(ValueError, match="out of reach"):
-            check_extremes(cfg, profiler, load_space("tiny"))
+            check_extremes(profiler, load_space("tiny"), target_ms, at_most)
 
 
 @pytest.mark.parametrize("strategy", ["random", "spos"])
@@ -372,15 +370,14 @@ def test_same_seed_same_result_whatever_reads_the_images(tmp_path: Path) -> None
     assert found[0] == found[1]
 
 
-def gap_in(quantum: int, *overrides: str) -> Constraint:
+def gap_in(quantum: int, tolerance: float = 0.01) -> Constraint:
     """The constraint of a target that no net of a coarse tiny space is within 0.01 % of."""
     space = load_space("tiny", quantum=quantum)
     table = macs_table(space, quantum=quantum)
     low, high = feasible_ms(space, table)
     target_ms = low + (high - low) / 5
-    arguments = (f"target_ms={target_ms}", "derive.tol=1e-4", *overrides)
-    cfg = compose_config(SearchConfig, "search", *arguments)
-    return reachable(space, table, cfg.target_ms, derive=cfg.derive, tolerance=cfg.tolerance)
+    derive = load("derive", "constrained", tol=1e-4)
+    return reachable(space, table, target_ms, derive=derive, tolerance=tolerance)
 
 
 def test_a_target_between_nets_takes_one_within_the_tolerance() -> None:
@@ -390,7 +387,7 @@ def test_a_target_between_nets_takes_one_within_the_tolerance() -> None:
 
 def test_a_target_between_nets_is_refused_beyond_the_tolerance() -> None:
     with pytest.raises(ValueError, match="nearest"):
-        gap_in(64, "tolerance=2e-4")
+        gap_in(64, tolerance=2e-4)
 
 
 def test_target_out_of_reach_names_the_nearest(elsewhere: Elsewhere, tmp_path: Path) -> None:

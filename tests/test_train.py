@@ -387,6 +387,6 @@ def test_a_process_that_reads_images_dies(tmp_path: Path) -> None:
         text = lines.read()
     assert process.wait(30) == FAILED, text
     assert "a process that reads images ended" in text
-    assert "the last good checkpoint is" in text
+    assert "go on with: python -m tfnas.train resume=" in text
     assert "Traceback" not in text
     assert (tmp_path / CHECKPOINT).is_file()

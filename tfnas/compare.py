@@ -10,17 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
 import shlex
 import sys
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from tfnas.app.command_line import is_sweep, output_dir, override, overrides, refuse
+from tfnas.app import job
+from tfnas.app.command_line import is_sweep, output_dir, override, overrides
 from tfnas.app.data import load_data
 from tfnas.app.main import Work, main
 from tfnas.app.schemas import CompareConfig
@@ -47,12 +47,11 @@ from tfnas.files.atomic import write_atomically
 from tfnas.nets.weights import fingerprint
 from tfnas.pages.compare_page import PAGE, page
 from tfnas.process.accelerator import cpu_threads, pick_accelerator
-from tfnas.process.checks import check_choice, check_positive, check_writable
-from tfnas.process.errors import DivergedError, StoppedError
-from tfnas.process.exits import DONE, FAILED, INTERRUPTED, UNUSABLE_INPUT
+from tfnas.process.checks import check_writable
+from tfnas.process.exits import DONE, UNUSABLE_INPUT
 from tfnas.process.progress import duration
 from tfnas.process.ranks import from_environment
-from tfnas.process.stopping import locked, stop_on_signals
+from tfnas.process.stopping import stop_on_signals
 from tfnas.process.versions import versions
 from tfnas.runs.run import clean
 from tfnas.space.subnet import Subnet
@@ -67,10 +66,10 @@ def prepare(config: CompareConfig) -> Work:
         raise ValueError(
             "torchrun: comparisons run in one process; start it by `python -m tfnas.compare`"
         )
-    _check_values(config)
+    _check_seeds(config.seeds)
     accelerator = pick_accelerator(config.accelerator)
     contenders = load_contenders(config.nets)
-    dataset = load_data(config.data, config.recipe)
+    dataset = load_data(config.data, config.recipe.max_train)
     check_shapes(contenders, len(dataset.classes), dataset.origin)
     latency_table = find_table(config.table, contenders)
     ms = latencies(latency_table, contenders)
@@ -103,14 +102,7 @@ def prepare(config: CompareConfig) -> Work:
     return lambda: _work(plan)
 
 
-def _check_values(config: CompareConfig) -> None:
-    check_positive(threads=config.threads, checkpoint_minutes=config.checkpoint_minutes)
-    check_choice("on_nonfinite", config.on_nonfinite, ("stop", "skip"))
-    if not 0 <= config.latency_tolerance < math.inf:
-        raise ValueError(
-            f"latency_tolerance={config.latency_tolerance}: expected a fraction of 0 or more"
-        )
-    seeds = config.seeds
+def _check_seeds(seeds: Sequence[int]) -> None:
     if len(set(seeds)) < max(len(seeds), LEAST_SEEDS):
         raise ValueError(
             f"seeds={seeds}: expected {LEAST_SEEDS} or more different ones, such as seeds=[0,1,2]: "
@@ -131,37 +123,28 @@ def _folder(config: CompareConfig, dataset: Dataset, subnets: dict[str, Subnet])
 
 
 def _work(plan: Plan) -> int:
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(plan.out))
-            plan = with_finished(plan)
-        except (ValueError, OSError) as error:
-            return refuse(error)
-        return _compare(plan)
-
-
-def _compare(plan: Plan) -> int:
     given = [o for o in overrides() if not o.startswith("out=")]
     command = f"python -m tfnas.compare {shlex.join([*given, override('out', plan.out)])}"
+    return job.run_alone(
+        plan.out,
+        lambda: with_finished(plan),
+        lambda plan: _compare(plan, command),
+        go_on=lambda: command,
+    )
+
+
+def _compare(plan: Plan, command: str) -> int:
     done = replace(plan.start, command=command)
     done.save(plan.out / FILE)
     _announce(plan, done)
-    try:
-        with stop_on_signals() as stop:
-            for net, seed in done.planned:
-                if not any((t.subnet, t.seed) == (net.subnet, seed) for t in done.trials):
-                    done = train_next(plan, done, net, seed, stop)
-    except StoppedError:
-        log.info("stopped, and saved; go on with: %s", command)
-        return INTERRUPTED
-    except (DivergedError, OSError, ValueError) as error:  # ValueError: an unreadable image
-        log.error("error: %s; what is finished is kept by: %s", error, command)
-        log.debug("", exc_info=error)
-        return FAILED
+    with stop_on_signals() as stop:
+        for net, seed in done.planned:
+            if not any((t.subnet, t.seed) == (net.subnet, seed) for t in done.trials):
+                done = train_next(plan, done, net, seed, stop)
     done = replace(done, status=FINISHED)
     done.save(plan.out / FILE)
     write_atomically(plan.out / PAGE, page(done, plan.subnets))
-    _tell(done)
+    _print_results(done)
     log.info("wrote %s and %s", plan.out / FILE, plan.out / PAGE)
     return DONE
 
@@ -185,7 +168,7 @@ def _announce(plan: Plan, done: Comparison) -> None:
     log.info("%d trainings%s, into %s", len(done.planned), finished, plan.out)
 
 
-def _tell(done: Comparison) -> None:
+def _print_results(done: Comparison) -> None:
     log.info("")
     for line in table(done).splitlines():
         log.info("%s", line)

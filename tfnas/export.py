@@ -12,12 +12,12 @@ from pathlib import Path
 from tfnas.app.command_line import is_sweep, output_dir
 from tfnas.app.main import Work, main
 from tfnas.app.schemas import ExportConfig
-from tfnas.deploy.onnx_file import MODEL, Target, export_network, network_with
+from tfnas.deploy.onnx_file import Target, export_network, network_with
 from tfnas.files.decode import load
 from tfnas.nets.blocks import Network
-from tfnas.nets.weights import WEIGHTS, Trained
-from tfnas.process.checks import check_positive
+from tfnas.nets.weights import Trained
 from tfnas.process.exits import DONE, FAILED
+from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import MAX_BYTES
 from tfnas.space.subnet import Subnet
 
@@ -27,15 +27,14 @@ log = logging.getLogger("tfnas.export")
 def prepare(config: ExportConfig) -> Work:
     source = Path(config.subnet)
     subnet = Subnet.load(source)
-    check_positive(batch=config.batch, target_ms=config.target_ms)
     weights = None if config.weights is None else Path(config.weights)
-    beside = source.parent / WEIGHTS
+    beside = RunFolder(source.parent).weights
     if weights is None and beside.exists():
         weights = beside
     network, trained = network_with(subnet, weights, config.seed)
-    target = _target(source.parent / "result.json", config.target_ms)
+    target = _target(RunFolder(source.parent).result, config.target_ms)
     if config.out is None:
-        path = (output_dir() if is_sweep() else source.parent) / MODEL
+        path = RunFolder(output_dir() if is_sweep() else source.parent).model
     else:
         path = Path(config.out)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 One table of what runs of `tfnas.search` found, and of what became of those that found nothing, and
 a page: of one run all that its folder tells, of several how they compare. A RUN is the folder of a
 run or of a sweep. What stands in their files is checked and escaped before
-it is printed or written: a folder may come from elsewhere. A plain command line: exit 0 told, 2
+it is printed or written: a folder may come from elsewhere. A plain command line: exit 0 done, 2
 unusable input.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import os
 import re
 import shlex
 import sys
@@ -27,9 +26,9 @@ from tfnas.files.atomic import write_atomically
 from tfnas.files.bounded import printable
 from tfnas.intervals import plus_minus
 from tfnas.process.checks import check_writable
-from tfnas.process.exits import DONE, STATUS_NAMES, UNUSABLE_INPUT
-from tfnas.runs.folder import is_run
-from tfnas.runs.run import LOG, UNFINISHED, Run
+from tfnas.process.exits import DONE, STATUS_NAMES, UNUSABLE_INPUT, exit_after
+from tfnas.runs.folder import RunFolder
+from tfnas.runs.run import UNFINISHED, Run
 
 NOTHING = "–"
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
@@ -45,19 +44,9 @@ COLUMNS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Parse, tell, and exit with the status."""
+    """Parse, report, and exit with the status."""
     args = _parser().parse_args(arguments)
-    try:
-        _report(args.runs, args.csv)
-        status = DONE
-    except BrokenPipeError:
-        # Whoever read the output has seen enough; nothing more can be printed, not even at exit.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
-        status = DONE
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = UNUSABLE_INPUT
-    sys.exit(status)
+    exit_after(lambda: _report(args.runs, args.csv))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,10 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _report(folders: Sequence[Path], file: Path | None) -> None:
+def _report(folders: Sequence[Path], file: Path | None) -> int:
     file = file or (folders[0] if len(folders) == 1 else Path()) / "runs.csv"
-    single = len(folders) == 1 and is_run(folders[0])
-    if not single and is_run(file.parent):
+    single = len(folders) == 1 and RunFolder(folders[0]).is_run
+    if not single and RunFolder(file.parent).is_run:
         raise ValueError(
             f"{file.parent} is a run's folder, whose own page that of several runs would "
             "replace: give another folder's file with --csv FILE"
@@ -99,15 +88,13 @@ def _report(folders: Sequence[Path], file: Path | None) -> None:
     write_atomically(file, to_csv(runs))
     print(f"wrote {file}: {len(runs)} run{'s' if len(runs) != 1 else ''}")
     _write_pages(folders[0] if single else None, runs, file.parent)
+    return DONE
 
 
 def _write_pages(single: Path | None, runs: Sequence[Run], base: Path) -> None:
     """The page of the one run that was given, else of all, in `base`, with those of single runs
-    that have a result and none yet. One that fails is a warning: the table is told already."""
-    from tfnas.pages.run_page import (
-        REPORT,
-        write_report,  # which draw: matplotlib takes its time
-    )
+    that have a result and none yet. One that fails is a warning: the table is printed already."""
+    from tfnas.pages.run_page import write_report  # which draws: matplotlib takes its time
 
     if single is not None:
         with _warned(single):
@@ -116,12 +103,13 @@ def _write_pages(single: Path | None, runs: Sequence[Run], base: Path) -> None:
     from tfnas.pages.runs_page import runs_page
 
     for run in runs:
-        if run.gap is not None and not (run.folder / REPORT).exists():
+        if run.gap is not None and not RunFolder(run.folder).report.exists():
             with _warned(run.folder):
                 write_report(run.folder)
     with _warned(base):
-        write_atomically(base / REPORT, runs_page(runs, base))
-        print(f"wrote {base / REPORT}")
+        file = RunFolder(base).report
+        write_atomically(file, runs_page(runs, base))
+        print(f"wrote {file}")
 
 
 @contextmanager
@@ -132,13 +120,13 @@ def _warned(folder: Path) -> Iterator[None]:
     except BrokenPipeError:  # of the output, see `main`
         raise
     except Exception as error:
-        told = printable(f"{type(error).__name__}: {error}")
-        print(f"warning: no page in {folder} ({told})", file=sys.stderr)
+        reason = printable(f"{type(error).__name__}: {error}")
+        print(f"warning: no page in {folder} ({reason})", file=sys.stderr)
 
 
 def table(runs: Iterable[Run]) -> str:
     """The runs as text, in columns."""
-    rows = [HEADER, *(tuple(map(printable, _told(run))) for run in runs)]
+    rows = [HEADER, *(tuple(map(printable, _cells(run))) for run in runs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -146,7 +134,7 @@ def table(runs: Iterable[Run]) -> str:
     )
 
 
-def _told(run: Run) -> tuple[str, ...]:
+def _cells(run: Run) -> tuple[str, ...]:
     measured = _ms(run.measured_ms)
     if run.measured_ms is not None and run.measured_ci_ms is not None:
         measured = f"{run.measured_ms:.4g} {plus_minus(*run.measured_ci_ms)} ms"
@@ -174,10 +162,10 @@ def advice(runs: Sequence[Run]) -> list[str]:
     """Why runs have no result, and how to go on."""
     lines = []
     for run in runs:
-        if run.told:
-            log = run.folder / LOG
+        if run.reason:
+            log = RunFolder(run.folder).log
             see = f"; see {log}" if run.status == "failed" and log.is_file() else ""
-            lines.append(f"{run.folder}: {run.status}: {run.told}{see}")
+            lines.append(f"{run.folder}: {run.status}: {run.reason}{see}")
     if any(run.status == STATUS_NAMES[UNUSABLE_INPUT] for run in runs):
         lines.append("what is refused needs other options: the same ones are refused again")
     again = {r.resume: r.launcher for r in runs if r.resume and r.status in UNFINISHED}
@@ -197,6 +185,7 @@ def to_csv(runs: Iterable[Run]) -> str:
         values = {
             **{name: getattr(run, name, None) for name in COLUMNS},
             "run": str(run.folder),
+            "told": run.reason,
             "measured_low_ms": low,
             "measured_high_ms": high,
         }

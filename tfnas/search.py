@@ -13,19 +13,20 @@ from tfnas.app.schemas import SearchConfig
 
 
 def prepare(cfg: SearchConfig) -> Work:
-    """Imports torch, which `--help` and an error in the command line can do without."""
+    """Check the input. Imports torch, which `--help` and a wrong command line can do without."""
     from tfnas.pipeline.drive import follow
     from tfnas.pipeline.folder import finished
     from tfnas.pipeline.inputs import prepared
-    from tfnas.pipeline.run import run, tell
+    from tfnas.pipeline.run import conclude_again, run
     from tfnas.process.ranks import join
+    from tfnas.runs.folder import RunFolder
 
     ranks = join()
     if ranks.rank:  # rank 0 checks, and says what is wrong
         return lambda: follow(cfg, ranks)
-    out = output_dir()
+    out = RunFolder(output_dir())
     if cfg.resume is not None and (result := finished(out, cfg)) is not None:
-        return lambda: tell(result, out, cfg)
+        return lambda: conclude_again(result, out.path, cfg.tolerance)
     checked = prepared(cfg, out, ranks)
     return lambda: run(checked)
 

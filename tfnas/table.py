@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -18,31 +16,22 @@ import numpy as np
 from tfnas.files.atomic import write_atomically
 from tfnas.latency.lint import lint
 from tfnas.latency.table import CARD_FIELDS, LatencyTable, Measurement
+from tfnas.process.exits import DONE, exit_after
 
 if TYPE_CHECKING:
     from tfnas.latency.importers import Imported
 
-DONE, LINT_ERRORS, UNUSABLE_INPUT = 0, 1, 2
+LINT_ERRORS = 1
 Key = TypeVar("Key")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Parse, run, and exit with the status."""
     args = _parser().parse_args(arguments)
-    try:
-        commands = {
-            "show": _show, "page": _page, "lint": _lint, "compare": _compare, "import": _import,
-        }  # fmt: skip
-        status = commands[args.command](args)
-    except BrokenPipeError:
-        # Whoever read the output has seen enough; nothing more can be printed, not even at exit.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
-        status = DONE
-    except (ValueError, LookupError, OSError) as error:
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"error: {text}", file=sys.stderr)
-        status = UNUSABLE_INPUT
-    sys.exit(status)
+    commands = {
+        "show": _show, "page": _page, "lint": _lint, "compare": _compare, "import": _import,
+    }  # fmt: skip
+    exit_after(lambda: commands[args.command](args))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,19 +85,19 @@ def _show(args: argparse.Namespace) -> int:
                   f"({h.points} points)")  # fmt: skip
         if fit.card:
             figures = ((name, fit.card.get(name)) for name in CARD_FIELDS)
-            told = ", ".join(f"{name} {value:.3g}" for name, value in figures if value is not None)
-            print(f"    card         {told}")
+            shown = ", ".join(f"{name} {value:.3g}" for name, value in figures if value is not None)
+            print(f"    card         {shown}")
     for note in table.notes:
         print(f"  note         {note}")
     print(f"  rows         {len(table.rows)}, as measured (before calibration)")
-    shown = sorted(table.rows.items(), key=lambda item: str(item[0]))
-    limit = args.rows or len(shown)
-    for op, row in shown[:limit]:
+    rows = sorted(table.rows.items(), key=lambda item: str(item[0]))
+    limit = args.rows or len(rows)
+    for op, row in rows[:limit]:
         known = row.median_ms > 0 and not math.isnan(row.spread_ms)
         spread = f" ± {100 * row.spread_ms / row.median_ms:.1f} %" if known else ""
         print(f"    {row.median_ms:9.4f} ms{spread}  {op}  ({row.runs} samples)")
-    if len(shown) > limit:
-        print(f"    ... {len(shown) - limit} more (--rows 0 prints all)")
+    if len(rows) > limit:
+        print(f"    ... {len(rows) - limit} more (--rows 0 prints all)")
     return DONE
 
 
@@ -169,7 +158,7 @@ def _comparison(what: str, pairs: Sequence[tuple[Measurement, Measurement]]) -> 
 
 
 def _lint(args: argparse.Namespace) -> int:
-    """Of a table of ours, or of any file that `import` reads, which is told as it is."""
+    """Lint a table of ours, or any file that `import` reads, as it is."""
     raw: tuple[str, ...] = ()
     if _is_ours(args.file):
         table = LatencyTable.load(args.file)

@@ -7,12 +7,12 @@ from omegaconf import OmegaConf
 
 from tfnas.app.command_line import override
 from tfnas.app.resume import resumed
-from tfnas.runs.folder import SEARCH_OVERRIDES, SWEEP_OVERRIDES, TRAIN_OVERRIDES
+from tfnas.runs.folder import SWEEP_OVERRIDES, RunFolder
 
 
 def run_folder(folder: Path, *overrides: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(list(overrides)), folder / SEARCH_OVERRIDES)
+    OmegaConf.save(OmegaConf.create(list(overrides)), RunFolder(folder).overrides)
     return folder
 
 
@@ -70,7 +70,9 @@ def test_a_sweep_from_elsewhere_names_no_code(tmp_path: Path) -> None:
 
 
 def test_a_training_goes_on_in_its_folder(tmp_path: Path) -> None:
-    OmegaConf.save(OmegaConf.create(["subnet=a.json", "out=here"]), tmp_path / TRAIN_OVERRIDES)
+    OmegaConf.save(
+        OmegaConf.create(["subnet=a.json", "out=here"]), RunFolder(tmp_path).train_overrides
+    )
     assert resumed("train", [f"resume={tmp_path}"]) == [
         f"out={tmp_path}", "subnet=a.json", "resume=true"
     ]  # fmt: skip
@@ -96,7 +98,7 @@ def test_a_training_goes_on_in_its_folder(tmp_path: Path) -> None:
 )
 def test_what_is_no_list_of_options_is_refused(tmp_path: Path, text: str) -> None:
     run_folder(tmp_path)
-    (tmp_path / SEARCH_OVERRIDES).write_text(text)
+    RunFolder(tmp_path).overrides.write_text(text)
     with pytest.raises(ValueError, match=r"options|YAML"):
         resumed("search", [f"resume={tmp_path}"])
 
@@ -106,5 +108,5 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="expected the folder of a run"):
             resumed("search", [f"resume={folder}"])
     run_folder(tmp_path / "run", "target_ms=8")
-    with pytest.raises(ValueError, match=TRAIN_OVERRIDES):
+    with pytest.raises(ValueError, match=RunFolder(tmp_path).train_overrides.name):
         resumed("train", [f"resume={tmp_path / 'run'}"])

@@ -15,15 +15,17 @@ from tests.support.spaces import load_space, macs_table
 from tfnas.app.command_line import override
 from tfnas.app.sweep import planned
 from tfnas.derive.menu import feasible_ms
-from tfnas.process.exits import DONE, FAILED, INTERRUPTED, OUTSIDE_TOLERANCE, UNUSABLE_INPUT
-from tfnas.runs.folder import RESULT
+from tfnas.process.exits import DONE, FAILED, INTERRUPTED, OUTSIDE_TOLERANCE, UNUSABLE_INPUT, worst
+from tfnas.runs.folder import RunFolder
 from tfnas.runs.status import read_status
 
 # An entry point whose members end as the environment says, by their seed.
 APP = """
 import os, signal, time
 from pathlib import Path
-from tfnas import config
+from tfnas.app.command_line import is_sweep, output_dir
+from tfnas.app.main import main
+from tfnas.app.schemas import ExportConfig
 
 def wait_for_first():
     if not is_sweep():
@@ -79,7 +81,7 @@ def statuses(folder: Path, members: int) -> list[int | None]:
 
 
 @pytest.mark.parametrize(
-    ("found", "worst"),
+    ("found", "expected"),
     [
         ([], 0),
         ([0, 0], 0),
@@ -90,8 +92,8 @@ def statuses(folder: Path, members: int) -> list[int | None]:
         ([0, 99], 3),
     ],
 )
-def test_worst(found: list[int], worst: int) -> None:
-    assert worst(found) == worst
+def test_worst(found: list[int], expected: int) -> None:
+    assert worst(found) == expected
 
 
 @LAUNCHERS
@@ -130,7 +132,7 @@ def test_a_resumed_sweep_is_judged_by_its_own_members_and_stays_what_it_was(
     assert done.returncode == UNUSABLE_INPUT, done.stdout + done.stderr
     assert f"error: {folder} holds a sweep: go on with it by resume={folder}" in done.stderr
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
-    (folder / "1" / RESULT).unlink()
+    RunFolder(folder / "1").result.unlink()
     again = override("resume", folder)
     for options, status, told in (
         (["seed=4"], UNUSABLE_INPUT, "seed=4: would make other runs"),
@@ -252,7 +254,7 @@ def test_a_sweep_of_searches_in_processes_and_its_report(
     text = done.stdout + done.stderr
     assert done.returncode == UNUSABLE_INPUT, text
     assert statuses(folder, 2) == [UNUSABLE_INPUT, DONE]
-    assert [(folder / name / RESULT).exists() for name in "01"] == [False, True]
+    assert [RunFolder(folder / name).result.exists() for name in "01"] == [False, True]
     assert "go on:" not in text  # what is refused is refused again
     assert f"one table: python -m tfnas.report {folder}" in text
 
@@ -272,7 +274,7 @@ def test_a_sweep_of_searches_in_processes_and_its_report(
     assert f"{folder / '0'}: refused: target_ms=99 is out of reach" in told.stdout
     with (folder / "runs.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    result = json.loads((folder / "1" / RESULT).read_text())
+    result = json.loads(RunFolder(folder / "1").result.read_text())
     assert [row["status"] for row in rows] == ["refused", "done"]
     assert [float(row["target_ms"]) for row in rows] == [99, target_ms]
     assert [row["table_ms"] for row in rows] == ["", str(result["table_ms"])]

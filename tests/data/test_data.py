@@ -722,7 +722,7 @@ def test_unreadable_file_in_a_batch_is_named(folder_root: Path, workers: int) ->
         images, np.arange(12), batch=6, size=16, **PLAIN, seed=1, augment=False, workers=workers,
         drop_last=False,
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"^\S+bee/image4\.png: not readable as an image"):
+    with pytest.raises(OSError, match=r"^\S+bee/image4\.png: not readable as an image"):
         all_of(batches)
 
 

@@ -23,7 +23,7 @@ RECORD = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ (.*)")
 # Lines come faster than in life, so that there are some.
 BEATING = """
 import logging, os, signal, sys, time
-from tfnas import progress
+from tfnas.process import progress
 from tfnas.process.bar import ConsoleHandler
 progress.EVERY_S, logging.raiseExceptions = 0.6, False
 handlers = [ConsoleHandler(), logging.FileHandler("log.txt")]

@@ -500,7 +500,7 @@ def test_alone_nothing_happens() -> None:
     assert values[0].tolist() == [1, 1]
     assert ALONE.sum(1.5, 2) == (1.5, 2)
     assert ALONE.any(False, True) == (False, True)
-    assert ALONE.told(values) is values
+    assert ALONE.broadcast(values) is values
     assert ALONE.part(7) == slice(0, 7)
     assert not torch.distributed.is_initialized()
 

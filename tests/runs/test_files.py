@@ -12,7 +12,6 @@ from tests.support.run_folders import RESULT, history, saved_run, space_options,
 from tests.support.spaces import load_space, macs_table
 from tfnas.latency.table import LatencyTable
 from tfnas.runs.files import read_files
-from tfnas.runs.folder import SEARCH_OVERRIDES as OVERRIDES
 
 
 def test_a_finished_run(tmp_path: Path) -> None:
@@ -114,7 +113,7 @@ def test_a_space_that_is_none_is_told(case: str, tmp_path: Path) -> None:
         ("subnet.json", '{"format": 3}'),
         ("stages.json", "[]"),
         ("history.jsonl", "\x00"),
-        (OVERRIDES, "a: 1"),
+        ("search_overrides.yaml", "a: 1"),
         ("train.json", '{"top1": 7}'),
     ],
 )

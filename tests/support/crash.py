@@ -29,7 +29,7 @@ from tfnas.derive.menu import feasible_ms
 from tfnas.files.checkpoint import exists
 from tfnas.latency.table import LatencyTable
 from tfnas.process.exits import DONE
-from tfnas.runs.folder import SEARCH_OVERRIDES
+from tfnas.runs.folder import RunFolder
 from tfnas.training.loop import CHECKPOINT
 
 LIMIT_S = 300
@@ -81,7 +81,7 @@ def crash_search(folder: Path, kills: int, seed: int) -> int:
         return [*command, override("hydra.run.dir", out)]
 
     def go_on(out: Path) -> list[str]:
-        if not (out / SEARCH_OVERRIDES).is_file():
+        if not RunFolder(out).overrides.is_file():
             return start(out)  # so early that there is nothing to go on with
         return ["tfnas.search", override("resume", out)]
 

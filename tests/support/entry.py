@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from tfnas.app.values import conf_path
+from tfnas.process.checks import check_fields
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Config = TypeVar("Config")
@@ -54,4 +55,5 @@ def compose_config(
         composed = compose(name, overrides=list(overrides))
     config = OmegaConf.to_object(composed)
     assert isinstance(config, schema)
+    check_fields("", config)
     return config

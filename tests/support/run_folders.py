@@ -12,8 +12,7 @@ from typing import Any
 import yaml
 
 from tests.support.spaces import load_space, load_spec, macs_table
-from tfnas.runs.folder import SEARCH_OVERRIDES as OVERRIDES
-from tfnas.runs.history import HISTORY
+from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import RawSamples, Result
 from tfnas.runs.status import write_status
 from tfnas.space.search_space import SearchSpace
@@ -78,7 +77,7 @@ def depth_history(space: SearchSpace, depth: str) -> list[EpochRecord]:
 
 
 def save_history(folder: Path, records: list[EpochRecord]) -> Path:
-    file = folder / HISTORY
+    file = RunFolder(folder).history
     file.write_text("".join(json.dumps(asdict(r)) + "\n" for r in records))
     return file
 
@@ -106,7 +105,7 @@ def saved_run(folder: Path, **changes: Any) -> tuple[Path, Subnet]:
     )  # fmt: skip
     replace(result, **changes).save(folder / "result.json")
     save_history(folder, history(space))
-    (folder / OVERRIDES).write_text("- space=tiny\n- target_ms=8\n")
+    RunFolder(folder).overrides.write_text("- space=tiny\n- target_ms=8\n")
     write_status(folder, 0, "launch")
     return folder, subnet
 
@@ -119,7 +118,7 @@ def unfinished_run(folder: Path) -> Path:
         "space": {**asdict(load_spec("tiny")), "classes": "${data.classes}"},
     }  # fmt: skip
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(values))
-    (folder / OVERRIDES).write_text("- target_ms=8\n")
+    RunFolder(folder).overrides.write_text("- target_ms=8\n")
     save_history(folder, history(load_space("tiny", quantum=1)))
     write_status(folder, 130, "launch")
     return folder

@@ -64,14 +64,14 @@ def is_sweep() -> bool:
 def in_one_line(error: BaseException) -> str:
     """Hydra's and OmegaConf's messages without their trailers; the innermost one says most."""
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(TRAILERS)]
+    kept = [line for line in lines if line and not line.startswith(TRAILERS)]
     cause = error.__cause__
     if cause is not None and str(cause) not in str(error):
-        told.append(in_one_line(cause))
+        kept.append(in_one_line(cause))
     key = getattr(error, "full_key", None)
-    if key and not any(str(key) in line for line in told):
-        told.append(f"(key {key})")
-    return " ".join(told) or repr(error)
+    if key and not any(str(key) in line for line in kept):
+        kept.append(f"(key {key})")
+    return " ".join(kept) or repr(error)
 
 
 def refuse(error: Exception) -> int:

@@ -6,17 +6,20 @@ from tfnas.app.schemas import DataConfig
 from tfnas.data.images import Dataset
 from tfnas.data.sets import load_images
 from tfnas.process.checks import smallest
-from tfnas.training.recipe import Recipe
 
 
-def load_data(d: DataConfig, recipe: Recipe) -> Dataset:
-    """The images that a recipe trains on. Raises as `load_images`, ValueError for classes."""
+def load_data(d: DataConfig, max_train: int | None) -> Dataset:
+    """The images, at most `max_train` to train on. Raises as `load_images`, ValueError for classes.
+
+    Args:
+        max_train: of a recipe or budget; the configuration's own may be smaller.
+    """
     dataset = load_images(
         d.name,
         root=d.root,
         train_list=d.train_list,
         test_list=d.test_list,
-        max_train=smallest(d.max_train, recipe.max_train),
+        max_train=smallest(d.max_train, max_train),
     )
     if d.classes is not None and d.classes != len(dataset.classes):
         raise ValueError(f"data.classes={d.classes}, but {d.name} has {len(dataset.classes)}")

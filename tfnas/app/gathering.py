@@ -8,13 +8,7 @@ from typing import Any
 
 from tfnas.app.sweep import planned
 from tfnas.files.bounded import parse_yaml
-from tfnas.runs.folder import (
-    DEPTH,
-    MULTIRUN,
-    members,
-    natural,
-)
-from tfnas.runs.folder import SEARCH_OVERRIDES as OVERRIDES
+from tfnas.runs.folder import DEPTH, MULTIRUN, RunFolder, members, natural
 from tfnas.runs.run import NOT_STARTED, Run, asked, read_run
 
 
@@ -31,14 +25,14 @@ def gather(folder: Path) -> tuple[list[Run], list[str]]:
     plans = {sweep: planned(sweep) for sweep in {folder, *sweeps.values()} if sweep}
     runs, warnings = [], []
     for member, sweep in sweeps.items():
-        run, told = read_run(member)
+        run, unusable = read_run(member)
         plan = plans[sweep] if sweep else None
         if plan and plan.app == "search":
             run = replace(run, resume=sweep)
-        elif (member / OVERRIDES).is_file():
+        elif RunFolder(member).overrides.is_file():
             run = replace(run, resume=member)
         runs.append(run)
-        warnings += told
+        warnings += unusable
     for sweep, plan in plans.items():
         if plan is None or not sweep.is_relative_to(folder):
             continue

@@ -31,6 +31,7 @@ from tfnas.app.command_line import in_one_line, is_sweep, output_dir, override, 
 from tfnas.app.sweep import Watch, is_launched, planned
 from tfnas.app.values import conf_path
 from tfnas.process.bar import ConsoleHandler
+from tfnas.process.checks import check_fields
 from tfnas.process.exits import (
     DONE,
     FAILED,
@@ -40,7 +41,7 @@ from tfnas.process.exits import (
     worst,
 )
 from tfnas.process.ranks import Ranks, from_environment
-from tfnas.runs.folder import STATUS
+from tfnas.runs.folder import RunFolder
 from tfnas.runs.status import launched, write_status
 
 log = logging.getLogger(__name__)
@@ -177,8 +178,8 @@ def _end_sweep(name: str, launch: str, end: int) -> list[int]:
         counts["failed"] -= counts["still running"]
         counts["not started"] = idle
     names = [*STATUS_NAMES.values(), "still running", "not started"]
-    told = ", ".join(f"{counts[name]} {name}" for name in names if counts[name])
-    print(f"sweep of {len(statuses) + idle}: {told}")
+    ends = ", ".join(f"{counts[name]} {name}" for name in names if counts[name])
+    print(f"sweep of {len(statuses) + idle}: {ends}")
     if name == "search":
         if idle or {INTERRUPTED, FAILED} & set(statuses):
             print(f"go on: python -m tfnas.search {shlex.join([override('resume', folder)])}")
@@ -214,7 +215,7 @@ def _leave_status(folder: Path | None, status: int | None, launch: str) -> None:
     try:
         write_status(folder, status, launch)
     except OSError as error:
-        log.error("error: can't write %s: %s", folder / STATUS, error.strerror or error)
+        log.error("error: can't write %s: %s", RunFolder(folder).status, error.strerror or error)
 
 
 def _run_job(schema: type[Config], cfg: DictConfig, prepare: Callable[[Config], Work]) -> int:
@@ -227,6 +228,8 @@ def _run_job(schema: type[Config], cfg: DictConfig, prepare: Callable[[Config], 
             raise ValueError(f"{key} is required: give {key}=VALUE") from None
         except OmegaConfBaseException as error:
             raise ValueError(in_one_line(error)) from None
+        if from_environment().rank == 0:  # which says what is wrong, for all
+            check_fields("", config)
         work = prepare(config)
     except (ValueError, LookupError, OSError) as error:
         return refuse(error)

@@ -20,8 +20,8 @@ from yaml import YAMLError
 from tfnas.app.command_line import override, overrides
 from tfnas.app.sweep import LAUNCHERS, LAUNCHING
 from tfnas.files.atomic import write_atomically
-from tfnas.runs.folder import SEARCH_OVERRIDES, TRAIN_OVERRIDES
 from tfnas.runs.folder import SWEEP_OVERRIDES as SWEEP
+from tfnas.runs.folder import RunFolder
 
 MAX_BYTES = 10_000_000
 # Options that may change when a run goes on: they don't touch what has been done so far.
@@ -51,6 +51,8 @@ def resumed(name: str, arguments: Sequence[str]) -> list[str]:
     if not folders or folders[-1].lower() in ("", "null", "true", "false"):
         return list(arguments)
     folder, again = Path(folders[-1]), override("resume", folders[-1])
+    files = RunFolder(folder)
+    begun = files.train_overrides if name == "train" else files.overrides
     given = [a for a in arguments if not a.startswith("resume=")]
     ours: set[str] = set()  # what this function says itself
     if (folder / SWEEP).is_file():
@@ -67,18 +69,17 @@ def resumed(name: str, arguments: Sequence[str]) -> list[str]:
                 f"{', '.join(other)}: would make other runs of the sweep in {folder}; beside "
                 f"resume= it takes only {', '.join(harmless)}, and how to launch"
             )
-    elif name == "train" and (folder / TRAIN_OVERRIDES).is_file():
-        saved, where = _load(folder / TRAIN_OVERRIDES), [override("out", folder)]
+    elif name == "train" and begun.is_file():
+        saved, where = _load(begun), [override("out", folder)]
         ours.add("out")
         if any(_key(a) == "out" for a in given):
             raise ValueError(f"out= beside resume={folder}: a training goes on in its own folder")
-    elif name != "train" and (folder / SEARCH_OVERRIDES).is_file():
-        saved, where = _load(folder / SEARCH_OVERRIDES), [override("hydra.run.dir", folder)]
+    elif begun.is_file():
+        saved, where = _load(begun), [override("hydra.run.dir", folder)]
     else:
         raise ValueError(
-            f"resume={folder}: expected the folder of a run, with the file "
-            f"{TRAIN_OVERRIDES if name == 'train' else SEARCH_OVERRIDES}, or of a sweep, "
-            f"with {SWEEP}; where nothing was begun, start without resume="
+            f"resume={folder}: expected the folder of a run, with the file {begun.name}, "
+            f"or of a sweep, with {SWEEP}; where nothing was begun, start without resume="
         )
     launching = LAUNCHING if "--multirun" in where else ()
     if not isinstance(saved, list) or not all(_is_override(o, launching) for o in saved):

@@ -1,25 +1,20 @@
 """Types of what conf/ holds, one dataclass an entry point.
 
-Values live in conf/ only, types and units here only.
+Values live in conf/ only, types, units and bounds here only. `tfnas.process.checks` reads the
+bounds. Options that several entry points have stand in a class that theirs begin with.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any
 
+from tfnas.process.checks import ABOVE_0, AT_LEAST_0, INSIDE_0_1, between, one_of
 from tfnas.space.spec import SpaceSpec
 from tfnas.strategies.contract import Budget
 from tfnas.training.recipe import Recipe
 
-
-class DeviceContext(Protocol):
-    """What tells of a device in every entry point that measures."""
-
-    device: dict[str, Any]
-    threads: int
-    batch: int
-    precision: str
+Positive = Annotated[float, ABOVE_0]
 
 
 @dataclass
@@ -39,140 +34,135 @@ class DataConfig:
 class ProfileConfig:
     """How long and how finely a device is measured (conf/profile/)."""
 
-    max_minutes: float  # stop then, with the precision reached by then
-    precision: float  # half-width of the 95 % interval to reach, fraction of the latency
-    anchor_nets: int  # whole nets that fix the table's scale
+    max_minutes: Positive  # stop then, with the precision reached by then
+    precision: Positive  # half-width of the 95 % interval to reach, fraction
+    anchor_nets: Annotated[int, ABOVE_0]  # whole nets that fix the table's scale
 
 
 @dataclass
 class VerifyConfig:
     """How the last word on a net is spoken (conf/verify/)."""
 
-    max_minutes: float
-    precision: float  # half-width of the 95 % interval to reach, fraction of the latency
-
-
-@dataclass
-class ProfilersConfig:
-    """python -m profilers"""
-
-    device: dict[str, Any]  # conf/device/; checked against its module's own `Options`
-    threads: int
-    batch: int
-    precision: str  # fp32 | tf32 | fp16
-    space: SpaceSpec
-    data: DataConfig
-    seed: int
-    table: str | None  # file to write; null: named after the device
-    profile: ProfileConfig
-
-
-@dataclass
-class VerifierConfig:
-    """python -m profilers.verify"""
-
-    onnx: str
-    target_ms: float
-    tolerance: float  # fraction of the target
-    at_most: bool  # any lower latency is as good
-    device: dict[str, Any]  # conf/device/; checked against its module's own `Options`
-    threads: int
-    batch: int
-    precision: str
-    seed: int
-    verify: VerifyConfig
-    json: str | None  # file to write the result to
-
-
-@dataclass
-class CardConfig:
-    """python -m profilers.card"""
-
-    device: dict[str, Any]  # conf/device/; checked against its module's own `Options`
-    threads: int
-    batch: int
-    precision: str
-    space: SpaceSpec
-    data: DataConfig
-    seed: int
-    table: str | None  # file; null: this machine's own
-    nets: int  # whole random nets to measure
-    max_minutes: float
-    net_precision: float  # half-width of each net's 95 % interval to reach, fraction
+    max_minutes: Positive
+    precision: Positive  # half-width of the 95 % interval to reach, fraction
 
 
 @dataclass
 class DeriveConfig:
     """How the subnet is derived from what the search learned (conf/derive/)."""
 
-    method: str  # constrained | greedy
-    tol: float  # fraction of the target, on the table
+    method: Annotated[str, one_of(("constrained", "greedy"))]
+    tol: Annotated[float, INSIDE_0_1]  # fraction of the target, on the table
     at_most: bool  # the target is an upper bound
 
 
 @dataclass
-class SearchConfig:
-    """python -m tfnas.search"""
+class DeviceContext:
+    """What tells of a device in every entry point that measures."""
 
-    target_ms: float
-    tolerance: float  # fraction of the target, on the device
     device: dict[str, Any]  # conf/device/; checked against its module's own `Options`
     threads: int
     batch: int
     precision: str  # fp32 | tf32 | fp16
+    seed: Annotated[int, between(0, 2**32 - 1)]
+
+
+@dataclass
+class TableContext(DeviceContext):
+    """What an entry point has that reads or writes the table of a space."""
+
     space: SpaceSpec
     data: DataConfig
-    table: str | None  # file; null: this machine's own
+    table: str | None  # file; null: this machine's own, named after the device
+
+
+@dataclass
+class SteppingContext:
+    """What trains step by step, and can be stopped."""
+
+    accelerator: str  # auto | cpu | cuda: what is trained on
+    checkpoint_minutes: Positive  # a crash loses no more; epochs are saved besides
+    # What becomes of a step with an infinite loss or gradient.
+    on_nonfinite: Annotated[str, one_of(("stop", "skip"))]
+
+
+@dataclass
+class TrainingContext(SteppingContext):
+    """What trains subnets by a recipe."""
+
+    data: DataConfig
+    recipe: Recipe
+    threads: Annotated[int | None, ABOVE_0]  # CPU threads; null: all cores
+    out: str | None  # folder; null: see the entry point
+
+
+@dataclass
+class ProfilersConfig(TableContext):
+    """python -m profilers"""
+
+    profile: ProfileConfig
+
+
+@dataclass
+class VerifierConfig(DeviceContext):
+    """python -m profilers.verify"""
+
+    onnx: str
+    target_ms: Positive
+    tolerance: Positive  # fraction of the target
+    at_most: bool  # any lower latency is as good
+    verify: VerifyConfig
+    json: str | None  # file to write the result to
+
+
+@dataclass
+class CardConfig(TableContext):
+    """python -m profilers.card"""
+
+    nets: Annotated[int, between(2, 1_000_000)]  # whole random nets to measure
+    max_minutes: Positive
+    net_precision: Positive  # half-width of each net's 95 % interval, fraction
+
+
+@dataclass
+class SearchConfig(SteppingContext, TableContext):
+    """python -m tfnas.search"""
+
+    target_ms: Positive
+    tolerance: Positive  # fraction of the target, on the device
     strategy: Any  # checked against the strategy's own dataclass
     budget: Budget
     derive: DeriveConfig
     profile: ProfileConfig
-    loop_minutes: float  # longest time for moving widths on the device, 0 for none
-    stage_minutes: float | None  # for measuring stem, stages and head of the net; 0 or null: not
+    loop_minutes: Annotated[float, AT_LEAST_0]  # for moving widths on the device at most, 0: none
+    # For measuring stem, stages and head of the net; 0 or null: they aren't.
+    stage_minutes: Annotated[float | None, AT_LEAST_0]
     verify: VerifyConfig
-    accelerator: str  # auto | cpu | cuda: what the supernet trains on
     amp: bool  # bfloat16 autocast where a GPU searches
-    cores: int | None  # CPU threads of the supernet; null: all
-    checkpoint_minutes: float  # the most that a crash can lose; every epoch is saved besides
-    on_nonfinite: str  # stop | skip: what becomes of a step with an infinite loss or gradient
+    cores: Annotated[int | None, ABOVE_0]  # CPU threads of the supernet; null: all
     tensorboard: bool | None  # write scalars; null: if the package tensorboard is installed
     resume: str | None  # folder of a run, or of a sweep, to go on with
-    seed: int
 
 
 @dataclass
-class TrainConfig:
-    """python -m tfnas.train"""
+class TrainConfig(TrainingContext):
+    """python -m tfnas.train; `out` is the folder of the subnet where it is null."""
 
     subnet: str
     weights: str | None  # safetensors to start from, such as a run's supernet_weights.safetensors
-    out: str | None  # folder; null: that of the subnet
-    data: DataConfig
-    recipe: Recipe
     seed: int
-    threads: int | None  # CPU threads for training; null: all cores
-    accelerator: str  # auto | cpu | cuda
-    checkpoint_minutes: float  # the most that a crash can lose; every epoch is saved besides
-    on_nonfinite: str  # stop | skip: what becomes of a step with an infinite loss or gradient
     tensorboard: bool | None  # write scalars; null: if the package tensorboard is installed
     resume: bool
 
 
 @dataclass
-class CompareConfig:
-    """python -m tfnas.compare"""
+class CompareConfig(TrainingContext):
+    """python -m tfnas.compare; without `out` runs/compare_ and a digest of nets, recipe, data."""
 
     nets: Any  # runs, or {name: run or runs}; see `tfnas.comparison.contenders.load_contenders`
     table: str | None  # file; null: the one that all runs name
-    latency_tolerance: float  # fraction that the nets may differ by on the table
+    latency_tolerance: Annotated[float, AT_LEAST_0]  # largest difference on the table, fraction
     seeds: list[int]
-    out: str | None  # folder; null: runs/compare_ and a digest of nets, recipe and data
-    data: DataConfig
-    recipe: Recipe
-    threads: int | None  # CPU threads for training; null: all cores
-    accelerator: str  # auto | cpu | cuda
-    checkpoint_minutes: float  # the most that a crash can lose; every epoch is saved besides
-    on_nonfinite: str  # stop | skip: what becomes of a step with an infinite loss or gradient
 
 
 @dataclass
@@ -182,6 +172,6 @@ class ExportConfig:
     subnet: str
     weights: str | None  # null: weights.safetensors beside the subnet, if there; else untrained
     out: str | None  # file; null: model.onnx beside the subnet
-    batch: int | None  # null: dynamic
-    target_ms: float | None
+    batch: Annotated[int | None, ABOVE_0]  # null: dynamic
+    target_ms: Annotated[float | None, ABOVE_0]
     seed: int

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from platformdirs import user_data_path
 
 from tfnas.app.schemas import DeriveConfig, ProfileConfig, VerifyConfig
+from tfnas.process.checks import check_fields
 from tfnas.space.spec import SpaceSpec
 from tfnas.strategies import strategy_class
 from tfnas.strategies.contract import Budget
@@ -55,7 +56,7 @@ def load(kind: str, name: str, **changes: Any) -> Any:
 
     Raises:
         LookupError: for an unknown kind or name; names those that there are.
-        ValueError: for a change of an unknown field, or of the wrong type.
+        ValueError: for a change of an unknown field, of the wrong type, or out of bounds.
     """
     if kind not in (*KINDS, "strategy"):
         raise LookupError(
@@ -76,6 +77,7 @@ def load(kind: str, name: str, **changes: Any) -> Any:
     except OmegaConfBaseException as error:
         raise ValueError(f"{kind}={name}: {str(error).splitlines()[0]}") from None
     assert isinstance(made, schema)
+    check_fields(kind, made)
     return made
 
 

@@ -11,12 +11,11 @@ from tfnas.app.command_line import override
 from tfnas.files.bounded import shown
 from tfnas.latency.table import LatencyTable
 from tfnas.nets.weights import fingerprint
-from tfnas.runs.folder import MULTIRUN, RESULT, members
+from tfnas.runs.folder import MULTIRUN, RunFolder, members
 from tfnas.runs.result import Result
 from tfnas.runs.run import clean
 from tfnas.space.subnet import Subnet
 
-SUBNET = "subnet.json"
 USAGE = (
     "give two or more runs, `python -m tfnas.compare RUN RUN`; nets.NAME=RUN names one, and "
     "nets.NAME='[RUN,RUN]' takes several nets of one method"
@@ -99,7 +98,7 @@ def load_contenders(nets: object) -> tuple[Contender, ...]:
 
 def _path(value: object) -> Path:
     if type(value) not in (str, int) or value == "":
-        raise ValueError(f"nets holds {shown(value)}, expected a run's folder or a {SUBNET}")
+        raise ValueError(f"nets holds {shown(value)}, expected a run's folder or a subnet.json")
     return Path(str(value))
 
 
@@ -113,7 +112,7 @@ def _name(value: object) -> str:
 def _names(paths: Sequence[Path]) -> list[str]:
     """Each one's folder, or the last two of them where one isn't enough."""
     folders = [path.resolve() for path in paths]
-    folders = [path.parent if path.name == SUBNET else path for path in folders]
+    folders = [path.parent if path == RunFolder(path.parent).subnet else path for path in folders]
     short = [_name(path.stem if path.suffix == ".json" else path.name) for path in folders]
     if len(set(short)) == len(short):
         return short
@@ -123,20 +122,21 @@ def _names(paths: Sequence[Path]) -> list[str]:
 def _subnets_of(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path  # loading it tells what is wrong
-    elif (path / SUBNET).is_file():
-        yield path / SUBNET
+    elif RunFolder(path).subnet.is_file():
+        yield RunFolder(path).subnet
     else:
         runs = members(path) if (path / MULTIRUN).is_file() else []
-        lacking = [run for run in runs if not (run / SUBNET).is_file()]
+        files = [RunFolder(run).subnet for run in runs]
+        lacking = [file for file in files if not file.is_file()]
         if not runs or lacking:
             why = (
                 f"{len(lacking)} of its {len(runs)} runs lack one" if runs else "nor is it a sweep"
             )
             raise ValueError(
-                f"{path} holds no {SUBNET}, {why}: give the folder of a finished search; "
+                f"{path} holds no subnet.json, {why}: give the folder of a finished search; "
                 f"`python -m tfnas.search {override('resume', path)}` goes on with one"
             )
-        yield from (run / SUBNET for run in runs)
+        yield from files
 
 
 def _check_distinct(contenders: Sequence[Contender]) -> None:
@@ -162,9 +162,9 @@ def _check_distinct(contenders: Sequence[Contender]) -> None:
 def _check_counts(contenders: Sequence[Contender]) -> None:
     counts = {c.name: len(c.paths) for c in contenders}
     if max(counts.values()) > 1 and min(counts.values()) == 1:
-        told = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        numbers = ", ".join(f"{count} of {name}" for name, count in counts.items())
         raise ValueError(
-            f"nets holds {told}: one net tells nothing of how its method's nets vary; give one "
+            f"nets holds {numbers}: one net tells nothing of how its method's nets vary; give one "
             "of each, to compare nets, or two or more of each, to compare methods"
         )
 
@@ -179,9 +179,9 @@ def check_shapes(contenders: Sequence[Contender], classes: int, origin: str) -> 
             )
     sizes = {name: subnet.resolution for name, _, subnet in _all(contenders)}
     if len({subnet.resolution for _, _, subnet in _all(contenders)}) > 1:
-        told = ", ".join(f"{name} at {size} px" for name, size in sizes.items())
+        each = ", ".join(f"{name} at {size} px" for name, size in sizes.items())
         raise ValueError(
-            f"the nets are for different resolutions ({told}): accuracies can be compared at one "
+            f"the nets are for different resolutions ({each}): accuracies can be compared at one "
             "only; compare nets that were searched at the same space.resolution"
         )
 
@@ -202,7 +202,7 @@ def find_table(given: str | None, contenders: Sequence[Contender]) -> LatencyTab
         return LatencyTable.load(Path(given))
     used: dict[str, list[str]] = {}
     for name, path, _ in _all(contenders):
-        result = path.parent / RESULT
+        result = RunFolder(path.parent).result
         if not result.is_file():
             raise ValueError(
                 f"which table {name} was searched with isn't known, for there is no {result}: "
@@ -210,9 +210,9 @@ def find_table(given: str | None, contenders: Sequence[Contender]) -> LatencyTab
             )
         used.setdefault(Result.load(result).table, []).append(name)
     if len(used) > 1:
-        told = "; ".join(f"{', '.join(names)} with {clean(file)}" for file, names in used.items())
+        each = "; ".join(f"{', '.join(names)} with {clean(file)}" for file, names in used.items())
         raise ValueError(
-            f"the nets were searched with several tables ({told}): give the one to compare their "
+            f"the nets were searched with several tables ({each}): give the one to compare their "
             "latencies on, table=FILE"
         )
     (file,) = used
@@ -252,11 +252,10 @@ def _calibrated(table: LatencyTable, subnet: Subnet) -> LatencyTable:
         return replace(table, space="")
     own = [key for key in known if key.startswith(f"{subnet.space}@{subnet.resolution}-")]
     if len(own) != 1:
-        told = ", ".join(map(clean, known))
         raise LookupError(
-            f"{table.source} is calibrated for {told}, of which {len(own) or 'none'} can be that "
-            f"of the space {clean(subnet.space)} at {subnet.resolution} px: give a table with one, "
-            "see `python -m profilers`"
+            f"{table.source} is calibrated for {', '.join(map(clean, known))}, of which "
+            f"{len(own) or 'none'} can be that of the space {clean(subnet.space)} at "
+            f"{subnet.resolution} px: give a table with one, see `python -m profilers`"
         )
     return replace(table, space=own[0])
 
@@ -272,9 +271,9 @@ def check_latencies(
     """Raises ValueError, naming all, if the nets' latencies differ by more than `tolerance`."""
     gap = gap_of(list(found.values()))
     if gap > tolerance:
-        told = ", ".join(f"{name} {found[path]:.4g} ms" for name, path, _ in _all(contenders))
+        each = ", ".join(f"{name} {found[path]:.4g} ms" for name, path, _ in _all(contenders))
         raise ValueError(
-            f"the nets differ in latency by {100 * gap:.2g} % on {source} ({told}), which is more "
+            f"the nets differ in latency by {100 * gap:.2g} % on {source} ({each}), which is more "
             f"than latency_tolerance={tolerance:g}: their accuracies would tell of that too. "
             f"Search them for one target_ms, or accept it with latency_tolerance="
             f"{_at_least(gap):g}, which all that is written then says"

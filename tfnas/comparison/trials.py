@@ -10,24 +10,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from tfnas.app.schemas import CompareConfig
-from tfnas.comparison.contenders import (
-    Contender,
-)
-from tfnas.comparison.record import (
-    FILE,
-    Comparison,
-    Cost,
-    Method,
-    Net,
-    Trial,
-    costs_so_far,
-)
+from tfnas.comparison.contenders import Contender
+from tfnas.comparison.record import FILE, Comparison, Cost, Method, Net, Trial, costs_so_far
 from tfnas.data.images import Dataset
 from tfnas.files import checkpoint
 from tfnas.files.checkpoint import read_checkpoint
 from tfnas.nets.weights import WEIGHTS, fingerprint
 from tfnas.process.progress import duration
-from tfnas.runs.run import TRAIN_RESULT
+from tfnas.runs.folder import RunFolder
 from tfnas.runs.trained import Versions, check_finished, load_finished, train
 from tfnas.space.subnet import Subnet
 from tfnas.training.loop import CHECKPOINT, Training, identity
@@ -108,7 +98,7 @@ def _finished(plan: Plan, subnet: str, seed: int) -> Trial | None:
     if checkpoint.exists(folder / CHECKPOINT):
         read_checkpoint(folder / CHECKPOINT, {**who, "processes": 1})
         return None
-    if not (folder / TRAIN_RESULT).is_file():
+    if not RunFolder(folder).trained.is_file():
         return None
     check_finished(folder, who)
     return _read(folder, subnet, seed, plan.start)
@@ -123,7 +113,7 @@ def _read(folder: Path, subnet: str, seed: int, start: Comparison) -> Trial:
     found = load_finished(folder)
     if found.top1 > found.top5:
         raise ValueError(
-            f"{folder / TRAIN_RESULT} is no result of a training: top1={found.top1} above "
+            f"{RunFolder(folder).trained} is no result of a training: top1={found.top1} above "
             f"top5={found.top5}"
         )
     ran = {"accelerator": found.device, "threads": found.threads, **vars(found.versions)}

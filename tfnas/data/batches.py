@@ -94,7 +94,7 @@ class Batches:
 
         Yields images float32 (N, 3, size, size), channels last, and labels int64 (N,); N may be 0
         where several ranks share the rest of a set. Raises
-        ValueError for a `start` past the end, and, naming the file, where an image is unreadable.
+        ValueError for a `start` past the end; OSError, naming the file, for an unreadable image.
         Where processes read images, see `reading`.
         """
         if epoch < 0 or not 0 <= start <= len(self):
@@ -166,7 +166,7 @@ class Batches:
         )
         for index, item in enumerate(loader, start):
             if isinstance(item, str):
-                raise ValueError(item)
+                raise OSError(item)
             batch = torch.from_numpy(item).permute(0, 3, 1, 2).float().div_(255)  # (N, 3, H, W)
             chosen = order[index * self.batch : (index + 1) * self.batch]
             labels = torch.from_numpy(images.labels[chosen[self.ranks.part(len(chosen))]])

@@ -22,7 +22,6 @@ from tfnas.nets.weights import Trained, fingerprint, load_weights
 from tfnas.process.versions import versions
 from tfnas.space.subnet import Subnet
 
-MODEL = "model.onnx"
 TOLERANCE = 1e-3  # largest difference between torch and onnxruntime, fraction of the largest output
 DYNAMIC_BATCHES = (1, 3)  # what an open batch size is tried with
 CALIBRATION_BATCH, CALIBRATION_SIZE = 16, 64  # images and pixels

@@ -17,7 +17,6 @@ from tfnas.space.ops import MAX_LAYERS, OpSpec
 from tfnas.space.subnet import Subnet
 
 HEADER = {"format": "tfnas.stages/1", "unit": "ms"}
-STAGES = "stages.json"
 MAX_BYTES = 1_000_000
 Ms = Annotated[float, Meta(ge=-1e9, le=1e9)]
 

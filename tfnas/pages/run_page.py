@@ -90,7 +90,7 @@ def _headline(run: Run, result: Result | None, status: str | None) -> Markup:
         badge = page.element(
             "span", (status or run.status).capitalize(), class_="badge doubt", id="status"
         )
-        why = f"; {run.told}" if run.told and status is None else ""
+        why = f"; {run.reason}" if run.reason and status is None else ""
         return page.paragraph(badge, f": this search has no result{why}.")
     kind, told = verdict(result)
     head, _, tail = told.partition(":")

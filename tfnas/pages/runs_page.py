@@ -18,8 +18,8 @@ from tfnas.pages.latency_sections import off
 from tfnas.pages.page import Part
 from tfnas.pages.plots import Point, scatter
 from tfnas.pages.run_page import REPORT, option
-from tfnas.runs.files import SUBNET, options_of
-from tfnas.runs.folder import RESULT
+from tfnas.runs.files import options_of
+from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import Result
 from tfnas.runs.run import Run, clean
 from tfnas.space.subnet import Subnet
@@ -162,7 +162,7 @@ def _compared(runs: Sequence[Run]) -> tuple[Accuracies, dict[Run, Interval]] | N
     nets = {}
     for run in runs:
         with suppress(ValueError):
-            nets[run] = fingerprint(Subnet.load(run.folder / SUBNET))
+            nets[run] = fingerprint(Subnet.load(RunFolder(run.folder).subnet))
     best = None
     for file in sorted(files, key=lambda f: (f.stat().st_mtime, str(f))):
         with suppress(ValueError):
@@ -274,7 +274,7 @@ def _row(run: Run, base: Path) -> tuple[Part, ...]:
     if run.gap is not None:
         kind = "good" if run.within and run.measured_ms is not None else "doubt"
         kind = kind if run.within else "bad"
-    status = page.element("span", run.status, class_=kind, title=run.told or None)
+    status = page.element("span", run.status, class_=kind, title=run.reason or None)
     if run.doubtful:
         status += page.element("span", " doubtful", class_="doubt", title=run.doubtful)
     if run.gap is not None and run.measured_ms is None:
@@ -303,7 +303,7 @@ def _options(run: Run) -> Mapping[str, Any] | None:
     if run.gap is None:
         return None
     try:
-        return options_of(run.folder, Result.load(run.folder / RESULT))
+        return options_of(run.folder, Result.load(RunFolder(run.folder).result))
     except ValueError:
         return None
 

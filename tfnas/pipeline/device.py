@@ -163,7 +163,7 @@ def rounded(ms: float, towards: Callable[[float], float]) -> float:
     return round(towards(ms * 10**digits) / 10**digits, max(digits, 0))
 
 
-def check_extremes(cfg: SearchConfig, profiler: Profiler, space: SearchSpace) -> None:
+def check_extremes(profiler: Profiler, space: SearchSpace, target_ms: float, at_most: bool) -> None:
     """Without a table yet: measure the smallest and the largest net, in seconds.
 
     Raises:
@@ -174,6 +174,6 @@ def check_extremes(cfg: SearchConfig, profiler: Profiler, space: SearchSpace) ->
     )
     low, high = extremes_ms(profiler, space)
     log.info("roughly reachable: %.3g to %.4g ms", low, high)
-    too_slow = cfg.target_ms > high * (1 + CLEARLY) and not cfg.derive.at_most
-    if cfg.target_ms < low * (1 - CLEARLY) or too_slow:
-        raise ValueError(unreachable(cfg.target_ms, low, high, space, profiler.device.name))
+    too_slow = target_ms > high * (1 + CLEARLY) and not at_most
+    if target_ms < low * (1 - CLEARLY) or too_slow:
+        raise ValueError(unreachable(target_ms, low, high, space, profiler.device.name))

@@ -1,6 +1,5 @@
-"""The search itself: running the strategy, on one process or on several.
+"""The search itself: one loop over the strategy's steps on every rank, which rank 0 writes down.
 
-What it yields is logged and written down as it comes; what other ranks than 0 do stands beside it.
 A part of `tfnas.search`.
 """
 
@@ -12,29 +11,27 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
+from tfnas.app import job
 from tfnas.app.schemas import SearchConfig
-from tfnas.data.batches import Batches, reading
+from tfnas.data.batches import reading
 from tfnas.derive.architecture import Constraint
 from tfnas.files import checkpoint
 from tfnas.files.atomic import write_atomically
 from tfnas.latency.table import LatencyTable
-from tfnas.pipeline.folder import CHECKPOINT
-from tfnas.pipeline.inputs import Inputs, Prepared, check_start, inputs
+from tfnas.pipeline.inputs import Inputs, Prepared, agreed_inputs
 from tfnas.process.accelerator import cpu_threads
-from tfnas.process.errors import DisagreementError, DivergedError, LostError, StoppedError
-from tfnas.process.exits import DONE, FAILED, INTERRUPTED
+from tfnas.process.errors import StoppedError
 from tfnas.process.progress import heartbeat
 from tfnas.process.ranks import Ranks
-from tfnas.process.stopping import stop_on_signals
-from tfnas.runs.history import HISTORY
 from tfnas.runs.scalars import ScalarWriter, search_figures, search_scalars
 from tfnas.space.search_space import SearchSpace
-from tfnas.strategies.contract import EpochRecord, Found, Progress, State, Task
+from tfnas.strategies.contract import EpochRecord, Found, Progress, State, Strategy, Task
 
 log = logging.getLogger(__name__)
 
@@ -52,38 +49,138 @@ class Seconds(dict[str, float]):
         return time.monotonic() - self._last
 
     def done(self, stage: str) -> None:
-        """All since the last call (or since the start) was this stage's."""
+        """Count all since the last call (or since the start) to this stage."""
         now = time.monotonic()
         self[stage] += now - self._last
         self._last = now
+
+
+class Journal:
+    """What rank 0 leaves of a search as it goes: lines, history, scalars and checkpoints.
+
+    Args:
+        latencies: their digest.
+        seconds: of this run; those of `search` are saved.
+    """
+
+    def __init__(self, p: Prepared, task: Task, latencies: str, seconds: Seconds) -> None:
+        self._p, self._task, self._seconds = p, task, seconds
+        self._fixed = {
+            "identity": p.who,
+            "device": task.constraints[0].table.device.fingerprint,
+            "latencies": latencies,
+            "threads": torch.get_num_threads(),
+        }
+        self._history: list[str] = [] if p.saved is None else p.saved["history"]
+        self._target_ms = task.constraints[0].target_ms
+        self._share, self._figures = 0.0, ""
+        self._text = f"epoch 1/{task.budget.epochs}"
+        self._saved = time.monotonic()
+        write_atomically(p.folder.history, "".join(self._history))
+        first_step = len(self._history) + 1
+        asked = p.inputs.cfg.tensorboard
+        self._scalars = ScalarWriter(asked, p.folder.path, "search", first_step)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is as old as one may be."""
+        return time.monotonic() - self._saved >= 60 * self._p.inputs.cfg.checkpoint_minutes
+
+    def shown(self) -> AbstractContextManager[None]:
+        """How far the search is, on a bar or in a line every few seconds."""
+        return heartbeat(log, "search", lambda: (self._share, self._text), lambda: self._figures)
+
+    def note(self, event: Progress) -> None:
+        """Write down an epoch that is finished."""
+        epochs = self._task.budget.epochs
+        self._text = f"epoch {event.epoch + 1}/{epochs}"
+        self._share = event.step / event.steps
+        if (record := event.record) is None:
+            return
+        self._history.append(json.dumps(asdict(record), allow_nan=False) + "\n")
+        with self._p.folder.history.open("a") as lines:
+            lines.write(self._history[-1])
+        scalars = search_scalars(record, self._task.space, self._target_ms)
+        self._scalars.add(record.epoch + 1, scalars)
+        self._figures = search_figures(record, self._target_ms)
+        log.info("%s", describe(record, epochs))
+
+    def save(self, event: Progress, state: State) -> None:
+        """Write a checkpoint."""
+        self._saved = time.monotonic()
+        values: State = {
+            **self._fixed,
+            "search": state,
+            "history": self._history,
+            "epoch": event.epoch,
+            "step": event.step,
+            "seconds": self._seconds["search"] + self._seconds.since,
+        }
+        checkpoint.write_checkpoint(self._p.folder.checkpoint, values)
+
+
+def run_strategy(
+    strategy: Strategy,
+    task: Task,
+    state: State | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    journal: Journal | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Found:
+    """Search to the end; of several ranks all do the same, and the one with a journal writes.
+
+    Args:
+        state: what to go on from.
+        on_progress: called after every step.
+
+    Raises:
+        StoppedError: after saving, once `stop()` is true on any rank between two steps.
+        DivergedError, DisagreementError, LostError, OSError: the last checkpoint is left as it is;
+            an OSError for an unreadable image too.
+        ValueError: for a state that makes no sense.
+    """
+    ranks = task.ranks
+    with nullcontext() if journal is None else journal.shown(), reading():
+        for event in strategy.run(task, state):
+            if isinstance(event, Found):
+                ranks.check_same({"the derived net": event.derived})
+                ranks.leave()  # the last thing that they do together
+                return event
+            on_progress(event)
+            if journal is not None:
+                journal.note(event)
+            stopped, due = ranks.any(stop(), journal is not None and journal.is_due)
+            if stopped or due or event.record is not None or event.step == event.steps:
+                values = event.state()  # on all ranks: it may raise for a step that diverged
+                if journal is not None:
+                    journal.save(event, values)
+            if stopped:
+                ranks.wait()  # who ended first would have rank 0 killed while it saves
+                raise StoppedError
+    raise AssertionError("a strategy must end with what it found")
 
 
 def search(
     p: Prepared,
     space: SearchSpace,
     constraint: Constraint,
-    seconds: Seconds,
     latencies: str,
+    seconds: Seconds,
     stop: Callable[[], bool],
 ) -> Found:
-    """Run the strategy, log it, write its history and its checkpoints as it goes.
+    """Give the other ranks what they need, run the strategy, and write down what it does.
 
     Args:
         latencies: their digest.
 
     Raises:
-        StoppedError: after saving, once `stop()` is true between two steps.
-        DivergedError, DisagreementError, LostError, OSError: the last checkpoint is left as it is.
-        ValueError: for a checkpoint that makes no sense, or an unreadable image.
+        What `run_strategy` raises.
     """
-    cfg, out, saved, ranks = p.cfg, p.out, p.saved, p.ranks
-    threads = cpu_threads(cfg.cores, os.cpu_count() or 1, ranks)
-    torch.set_num_threads(threads)
-    task = new_task(cfg, space, constraint, (p.train, p.held_out), p.accelerator, ranks)
+    cfg, saved, ranks = p.inputs.cfg, p.saved, p.inputs.ranks
+    task = new_task(p.inputs, space, constraint)
     state: State | None = None
-    history: list[str] = []
     if saved is not None:
-        state, history = saved["search"], saved["history"]
+        threads, state = torch.get_num_threads(), saved["search"]
         seconds["search"] += saved["seconds"]
         log.info("going on after step %d, in epoch %d", saved["step"], saved["epoch"] + 1)
         if saved["threads"] != threads:
@@ -94,7 +191,7 @@ def search(
             )  # fmt: skip
     elif cfg.resume is not None:
         log.info("no checkpoint there: the search starts anew")
-    ranks.told({"constraint": packed(constraint), "latencies": latencies, "state": state})
+    ranks.broadcast({"constraint": packed(constraint), "state": state})
     log.info(
         "searching with %s: %d epochs of %d steps on %s, %d px, target %g ms",
         cfg.strategy["name"],
@@ -104,169 +201,63 @@ def search(
         task.train.size,
         cfg.target_ms,
     )
-    write_atomically(out / HISTORY, "".join(history))
-    scalars = ScalarWriter(cfg.tensorboard, out, "search", first_step=len(history) + 1)
-    share, text, figures = 0.0, f"epoch 1/{cfg.budget.epochs}", ""
-    written = time.monotonic()
+    journal = Journal(p, task, latencies, seconds)
+    return run_strategy(p.inputs.strategy, task, state, stop, journal)
 
-    def save(event: Progress) -> None:
-        values: State = {
-            "identity": p.who,
-            "device": constraint.table.device.fingerprint,
-            "latencies": latencies,
-            "search": event.state(),
-            "history": history,
-            "epoch": event.epoch,
-            "step": event.step,
-            "threads": threads,
-            "seconds": seconds["search"] + seconds.since,
-        }
-        checkpoint.write_checkpoint(out / CHECKPOINT, values)
 
-    with heartbeat(log, "search", lambda: (share, text), lambda: figures), reading():
-        for event in p.strategy.run(task, state):
-            if isinstance(event, Found):
-                check_end(event, ranks)
-                return event
-            text = f"epoch {event.epoch + 1}/{cfg.budget.epochs}"
-            share = event.step / event.steps
-            if event.record is not None:
-                history.append(json.dumps(asdict(event.record), allow_nan=False) + "\n")
-                with (out / HISTORY).open("a") as lines:
-                    lines.write(history[-1])
-                told = search_scalars(event.record, space, cfg.target_ms)
-                scalars.add(event.record.epoch + 1, told)
-                figures = search_figures(event.record, cfg.target_ms)
-                log.info("%s", describe(event.record, cfg.budget.epochs))
-            due = time.monotonic() - written >= 60 * cfg.checkpoint_minutes
-            stopped, due = ranks.any(stop(), due)
-            if stopped or due or is_milestone(event):
-                written = time.monotonic()
-                save(event)
-            if stopped:
-                ranks.wait()  # who ended first would have this one killed while it saves
-                raise StoppedError
-    raise AssertionError("a strategy must end with what it found")
+def follow(cfg: SearchConfig, ranks: Ranks) -> int:
+    """Search with rank 0, as another rank; the exit status."""
+
+    def begin() -> tuple[Inputs, Mapping[str, Any]]:
+        mine = agreed_inputs(cfg, ranks)
+        return mine, ranks.broadcast(None)
+
+    def steps(begun: tuple[Inputs, Mapping[str, Any]], stop: Callable[[], bool]) -> None:
+        mine, start = begun
+        constraint = unpacked(start["constraint"])
+        space = mine.spec.build(constraint.table.device.quantum)
+        run_strategy(mine.strategy, new_task(mine, space, constraint), start["state"], stop)
+
+    return job.follow(ranks, begin, steps)
 
 
 def packed(constraint: Constraint) -> dict[str, Any]:
-    """As it can be sent."""
+    """What `unpacked` makes a constraint of again, as it can be sent."""
     table = constraint.table
     return {**vars(constraint), "table": [table.to_json(), table.source, table.space]}
 
 
 def unpacked(values: Mapping[str, Any]) -> Constraint:
-    """What `packed` gave. Raises ValueError if it is none."""
+    """The constraint that was packed. Raises ValueError if it is none."""
     text, source, space = values["table"]
     table = replace(LatencyTable.from_json(text, source), space=space)
     return Constraint(**{**values, "table": table})
 
 
-def follow(cfg: SearchConfig, ranks: Ranks) -> int:
-    """What another rank than 0 does: the steps of the search, and nothing before or after."""
-    with stop_on_signals(ranks) as stop:
-        try:
-            mine = inputs_of_all(cfg, ranks)
-            start = ranks.told(None)
-        except (LostError, ValueError):
-            ranks.wait_for_end()
-            return DONE  # rank 0 had nothing to search, or can't, and says why
-        return follow_steps(cfg, ranks, mine, start, stop)
+def new_task(mine: Inputs, space: SearchSpace, constraint: Constraint) -> Task:
+    """What the strategy gets; the same on all ranks, but for their parts of the batches.
 
-
-def inputs_of_all(cfg: SearchConfig, ranks: Ranks) -> Inputs:
-    """This rank's inputs, once every rank has its own.
-
-    Raises:
-        ValueError: on all ranks, if one can't use what it is given.
-        LostError: see `tfnas.process.ranks`.
+    The process computes with the threads that are its own from here on.
     """
-    try:
-        mine = inputs(cfg, ranks)
-    except (ValueError, LookupError, OSError) as error:  # data or a GPU that aren't here
-        ranks.agree(error)
-        raise
-    ranks.agree(None)
-    check_start(cfg, mine.dataset, mine.accelerator, ranks)
-    return mine
-
-
-def follow_steps(
-    cfg: SearchConfig,
-    ranks: Ranks,
-    mine: Inputs,
-    start: Mapping[str, Any],
-    stop: Callable[[], bool],
-) -> int:
-    """Take the steps of the search that rank 0 begins; the exit status."""
-    try:
-        torch.set_num_threads(cpu_threads(cfg.cores, os.cpu_count() or 1, ranks))
-        constraint = unpacked(start["constraint"])
-        space = mine.spec.build(constraint.table.device.quantum)
-        if digest(space, constraint.table) != start["latencies"]:
-            raise ValueError("the table that was sent has other latencies here")
-        batches = mine.train, mine.held_out
-        task = new_task(cfg, space, constraint, batches, mine.accelerator, ranks)
-        with reading():
-            for event in mine.strategy.run(task, start["state"]):
-                if isinstance(event, Found):
-                    check_end(event, ranks)
-                    break
-                stopped, due = ranks.any(stop(), False)
-                if stopped or due or is_milestone(event):
-                    event.state()  # as rank 0 does: it may raise for a step that diverged
-                if stopped:
-                    ranks.wait()
-                    return INTERRUPTED
-    except LostError as error:  # which rank 0 says, or has reason to end for
-        log.debug("", exc_info=error)
-        return FAILED
-    except (DivergedError, DisagreementError):  # as on rank 0
-        ranks.wait_for_end()
-        return FAILED
-    except (ValueError, LookupError, OSError) as error:  # an unreadable image
-        log.error("error: %s", error)
-        return FAILED
-    return DONE
-
-
-def new_task(
-    cfg: SearchConfig,
-    space: SearchSpace,
-    constraint: Constraint,
-    batches: tuple[Batches, Batches],
-    accelerator: torch.device,
-    ranks: Ranks,
-) -> Task:
-    """What the strategy gets; the same on all ranks, but for their parts of the batches."""
+    cfg = mine.cfg
+    torch.set_num_threads(cpu_threads(cfg.cores, os.cpu_count() or 1, mine.ranks))
     return Task(
         space=space,
         constraints=(constraint,),
-        train=batches[0],
-        held_out=batches[1],
+        train=mine.train,
+        held_out=mine.held_out,
         budget=cfg.budget,
         seed=cfg.seed,
         derive=cfg.derive.method,
-        device=accelerator,
+        device=mine.accelerator,
         on_nonfinite=cfg.on_nonfinite,
         amp=cfg.amp,
-        ranks=ranks,
+        ranks=mine.ranks,
     )
 
 
-def is_milestone(event: Progress) -> bool:
-    """Whether a search is saved after this step, whatever the time."""
-    return event.record is not None or event.step == event.steps
-
-
-def check_end(found: Found, ranks: Ranks) -> None:
-    """Make sure that the ranks found the same net, the last thing that they do together."""
-    ranks.check_same({"the derived net": found.derived})
-    ranks.leave()
-
-
 def digest(space: SearchSpace, table: LatencyTable) -> str:
-    """Of all latencies that a search reads: the table may have been measured anew since."""
+    """A digest of all latencies that a search reads: the table may be measured anew meanwhile."""
     latencies = [table.curve_ms(choice).tolist() for block in space.blocks for choice in block]
     text = json.dumps([table.fixed_ms(space), latencies])
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
 from tfnas.app.schemas import DeriveConfig
-from tfnas.data.batches import reading
 from tfnas.data.images import Dataset
 from tfnas.latency.table import LatencyTable
 from tfnas.pipeline.device import reachable
-from tfnas.pipeline.inputs import split
+from tfnas.pipeline.drive import run_strategy
+from tfnas.pipeline.inputs import split, with_classes
 from tfnas.process.accelerator import cpu_threads, pick_accelerator
 from tfnas.runs.found import FoundNet
 from tfnas.space.spec import SpaceSpec
-from tfnas.strategies.contract import Budget, Found, Progress, Strategy, Task
+from tfnas.strategies.contract import Budget, Progress, Strategy, Task
 
 
 def find(
@@ -37,12 +36,7 @@ def find(
 ) -> FoundNet:
     """Search, and derive the net that takes `target_ms` on the table; see `tfnas.find_net`."""
     strategy.check(derive.method)
-    if spec.classes is not None and spec.classes != len(images.classes):
-        raise ValueError(
-            f"the space has classes={spec.classes}, the data {images.name} has "
-            f"{len(images.classes)}"
-        )
-    space = replace(spec, classes=len(images.classes)).build(table.device.quantum)
+    space = with_classes(spec, images).build(table.device.quantum)
     table = table.for_space(space)
     constraint = reachable(space, table, target_ms, derive=derive, tolerance=tolerance)
     if budget.max_train is not None:
@@ -53,13 +47,9 @@ def find(
         space, (constraint,), train, held_out, budget, seed, derive.method,
         pick_accelerator(accelerator),
     )  # fmt: skip
-    with reading():
-        for event in strategy.run(task):
-            if isinstance(event, Found):
-                derived = event.derived
-                return FoundNet(
-                    derived.subnet, space, table, target_ms, derived.table_ms[0], derive.at_most,
-                    derived.reached, event.scores, event.weights,
-                )  # fmt: skip
-            on_progress(event)
-    raise AssertionError("a strategy must end with what it found")
+    found = run_strategy(strategy, task, on_progress=on_progress)
+    derived = found.derived
+    return FoundNet(
+        derived.subnet, space, table, target_ms, derived.table_ms[0], derive.at_most,
+        derived.reached, found.scores, found.weights,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A search's folder: what lies in it, and whether a search may begin or go on there."""
+"""A search's folder: whether a search may begin or go on there, and with which options."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,51 +16,45 @@ from tfnas.app.schemas import SearchConfig
 from tfnas.data.images import Dataset
 from tfnas.files import checkpoint
 from tfnas.files.checkpoint import State
-from tfnas.process.checks import check_positive
 from tfnas.process.ranks import ALONE, Ranks
-from tfnas.runs.folder import SEARCH_OVERRIDES
+from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import Result
 
-CHECKPOINT, RESULT = "search.ckpt", "result.json"
 
-
-def check_unused(folder: Path, resume: str | None, ranks: Ranks = ALONE) -> None:
-    """Raises ValueError if a search would overwrite another one, finished or not."""
-    if (folder / RESULT).exists():
+def check_unused(folder: RunFolder, resume: str | None, ranks: Ranks = ALONE) -> None:
+    """Raise ValueError if a search would overwrite another one, finished or not."""
+    if folder.result.exists():
         raise ValueError(
-            f"{folder} holds a finished search: give another folder with hydra.run.dir=FOLDER, or "
-            f"see its result with `{command(folder)}`"
+            f"{folder.path} holds a finished search: give another folder with "
+            f"hydra.run.dir=FOLDER, or see its result with `{command(folder)}`"
         )
-    if resume is None and (
-        checkpoint.exists(folder / CHECKPOINT) or (folder / SEARCH_OVERRIDES).exists()
-    ):
+    if resume is None and (checkpoint.exists(folder.checkpoint) or folder.overrides.exists()):
         raise ValueError(
-            f"{folder} holds an unfinished search: go on with `{command(folder, ranks)}`, or "
+            f"{folder.path} holds an unfinished search: go on with `{command(folder, ranks)}`, or "
             "give another folder with hydra.run.dir=FOLDER"
         )
 
 
-def finished(folder: Path, cfg: SearchConfig) -> Result | None:
+def finished(folder: RunFolder, cfg: SearchConfig) -> Result | None:
     """The result of the search in `folder`, if it is finished.
 
     Raises:
         ValueError: if the options that are given now would have made it another search.
     """
-    if not (folder / RESULT).is_file():
+    if not folder.result.is_file():
         return None
-    check_positive(tolerance=cfg.tolerance)
-    result = Result.load(folder / RESULT)
+    result = Result.load(folder.result)
     # `accelerator` may say auto; what it came to isn't known here.
     then, now = ({**o, "accelerator": None} for o in (result.options, options_of(cfg)))
     if changed := checkpoint.changes(then, now):
         raise ValueError(
-            f"{folder} is finished, and with other options ({changed}): start another search "
+            f"{folder.path} is finished, and with other options ({changed}): start another search "
             "without resume="
         )
     return result
 
 
-def saved(folder: Path, cfg: SearchConfig, who: Mapping[str, Any]) -> State | None:
+def saved(folder: RunFolder, cfg: SearchConfig, who: Mapping[str, Any]) -> State | None:
     """The checkpoint to go on with, if there is one.
 
     Args:
@@ -70,9 +63,9 @@ def saved(folder: Path, cfg: SearchConfig, who: Mapping[str, Any]) -> State | No
     Raises:
         ValueError: if it is damaged, or of another search.
     """
-    if cfg.resume is None or not checkpoint.exists(folder / CHECKPOINT):
+    if cfg.resume is None or not checkpoint.exists(folder.checkpoint):
         return None
-    return checkpoint.read_checkpoint(folder / CHECKPOINT, who)
+    return checkpoint.read_checkpoint(folder.checkpoint, who)
 
 
 def identity(
@@ -102,6 +95,6 @@ def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, values
 
 
-def command(folder: Path, ranks: Ranks = ALONE) -> str:
+def command(folder: RunFolder, ranks: Ranks = ALONE) -> str:
     """The command line that goes on there, with as many processes."""
-    return f"{ranks.launcher} -m tfnas.search {shlex.quote(override('resume', folder))}"
+    return f"{ranks.launcher} -m tfnas.search {shlex.quote(override('resume', folder.path))}"

@@ -88,7 +88,7 @@ class Bar:
         self._drawn_s = time.monotonic()
         try:
             live.update(self._picture(live.console, share, text, figures), refresh=True)
-        except BROKEN:  # what it is told goes on elsewhere
+        except BROKEN:  # the log goes on elsewhere
             assert self._handler is not None
             self._handler.live = None
 
@@ -108,14 +108,14 @@ class Bar:
 
         from tfnas.process.progress import duration
 
-        told = f"{100 * share:3.0f} % · {duration(self.left_s(share))} left · {text}"
+        state = f"{100 * share:3.0f} % · {duration(self.left_s(share))} left · {text}"
         row = Table.grid(padding=(0, 1))
         width = min(WIDEST, console.width // 4)
         row.add_column(no_wrap=True, overflow="ellipsis")
         row.add_column(width=width)
         row.add_column(no_wrap=True, overflow="ellipsis")
         row.add_row(
-            Text(self.label), ProgressBar(1.0, share, width, complete_style="cyan"), Text(told)
+            Text(self.label), ProgressBar(1.0, share, width, complete_style="cyan"), Text(state)
         )
         if not figures:
             return row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -24,6 +24,7 @@ class Allowed:
 
 ABOVE_0 = Allowed("a number above 0", lambda v: 0 < v < math.inf)
 AT_LEAST_0 = Allowed("a number of at least 0", lambda v: 0 <= v < math.inf)
+INSIDE_0_1 = Allowed("a number above 0 and below 1", lambda v: 0 < v < 1)
 FROM_0_BELOW_1 = Allowed("a number from 0 to below 1", lambda v: 0 <= v < 1)
 
 
@@ -37,12 +38,18 @@ def between(low: float, high: float) -> Allowed:
 
 
 def check_fields(group: str, values: object) -> None:
-    """Raises ValueError, naming the option, for the first field that isn't `Allowed`."""
-    for name, hint in get_type_hints(type(values), include_extras=True).items():
-        value = getattr(values, name)
+    """Raise ValueError, naming the option, for the first field that isn't `Allowed`.
+
+    Args:
+        group: that the options belong to; "" for none. Dataclasses among them are groups in it.
+    """
+    for field, hint in get_type_hints(type(values), include_extras=True).items():
+        name, value = f"{group}.{field}".lstrip("."), getattr(values, field)
+        if is_dataclass(value):
+            check_fields(name, value)
         for allowed in getattr(hint, "__metadata__", ()):
             if value is not None and not allowed.fits(value):
-                raise ValueError(f"{group}.{name}={value!r}: expected {allowed.expected}")
+                raise ValueError(f"{name}={value!r}: expected {allowed.expected}")
 
 
 def check_writable(path: Path) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TIMEOUT = timedelta(days=1)  # the others wait while rank 0 measures a device
-MESSAGE = 4096  # bytes of an error that another rank is told
+MESSAGE = 4096  # bytes of an error that other ranks get
 BUCKET = 32 * 2**20  # bytes that are sent at once: what the copy of the gradients may take
 
 
@@ -123,20 +123,15 @@ class Ranks:
         if self.size == 1:
             return
         import torch
-        import torch.distributed as dist
 
         text = b"" if error is None else (str(error) or repr(error)).encode()
         own = torch.frombuffer(bytearray(text[:MESSAGE].ljust(MESSAGE, b"\0")), dtype=torch.uint8)
-        rows = [torch.empty_like(own) for _ in range(self.size)]
-        with _together():
-            dist.all_gather(rows, own)
-        told = [row.numpy().tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]
-        for rank, message in enumerate(told):
-            if message:
+        for rank, row in enumerate(self._gathered(own)):
+            if message := row.numpy().tobytes().rstrip(b"\0").decode(errors="replace"):
                 raise ValueError(f"process {rank}: {message}") from error
 
-    def told(self, value: Any) -> Any:
-        """What rank 0 calls this with, on every rank; its tensors in main memory on the others.
+    def broadcast(self, value: Any) -> Any:
+        """What rank 0 calls this with, on every rank; on the others its tensors are in main memory.
 
         Args:
             value: tensors, numbers, texts, None, and lists, tuples and dicts of these.
@@ -176,23 +171,30 @@ class Ranks:
         if self.size == 1:
             return
         import torch
-        import torch.distributed as dist
 
         own = torch.tensor([_digest(value) for value in values.values()])
-        rows = [torch.empty_like(own) for _ in range(self.size)]
-        with _together():
-            dist.all_gather(rows, own)
+        rows = self._gathered(own)
         differ = {
             name: [str(r) for r, row in enumerate(rows) if row[i] != rows[0][i]]
             for i, name in enumerate(values)
         }
-        told = [f"{name}: {', '.join(others)}" for name, others in differ.items() if others]
-        if told:
+        found = [f"{name}: {', '.join(others)}" for name, others in differ.items() if others]
+        if found:
             raise DisagreementError(
                 f"the {self.size} processes no longer do the same; they differ from rank 0 in "
-                f"{'; '.join(told)} (ranks). Give all of them the same code, data, libraries and "
+                f"{'; '.join(found)} (ranks). Give all of them the same code, data, libraries and "
                 "kind of device, and start anew or from the last checkpoint"
             )
+
+    def _gathered(self, own: Tensor) -> list[Tensor]:
+        """Every rank's tensor, all of one shape, in order."""
+        import torch
+        import torch.distributed as dist
+
+        rows = [torch.empty_like(own) for _ in range(self.size)]
+        with _together():
+            dist.all_gather(rows, own)
+        return rows
 
     def leave(self) -> None:
         """Nothing is said any more; the threads of the group end."""

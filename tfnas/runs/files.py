@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 
 from tfnas.files.bounded import check_text, parse_yaml, read_bytes, shown
 from tfnas.files.decode import convert
-from tfnas.latency.stages import STAGES, StageTimes, load_stages
+from tfnas.latency.stages import StageTimes, load_stages
 from tfnas.latency.table import LatencyTable
-from tfnas.runs.folder import HYDRA_DIR, MOST_BYTES, RESULT, load_yaml
-from tfnas.runs.folder import SEARCH_OVERRIDES as OVERRIDES
-from tfnas.runs.history import HISTORY, load_history
+from tfnas.runs.folder import MOST_BYTES, RunFolder, load_yaml
+from tfnas.runs.history import load_history
 from tfnas.runs.result import Result
 from tfnas.runs.run import Run, clean, read_run
 from tfnas.space.search_space import SearchSpace
@@ -24,8 +23,6 @@ from tfnas.space.spec import ExpansionSpec, LayerSpec, SpaceSpec, StageSpec
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import EpochRecord
 
-SUBNET = "subnet.json"
-CONFIG = f"{HYDRA_DIR}/config.yaml"
 MOST_OVERRIDES = 1_000
 SAME = 1e-6  # relative: two ways to add up the same latencies
 OLDER = [f.name for part in (LayerSpec, ExpansionSpec, StageSpec) for f in fields(part)]
@@ -61,29 +58,28 @@ class RunFiles:
 
 def read_files(folder: Path) -> RunFiles:
     """Read all that there is."""
-    run, told = read_run(folder)
-    if (folder / OVERRIDES).is_file():
+    files = RunFolder(folder)
+    run, warnings = read_run(folder)
+    if files.overrides.is_file():
         run = replace(run, resume=folder)
-    warnings = list(told)
 
-    def tried(name: str, read: Callable[[Path], Value]) -> Value | None:
-        file = folder / name
+    def tried(file: Path, read: Callable[[Path], Value]) -> Value | None:
         if not file.exists():
             return None
         try:
             return read(file)
         except (OSError, ValueError, LookupError, OverflowError) as error:
-            told = str(error)
-            warnings.append(clean(told if str(file) in told else f"{file}: {told}"))
+            reason = str(error)
+            warnings.append(clean(reason if str(file) in reason else f"{file}: {reason}"))
             return None
 
     # `read_run` has told what is wrong with it; what it doesn't believe is not shown.
-    result = tried(RESULT, Result.load) if run.gap is not None else None
-    subnet = tried(SUBNET, Subnet.load)
-    stages = tried(STAGES, load_stages)
-    arguments = tried(OVERRIDES, _load_arguments)
-    history = load_history(folder / HISTORY) if (folder / HISTORY).exists() else None
-    config = tried(CONFIG, load_yaml) or {}
+    result = tried(files.result, Result.load) if run.gap is not None else None
+    subnet = tried(files.subnet, Subnet.load)
+    stages = tried(files.stages, load_stages)
+    arguments = tried(files.overrides, _load_arguments)
+    history = load_history(files.history) if files.history.exists() else None
+    config = tried(files.config, load_yaml) or {}
     values = config.get("space") if result is None else _space_values(result.options)
     table, space = None, None
     if values is not None:
@@ -120,7 +116,7 @@ def options_of(folder: Path, result: Result) -> dict[str, Any]:
     """All options of a finished run by dotted key: those that its result rests on, and what else
     Hydra noted of the latest command, as far as that can be read."""
     try:
-        config = load_yaml(folder / CONFIG)
+        config = load_yaml(RunFolder(folder).config)
     except (OSError, ValueError):
         config = {}
     return {**_by_dotted_key(config), **result.options}

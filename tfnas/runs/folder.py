@@ -8,18 +8,46 @@ from typing import Any
 
 from tfnas.files.bounded import parse_yaml, read_bytes
 
-# Of a run that began: Hydra's own file changes with every try to go on, refused ones included.
-SEARCH_OVERRIDES = "search_overrides.yaml"
-TRAIN_OVERRIDES = "train_overrides.yaml"
-
-STATUS = "status.json"
-RESULT = "result.json"
 MULTIRUN = "multirun.yaml"  # Hydra writes it into the folder of a sweep
 SWEEP_OVERRIDES = "sweep_overrides.yaml"  # and we this, which stays as it was at the first start
-
-HYDRA_DIR = ".hydra"  # and this into that of a run
 DEPTH = 4  # folders between a sweep's and its members'
 MOST_BYTES = 10_000_000
+
+
+class RunFolder:
+    """A run's folder, and what lies in it under which name.
+
+    Attributes:
+        overrides, train_overrides: the options of the search, and of the training, that began here:
+            Hydra's own file changes with every try to go on, refused ones included.
+        weights: of the trained net; `supernet_weights` are those that the search shared.
+        config: all options of the latest command, as Hydra noted them; only searches keep it.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.subnet = path / "subnet.json"
+        self.model = path / "model.onnx"
+        self.result = path / "result.json"
+        self.verified = path / "verify.json"
+        self.stages = path / "stages.json"
+        self.history = path / "history.jsonl"
+        self.checkpoint = path / "search.ckpt"
+        self.supernet_weights = path / "supernet_weights.safetensors"
+        self.weights = path / "weights.safetensors"
+        self.trained = path / "train.json"
+        self.overrides = path / "search_overrides.yaml"
+        self.train_overrides = path / "train_overrides.yaml"
+        self.status = path / "status.json"
+        self.log = path / "log.txt"
+        self.report = path / "report.html"
+        self.config = path / ".hydra" / "config.yaml"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run was begun here, and not a sweep."""
+        left = (self.result, self.status, self.config.parent)
+        return not (self.path / MULTIRUN).is_file() and any(path.exists() for path in left)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -30,15 +58,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def is_run(folder: Path) -> bool:
-    return not (folder / MULTIRUN).is_file() and any(
-        (folder / name).exists() for name in (RESULT, STATUS, HYDRA_DIR)
-    )
-
-
 def members(folder: Path) -> list[Path]:
     """The run folders within a folder, in order; the folder itself if it is a run's."""
-    if is_run(folder):
+    if RunFolder(folder).is_run:
         return [folder]
     return sorted(_runs_in(folder, DEPTH), key=natural)
 
@@ -49,7 +71,7 @@ def _runs_in(folder: Path, depth: int) -> Iterator[Path]:
     for path in folder.iterdir():
         if path.name.startswith(".") or path.is_symlink() or not path.is_dir():
             continue
-        if is_run(path):
+        if RunFolder(path).is_run:
             yield path
         elif depth > 1:
             yield from _runs_in(path, depth - 1)

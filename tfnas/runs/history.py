@@ -10,7 +10,6 @@ from tfnas.files.bounded import read_bytes
 from tfnas.files.decode import decode
 from tfnas.strategies.contract import EpochRecord
 
-HISTORY = "history.jsonl"
 MAX_BYTES = 20_000_000  # ninety epochs of the published space take half a million
 MAX_EPOCHS = 2_000
 OLDER = [f.name for f in fields(EpochRecord) if f.default is not MISSING]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tfnas.data.preprocess import Preprocess
 from tfnas.nets.blocks import Network
-from tfnas.nets.weights import WEIGHTS, Trained, load_weights
+from tfnas.nets.weights import Trained, load_weights
+from tfnas.runs.folder import RunFolder
 from tfnas.space.subnet import Subnet
 
 
@@ -35,7 +36,7 @@ def load_model(folder: Path) -> TrainedNetwork:
         FileNotFoundError: if there is no subnet or no weights; names what makes them.
         ValueError: if they are damaged or don't fit together.
     """
-    subnet_file, weights_file = folder / "subnet.json", folder / WEIGHTS
+    subnet_file, weights_file = RunFolder(folder).subnet, RunFolder(folder).weights
     if not subnet_file.is_file():
         raise FileNotFoundError(f"{subnet_file}: no such file; expected the folder of a run")
     if not weights_file.is_file():

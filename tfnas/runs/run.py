@@ -17,17 +17,11 @@ from msgspec import Meta
 from tfnas.files.bounded import printable
 from tfnas.files.decode import Fraction, load
 from tfnas.process.exits import DONE, FAILED, OUTSIDE_TOLERANCE, STATUS_NAMES, UNUSABLE_INPUT
-from tfnas.runs.folder import (
-    HYDRA_DIR,
-    MOST_BYTES,
-    RESULT,
-    load_yaml,
-)
+from tfnas.runs.folder import MOST_BYTES, RunFolder, load_yaml
 from tfnas.runs.result import LONGEST_MS, Result, within_tolerance
 from tfnas.runs.status import Status, read_status
 
-TRAIN_RESULT, TRAIN_HEADER = "train.json", {"format": "tfnas.train/1"}
-LOG = "log.txt"
+TRAIN_HEADER = {"format": "tfnas.train/1"}
 LOG_TAIL = 50_000  # bytes of a log that are looked at
 LONGEST = 300  # characters of what a file says
 NOT_STARTED, RUNNING, UNREADABLE = "not started", "running", "unreadable"
@@ -42,7 +36,7 @@ class Run:
 
     Attributes:
         status: a name of `STATUS_NAMES`, or running, not started, unreadable.
-        told: why there is no result.
+        reason: why there is no result.
         resume: the folder that `tfnas.search resume=` goes on with, if it can.
         launcher: what starts it there: python, or torchrun with as many processes as before.
         gap: of the measured latency to the target, signed, as a fraction; else of the table's.
@@ -52,7 +46,7 @@ class Run:
 
     folder: Path
     status: str = ""
-    told: str = ""
+    reason: str = ""
     resume: Path | None = None
     launcher: str = "python"
     target_ms: float | None = None
@@ -70,41 +64,40 @@ class Run:
     doubtful: str | None = None
 
 
-def _is_search(folder: Path) -> bool:
-    """Of the entry points only the search keeps Hydra's files in the run's folder."""
-    return (folder / HYDRA_DIR).is_dir()
-
-
 def read_run(folder: Path) -> tuple[Run, list[str]]:
     """A run by its files, and warnings of those that can't be used."""
+    files = RunFolder(folder)
     warnings = []
     left = read_status(folder)
-    status, told = _status(folder, left)
-    run = Run(folder, status, told, launcher=left.launcher if left else "python")
+    status, reason = _status(files, left)
+    run = Run(folder, status, reason, launcher=left.launcher if left else "python")
     with suppress(OSError, ValueError):  # a result tells it as well
-        run = asked(run, load_yaml(folder / HYDRA_DIR / "config.yaml"))
-    if (folder / RESULT).exists():
+        run = asked(run, load_yaml(files.config))
+    if files.result.exists():
         try:
-            if not (folder / RESULT).is_file():
-                raise ValueError(f"{folder / RESULT} is no plain file")
-            run = _with_result(run, Result.load(folder / RESULT))
+            if not files.result.is_file():
+                raise ValueError(f"{files.result} is no plain file")
+            run = _with_result(run, Result.load(files.result), files.result)
         except (ValueError, OverflowError) as error:
-            file = "" if isinstance(error, ValueError) else f"{folder / RESULT}: "
+            file = "" if isinstance(error, ValueError) else f"{files.result}: "
             warnings.append(clean(f"{file}{error}"))
-            run = replace(run, status=UNREADABLE, told=f"delete its {RESULT} to run it again")
+            again = f"delete its {files.result.name} to run it again"
+            run = replace(run, status=UNREADABLE, reason=again)
     elif not status:
-        run = replace(run, status="failed", told="it ended without leaving a status")
-    elif status in (STATUS_NAMES[DONE], STATUS_NAMES[OUTSIDE_TOLERANCE]) and _is_search(folder):
-        run = replace(run, status=UNREADABLE, told=f"it has no {RESULT}")
-    if (folder / TRAIN_RESULT).exists():
+        run = replace(run, status="failed", reason="it ended without leaving a status")
+    elif status in (STATUS_NAMES[DONE], STATUS_NAMES[OUTSIDE_TOLERANCE]) and (
+        files.config.parent.is_dir()  # which of the entry points only the search keeps
+    ):
+        run = replace(run, status=UNREADABLE, reason=f"it has no {files.result.name}")
+    if files.trained.exists():
         try:
-            run = _with_accuracy(run, folder / TRAIN_RESULT)
+            run = _with_accuracy(run, files.trained)
         except ValueError as error:
             warnings.append(clean(str(error)))
     return run, warnings
 
 
-def _status(folder: Path, status: Status | None) -> tuple[str, str]:
+def _status(files: RunFolder, status: Status | None) -> tuple[str, str]:
     """What became of a run, and why; "" if it left nothing that tells."""
     if status is None:
         return "", ""
@@ -114,7 +107,7 @@ def _status(folder: Path, status: Status | None) -> tuple[str, str]:
         where = f"process {status.pid} on {clean(status.host)}"
         return RUNNING, where if status.running else f"{where}, if that hasn't died"
     name = STATUS_NAMES.get(status.status, "failed")
-    return name, _reason(folder / LOG) if status.status in (UNUSABLE_INPUT, FAILED) else ""
+    return name, _reason(files.log) if status.status in (UNUSABLE_INPUT, FAILED) else ""
 
 
 def _reason(log: Path) -> str:
@@ -156,23 +149,23 @@ def asked(run: Run, values: Mapping[str, Any]) -> Run:
     )
 
 
-def _with_result(run: Run, result: Result) -> Run:
+def _with_result(run: Run, result: Result, file: Path) -> Run:
     """Raises ValueError for values that no run can have."""
     low, high = result.measured_ci_ms or (0, 0)
     if low > high:
-        raise ValueError(f"{run.folder / RESULT}: measured_ci_ms={low, high}, expected low, high")
+        raise ValueError(f"{file}: measured_ci_ms={low, high}, expected low, high")
     if result.within is not within_tolerance(
         result.last_ms, result.target_ms, result.tolerance, result.at_most
     ):
         raise ValueError(
-            f"{run.folder / RESULT}: within={result.within}, but it is {100 * result.gap:+.2g} % "
+            f"{file}: within={result.within}, but it is {100 * result.gap:+.2g} % "
             f"off its target, with tolerance={result.tolerance}"
         )
     return replace(
         run,
         # Not that of a later try, such as one that was refused.
         status=STATUS_NAMES[DONE if result.within else OUTSIDE_TOLERANCE],
-        told="",
+        reason="",
         target_ms=result.target_ms,
         table_ms=result.table_ms,
         measured_ms=result.measured_ms,

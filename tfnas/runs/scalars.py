@@ -1,16 +1,11 @@
 """Figures of an epoch: in short below a bar, and as scalars for TensorBoard.
 
-`tensorboard --logdir RUN` shows them. Steps are epochs, from 1 as in log lines. Records are written
-one after the other in this thread: `torch.utils.tensorboard.SummaryWriter` does it in another one,
-which prints a traceback when the disk is full, and is there when processes are forked.
+`tensorboard --logdir RUN` shows them. Steps are epochs, from 1 as in log lines.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import time
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +17,7 @@ from tfnas.space.search_space import SearchSpace
 from tfnas.strategies.contract import EpochRecord
 
 if TYPE_CHECKING:
-    from tensorboard.compat.proto.event_pb2 import Event
+    from torch.utils.tensorboard import SummaryWriter
 
     from tfnas.training.loop import EpochResult
 
@@ -124,18 +119,11 @@ def check_tensorboard(asked: bool | None) -> None:
     if find_spec("tensorboard") is None:
         raise ValueError(f"tensorboard=true: the package tensorboard isn't installed; {how}")
     try:
-        _import_tensorboard()
-    except Exception as error:
+        import torch.utils.tensorboard  # noqa: F401
+    except Exception as error:  # a broken installation raises anything
         raise ValueError(
             f"tensorboard=true: the package tensorboard can't be imported ({error!r}); {how}"
         ) from None
-
-
-def _import_tensorboard() -> None:
-    """All that is used of it; a broken installation raises anything."""
-    import tensorboard.compat.proto.event_pb2
-    import tensorboard.compat.proto.summary_pb2
-    import tensorboard.summary.writer.record_writer  # noqa: F401
 
 
 class ScalarWriter:
@@ -149,50 +137,28 @@ class ScalarWriter:
     """
 
     def __init__(self, asked: bool | None, run: Path, kind: str, first_step: int) -> None:
-        self._file: Path | None = None
+        self._writer: SummaryWriter | None = None
         if asked is False or find_spec("tensorboard") is None:
             return
         try:
-            _import_tensorboard()
-        except Exception as error:
-            log.warning("warning: no scalars: tensorboard can't be imported (%r)", error)
-            return
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+            from torch.utils.tensorboard import SummaryWriter
 
-        now_s = time.time()
-        # TensorBoard reads the files of a folder in the order of their names.
-        name = f"events.out.tfevents.{now_s:017.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._file = run / FOLDER / kind / name
-        start = SessionLog(status=SessionLog.START)
-        self._write(
-            [
-                Event(wall_time=now_s, file_version="brain.Event:2"),
-                Event(wall_time=now_s, step=first_step, session_log=start),
-            ]
-        )
-        if self._file is not None:
-            log.info("scalars: tensorboard --logdir %s", run)
+            self._writer = SummaryWriter(str(run / FOLDER / kind), purge_step=first_step)
+            self._writer.flush()
+        except Exception as error:  # as above, or of the disk
+            log.warning("warning: no scalars for TensorBoard: %r", error)
+            self._writer = None
+            return
+        log.info("scalars: tensorboard --logdir %s", run)
 
     def add(self, step: int, scalars: Iterable[Scalar]) -> None:
         """Write what an epoch tells."""
-        if self._file is None:
+        if self._writer is None:
             return
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars]
-        self._write([Event(wall_time=time.time(), step=step, summary=Summary(value=values))])
-
-    def _write(self, events: Iterable[Event]) -> None:
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        assert self._file is not None
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("ab") as file:
-                records = RecordWriter(file)
-                for event in events:
-                    records.write(event.SerializeToString())
-        except OSError as error:
+            for tag, value in scalars:
+                self._writer.add_scalar(tag, value, step)
+            self._writer.flush()
+        except OSError as error:  # also what its thread came upon
             log.warning("warning: no more scalars for TensorBoard: %s", error)
-            self._file = None
+            self._writer = None

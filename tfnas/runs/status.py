@@ -18,7 +18,7 @@ from msgspec import Meta
 from tfnas.files.atomic import write_atomically
 from tfnas.files.decode import load
 from tfnas.process.ranks import Ranks, from_environment
-from tfnas.runs.folder import MOST_BYTES, STATUS, members
+from tfnas.runs.folder import MOST_BYTES, RunFolder, members
 
 HEADER = {"format": "tfnas.status/1"}
 Processes = Annotated[int, Meta(gt=0, lt=2**31)]
@@ -68,13 +68,14 @@ def write_status(folder: Path, status: int | None, launch: str) -> None:
     ranks = from_environment()
     record = Status(status, launch, os.getpid(), socket.gethostname(), ranks.size, ranks.local_size)
     text = json.dumps({**HEADER, **asdict(record)})
-    write_atomically(folder / STATUS, text + "\n")
+    write_atomically(RunFolder(folder).status, text + "\n")
 
 
 def read_status(folder: Path) -> Status | None:
     """None if it left none, or none that can be read."""
     try:
-        status = load(folder / STATUS, Status, "status", MOST_BYTES, HEADER, partly=True)
+        file = RunFolder(folder).status
+        status = load(file, Status, "status", MOST_BYTES, HEADER, partly=True)
     except ValueError:
         return None
     return status if status.local_processes <= status.processes else None

@@ -19,8 +19,9 @@ from tfnas.files.decode import Fraction, load
 from tfnas.nets.weights import WEIGHTS, Trained, fingerprint, save_weights
 from tfnas.process.progress import heartbeat
 from tfnas.process.versions import versions
+from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import MAX_BYTES
-from tfnas.runs.run import TRAIN_HEADER, TRAIN_RESULT
+from tfnas.runs.run import TRAIN_HEADER
 from tfnas.runs.scalars import ScalarWriter, training_figures, training_scalars
 from tfnas.space.subnet import Subnet
 from tfnas.training.loop import CHECKPOINT, EpochResult, Training
@@ -102,7 +103,7 @@ def finish(
         training.subnet, path, training.trained, tuple(training.history), training.seconds,
         training.subnet.resolution,
     )  # fmt: skip
-    write_atomically(training.out / TRAIN_RESULT, _to_json(training, result))
+    write_atomically(RunFolder(training.out).trained, _to_json(training, result))
     checkpoint.remove(training.out / CHECKPOINT)
     return result
 
@@ -167,9 +168,8 @@ class Finished:
 
 def load_finished(out: Path) -> Finished:
     """Raises ValueError if what lies there is no result of a training."""
-    return load(
-        out / TRAIN_RESULT, Finished, "result of a training", MAX_BYTES, TRAIN_HEADER, partly=True
-    )
+    file = RunFolder(out).trained
+    return load(file, Finished, "result of a training", MAX_BYTES, TRAIN_HEADER, partly=True)
 
 
 def check_finished(out: Path, now: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from tfnas.derive.architecture import Architecture, Constraint, Derived
 from tfnas.files.decode import Count
+from tfnas.process.checks import ABOVE_0, AT_LEAST_0, INSIDE_0_1, between
 from tfnas.process.ranks import ALONE, Ranks
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
@@ -36,14 +37,14 @@ class Budget:
     """How much a search may train (conf/budget/), whatever the strategy."""
 
     name: str
-    epochs: int
-    warmup_epochs: int  # epochs at the start that train weights only
-    batch_size: int
+    epochs: Annotated[int, ABOVE_0]
+    warmup_epochs: Annotated[int, AT_LEAST_0]  # epochs at the start that train weights only
+    batch_size: Annotated[int, between(2, 1_000_000)]  # batch norm needs 2
     max_train: int | None  # class-balanced upper limit on the training images; null: all
-    resolution: int | None  # pixels the supernet trains at; null: that of the space
-    channel_factor: float  # proxy: all channels of the supernet scaled by it
+    resolution: Annotated[int | None, ABOVE_0]  # pixels; null: that of the space
+    channel_factor: Annotated[float, ABOVE_0, between(0, 1)]  # proxy: all channels scaled by it
     start_alike: bool  # the ops of a block begin with the same weights, see `Supernet.start_alike`
-    arch_fraction: float  # share of the training images held out for the architecture
+    arch_fraction: Annotated[float, INSIDE_0_1]  # of the images, held out for the architecture
 
 
 @dataclass(frozen=True)

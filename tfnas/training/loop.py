@@ -204,7 +204,7 @@ class Training:
         labels = torch.from_numpy(self.dataset.train.labels)
         accelerator = self.device.type
         ranks.check_same({"options": self.identity, "accelerator": accelerator, "labels": labels})
-        state = ranks.told(state_of(self) if ranks.rank == 0 else None)
+        state = ranks.broadcast(state_of(self) if ranks.rank == 0 else None)
         if ranks.rank:
             self._take_over(state)
         ranks.check_same({"weights": list(self.network.parameters())})
