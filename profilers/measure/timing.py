@@ -270,7 +270,7 @@ def measure(
         anchored = [s.take() for s in anchor_series]
         fixed = [*anchored, *(series[i].take() for i in own_anchors)]
         if not fixed:
-            return Unit(rounds.floor_ms, math.inf)
+            return Unit(rounds.references.floor_ms, math.inf)
         return at_usual_speed(unit_of(fixed), anchored, usual)
 
     def results() -> list[Measured]:
@@ -370,7 +370,7 @@ def _doubt(
         reasons.append(f"the second half of the time reads {drift:+.1%} against the first")
     if unit.unusual is not None:
         reasons.append(f"everything takes {unit.unusual:+.1%} against this machine's usual time")
-    if rounds.quiet_share < QUIET_SHARE:
+    if rounds.references.quiet_share < QUIET_SHARE:
         reasons.append("hardly a quiet moment, so the absolute scale may read high")
     reasons += rounds.watch.doubts
     if not reasons:

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from profilers.contract import Profiler
+from profilers.contract import DeviceError, LinkError, Profiler
 from profilers.measure.bench import Bench
 from profilers.measure.timing import SAY_EVERY_S, Measured, Progress
 from profilers.onboard.conditions import Watch
 from profilers.onboard.rounds import Workload
-from profilers.remote.transport import DeviceError, LinkError
 from profilers.tables.own import check_own
 from profilers.tables.plan import (
     Plan,

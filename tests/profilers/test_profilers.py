@@ -18,14 +18,15 @@ import onnx
 import pytest
 from omegaconf.errors import OmegaConfBaseException
 
-import profilers
+import profilers.devices
 from profilers.contract import Profiler
 from profilers.devices import BACKENDS, open_profiler, usual_options
 from profilers.gpu.cuda import CudaProfiler
 from profilers.onboard.conditions import Conditions
 from profilers.onboard.rounds import Sample, Target
-from profilers.remote.device import RemoteOptions, RemoteProfiler, Runner
+from profilers.remote.device import RemoteOptions, RemoteProfiler
 from profilers.remote.programs import PROGRAMS, ProgramRunner
+from profilers.remote.runner import Runner
 from profilers.remote.runners import PythonRunner
 from profilers.tables.own import table_name
 from profilers.tables.plan import extremes, plan
@@ -73,7 +74,7 @@ def add_example(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "profilers.eager", module)
     spec.loader.exec_module(module)
     monkeypatch.setitem(BACKENDS, "eager", "profilers.eager")
-    monkeypatch.setattr(profilers, "conf_path", lambda: folder)
+    monkeypatch.setattr(profilers.devices, "conf_path", lambda: folder)
 
 
 @pytest.fixture(params=NAMES)
@@ -101,7 +102,7 @@ def profiler(
         runner = PythonRunner("ncnn", sys.executable)
     if name == "program":
         program = tmp_path / "onnxruntime_perf_test"
-        stand_in = REPOSITORY / "tests" / "perf_test.py"
+        stand_in = REPOSITORY / "tests" / "support" / "perf_test.py"
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{stand_in}" "$@"\n')
         runner = ProgramRunner(PROGRAMS["onnxruntime_perf_test"], program, [], batch)
     return RemoteProfiler(
@@ -122,8 +123,8 @@ def sampled(profiler: Profiler, *models: list) -> list[list[Sample]]:
             more = rounds.take(targets, 8 - done, 0.5)
             assert more >= 1
             done += more
-        assert 0 < rounds.floor_ms < math.inf
-        assert 0 < rounds.quiet_share <= 1
+        assert 0 < rounds.references.floor_ms < math.inf
+        assert 0 < rounds.references.quiet_share <= 1
         assert isinstance(rounds.watch.to_json(), dict)
         for workload in workloads:
             workload.close()
