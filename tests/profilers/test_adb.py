@@ -223,7 +223,7 @@ def test_output_is_limited(link: tuple[AdbTransport, AdbDevice]) -> None:
 
 @needs_client
 def test_what_takes_too_long_is_ended(link: tuple[AdbTransport, AdbDevice]) -> None:
-    transport, device = link
+    transport, _ = link
     pids, command = starts_and_waits(transport)
     with pytest.raises(LinkError, match=r"no end within 2 s"):
         transport.run(command, timeout_s=2)
