@@ -65,26 +65,43 @@ def read_model(path: Path) -> bytes:
     return content
 
 
+def onnx_model(content: bytes) -> onnx.ModelProto:
+    import onnx
+
+    return onnx.load_model_from_string(content)
+
+
+def image_shape(model: onnx.ModelProto) -> list[int]:
+    """The shape of the only input, 0 where a size is left open.
+
+    Raises:
+        ValueError: if there isn't one input, of float32.
+    """
+    import onnx
+
+    initialized = {t.name for t in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in initialized]
+    if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+        found = ", ".join(i.name for i in inputs)
+        raise ValueError(f"has the inputs {found}: expected one of float32")
+    return [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]
+
+
 def image_model(model: onnx.ModelProto, name: str, batch: int) -> onnx.ModelProto:
     """A net with one float32 input, its batch size fixed.
 
     Raises:
         ValueError: if it isn't such a net, or is made for another batch.
     """
-    from onnx import TensorProto
-
     from tfnas.deploy.onnx_graph import with_batch
 
-    initialized = {t.name for t in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in initialized]
-    if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-        found = ", ".join(i.name for i in inputs)
-        raise ValueError(f"{name} has the inputs {found}: expected one of float32")
-    dims = inputs[0].type.tensor_type.shape.dim
-    shape = [d.dim_value for d in dims]
+    try:
+        shape = image_shape(model)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
     if not shape or not all(size > 0 for size in shape[1:]):
         raise ValueError(f"{name} takes {shape}: expected sizes, only the batch left open")
-    if dims[0].HasField("dim_value") and shape[0] != batch:
+    if shape[0] and shape[0] != batch:
         raise ValueError(f"{name} is made for batch={shape[0]}, asked was batch={batch}")
     if batch * prod(shape[1:]) > MAX_INPUT:
         raise ValueError(f"{name} takes {[batch, *shape[1:]]}: {MAX_INPUT} values are the most")

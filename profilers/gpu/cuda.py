@@ -16,7 +16,7 @@ from torch import nn
 
 from profilers.gpu.nvml import GpuReader
 from profilers.gpu.stream import GpuProfiler, Session, StreamWorkload
-from profilers.models import image_model
+from profilers.models import image_model, onnx_model
 from tfnas.deploy.onnx_graph import ops_of, weight_shapes, weights_of
 from tfnas.latency.table import Device
 from tfnas.nets.blocks import ConvBN, build
@@ -85,9 +85,7 @@ class CudaProfiler(GpuProfiler):
         Raises:
             ValueError: for any other, or one that is made for another batch.
         """
-        import onnx
-
-        graph = onnx.load_model_from_string(model)
+        graph = onnx_model(model)
         try:
             ops = ops_of(graph)
         except ValueError as error:

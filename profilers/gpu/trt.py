@@ -17,7 +17,7 @@ from typing import Any
 from profilers.cache import CacheFile
 from profilers.gpu.nvml import GpuReader
 from profilers.gpu.stream import GpuProfiler, Session, StreamWorkload
-from profilers.models import image_model
+from profilers.models import image_model, onnx_model
 from tfnas.latency.table import Device
 
 log = logging.getLogger(__name__)
@@ -252,10 +252,8 @@ class TrtProfiler(GpuProfiler):
 
     def load(self, name: str, model: bytes) -> StreamWorkload:
         """The model as an engine. Raises ValueError if it can't be built here."""
-        import onnx
-
-        proto = onnx.load_model_from_string(model)
-        content = fitted(proto, name, self.device.batch, self.device.precision).SerializeToString()
+        context = (self.device.batch, self.device.precision)
+        content = fitted(onnx_model(model), name, *context).SerializeToString()
         with self._session.on():
             plan = self._builder.build(content, name)
             workload = self._loaded(plan, name)

@@ -41,8 +41,7 @@ def chosen(
     precision: str = "fp32",
     **installed: SimpleNamespace,
 ) -> tuple[str, Any]:
-    choice = choose(backend, capability, precision, "the GPU", installed.get)
-    return choice.backend, choice.module
+    return choose(backend, capability, precision, "the GPU", installed.get)
 
 
 def test_auto_takes_the_first_that_is_installed_and_knows_the_gpu() -> None:

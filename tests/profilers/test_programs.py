@@ -553,7 +553,9 @@ def test_an_open_batch_is_fixed() -> None:
     for value in (*fixed.graph.input, *fixed.graph.output):
         assert value.type.tensor_type.shape.dim[0].dim_value == 3
     own = op_model([op], 2)
-    assert with_batch(own, 3) is own
+    assert with_batch(own, 2) == own
+    with pytest.raises(ValueError, match="made for batch=2, asked was batch=3"):
+        with_batch(own, 3)
 
 
 def test_a_job_says_what_it_needs_in_plain_words(tmp_path: Path) -> None:
