@@ -220,7 +220,8 @@ def package(folder: Path, name: str) -> str:
 
 def check_commands(transport: AdbTransport) -> None:
     """What the tests' device end does is what the real one does."""
-    from profilers.remote.transport import LinkError, Ran
+    from profilers.contract import LinkError
+    from profilers.remote.transport import Ran
 
     script = "echo out; echo err >&2; exit 7"
     ran = transport.run(("sh", "-c", script), timeout_s=30)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from profilers.classes import with_classes
-from profilers.devices import open_configured
+from profilers.configured import configured_device, configured_space
 from profilers.tables.build import build_table, open_table
 from profilers.tables.own import table_path
 from tfnas.app.main import Work, main
@@ -20,8 +19,8 @@ from tfnas.process.exits import DONE
 def prepare(config: ProfilersConfig) -> Work:
     """Check the input; raises ValueError or LookupError if it is unusable."""
     profile = config.profile
-    profiler = open_configured(config)
-    spec = with_classes(config.space, config.data)
+    profiler = configured_device(config)
+    spec = configured_space(config.space, config.data)
     spec.build()
     path = Path(config.table) if config.table else table_path(profiler.device)
     open_table(profiler, path)

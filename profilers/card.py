@@ -11,8 +11,7 @@ import logging
 import shlex
 from pathlib import Path
 
-from profilers.classes import with_classes
-from profilers.devices import open_configured
+from profilers.configured import configured_device, configured_space
 from profilers.tables.cards import make_card
 from profilers.tables.own import check_own, find_table, table_path
 from tfnas.app.main import Work, main
@@ -25,12 +24,12 @@ log = logging.getLogger(__name__)
 
 def prepare(config: CardConfig) -> Work:
     """Check the input; raises ValueError or LookupError if it is unusable."""
-    profiler = open_configured(config)
+    profiler = configured_device(config)
     path = Path(config.table) if config.table else find_table(profiler.device)
     table = LatencyTable.load(path or table_path(profiler.device))
     path = Path(table.source)
     check_own(table.device, profiler.device, path)
-    space = with_classes(config.space, config.data).build(table.device.quantum)
+    space = configured_space(config.space, config.data).build(table.device.quantum)
     table = table.for_space(space)
 
     def work() -> int:

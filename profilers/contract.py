@@ -12,11 +12,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from profilers.models import op_model, read_model
 from profilers.onboard.conditions import Conditions, Watch
 from profilers.onboard.lock import machine_lock
 from profilers.onboard.rounds import Rounds, Sampler, Workload
 from tfnas.latency.table import Device
 from tfnas.space.ops import OpSpec
+
+
+class LinkError(OSError):
+    """The link broke, or the device isn't there (any more); trying again later may help."""
+
+
+class DeviceError(OSError):
+    """The device can't do what it is asked, or its answer makes no sense."""
 
 
 class Profiler(ABC):
@@ -31,12 +40,20 @@ class Profiler(ABC):
     options: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
+    def load(self, name: str, model: bytes) -> Workload:
+        """An ONNX model, ready to run. Raises ValueError if it can't be run here.
+
+        Args:
+            name: for messages.
+        """
+
     def workload(self, ops: Sequence[OpSpec]) -> Workload:
         """A model made of these ops, with weights that don't matter, ready to run."""
+        return self.load(" | ".join(map(str, ops)), op_model(ops, self.device.batch))
 
-    @abstractmethod
     def model_workload(self, onnx_path: Path) -> Workload:
         """The model of an ONNX file. Raises ValueError if it can't be read or run here."""
+        return self.load(str(onnx_path), read_model(onnx_path))
 
     def conditions(self) -> Conditions:
         """What the device is doing now, where that can be read. Nothing on it is changed."""

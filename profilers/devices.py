@@ -10,9 +10,7 @@ from omegaconf import OmegaConf
 
 from profilers.contract import Profiler
 from profilers.onboard.lock import check_lockable
-from tfnas.app.schemas import DeviceContext
 from tfnas.app.values import conf_path
-from tfnas.files.bounded import shown
 from tfnas.process.checks import check_choice
 
 # device kind -> module with `Options`, a dataclass of what conf/device/KIND.yaml holds, and
@@ -48,20 +46,6 @@ def open_profiler(
     )
     profiler.options = values
     return profiler
-
-
-def open_configured(config: DeviceContext) -> Profiler:
-    """The profiler that an entry point's configuration tells of; see `open_profiler`."""
-    options = {str(key): value for key, value in config.device.items()}
-    kind = options.pop("kind", None)
-    if not isinstance(kind, str) or options.keys() & {"threads", "batch", "precision"}:
-        raise ValueError(
-            f"device={shown(config.device)}: expected options of one of {', '.join(BACKENDS)}; "
-            "threads, batch and precision stand beside it"
-        )
-    return open_profiler(
-        kind, threads=config.threads, batch=config.batch, precision=config.precision, **options
-    )
 
 
 def usual_options(kind: str) -> Mapping[str, Any]:

@@ -1,11 +1,15 @@
-"""TODO profilers.verify"""
+"""python -m profilers.verify onnx=RUN/model.onnx target_ms=8
+
+Measures a model on a device in this fresh process, without any table, and says whether it meets the
+target.
+"""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
-from profilers.devices import open_configured
+from profilers.configured import configured_device
 from profilers.measure.verification import verify
 from tfnas.app.main import Work, main
 from tfnas.app.schemas import VerifierConfig
@@ -18,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def prepare(config: VerifierConfig) -> Work:
     """Check the input; raises ValueError or LookupError if it is unusable."""
-    profiler = open_configured(config)
+    profiler = configured_device(config)
     path = Path(config.onnx)
     profiler.model_workload(path).close()  # an unusable model is found before any waiting
 

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from profilers.contract import Profiler
-from profilers.cpu import read_model
 from profilers.gpu.nvml import GpuReader
-from profilers.gpu.stream import Session, StreamWorkload
-from profilers.onboard.conditions import Conditions
-from tfnas.deploy.onnx_graph import ops_of, random_weights, weight_shapes, weights_of
+from profilers.gpu.stream import GpuProfiler, Session, StreamWorkload
+from profilers.models import image_model, onnx_model
+from tfnas.deploy.onnx_graph import ops_of, weight_shapes, weights_of
 from tfnas.latency.table import Device
 from tfnas.nets.blocks import ConvBN, build
 from tfnas.space.ops import OpSpec
@@ -68,7 +65,7 @@ def numerics(precision: str) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-class CudaProfiler(Profiler):
+class CudaProfiler(GpuProfiler):
     """One GPU through torch.
 
     Args:
@@ -77,49 +74,26 @@ class CudaProfiler(Profiler):
     """
 
     def __init__(
-        self, device: Device, session: Session, watch: GpuReader, *, graph: bool, compile: bool
+        self, device: Device, session: Session, reader: GpuReader, *, graph: bool, compile: bool
     ):
-        self.device = device
-        self._session = session
-        self._watch = watch
-        self._graph = graph
+        super().__init__(device, session, reader, graph=graph)
         self._compile = compile
 
-    def workload(self, ops: Sequence[OpSpec]) -> StreamWorkload:
-        """A model made of these ops, with weights that don't matter."""
-        weights = random_weights(ops, np.random.default_rng(0))
-        return self._open(" | ".join(map(str, ops)), ops, weights)
-
-    def model_workload(self, onnx_path: Path) -> StreamWorkload:
-        """The model of an ONNX file.
+    def load(self, name: str, model: bytes) -> StreamWorkload:
+        """A model of `tfnas.export`, or of ops.
 
         Raises:
-            ValueError: if it can't be read, is not by `tfnas.export` or made for another batch.
+            ValueError: for any other, or one that is made for another batch.
         """
-        import onnx
-
-        model = onnx.load_model_from_string(read_model(onnx_path))
+        graph = onnx_model(model)
         try:
-            ops = ops_of(model)
+            ops = ops_of(graph)
         except ValueError as error:
             raise ValueError(
-                f"onnx={onnx_path}: torch can't read ONNX files but those of tfnas.export, and "
+                f"onnx={name}: torch can't read ONNX files but those of tfnas.export, and "
                 f"{error}; give device.backend=tensorrt or tensorrt_rtx"
             ) from None
-        first = model.graph.input[0].type.tensor_type.shape.dim[0]
-        if first.HasField("dim_value") and first.dim_value != self.device.batch:
-            raise ValueError(
-                f"{onnx_path} is made for batch={first.dim_value}, asked was "
-                f"batch={self.device.batch}"
-            )
-        return self._open(str(onnx_path), ops, weights_of(model))
-
-    def conditions(self) -> Conditions:
-        return self._watch.conditions(self._session.holds_context)
-
-    def _open(
-        self, name: str, ops: Sequence[OpSpec], weights: Mapping[str, np.ndarray]
-    ) -> StreamWorkload:
+        graph = image_model(graph, name, self.device.batch)
         session, precision = self._session, self.device.precision
         dtype = torch.float16 if precision == "fp16" else torch.float32
         first = ops[0]
@@ -127,7 +101,7 @@ class CudaProfiler(Profiler):
         # Channels last in memory, (N, C, H, W) to torch.
         x = session.tensor("input", shape, dtype).permute(0, 3, 1, 2)
         with session.on(), numerics(precision):
-            module: Any = folded_module(ops, weights).to(session.device, dtype)
+            module: Any = folded_module(ops, weights_of(graph)).to(session.device, dtype)
             module = module.to(memory_format=torch.channels_last)
             if self._compile:
                 module = compiled(module)

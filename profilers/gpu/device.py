@@ -9,17 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from profilers.contract import fingerprint
 from profilers.gpu import trt
 from profilers.gpu.nvml import Gpu, GpuReader, open_nvml
-from profilers.gpu.stream import Session
+from profilers.gpu.stream import GpuProfiler, Session
 from tfnas.latency.table import Device
 from tfnas.process.checks import check_choice
-
-if TYPE_CHECKING:
-    from profilers.gpu.cuda import CudaProfiler
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +40,7 @@ class Options:
     compile: bool  # backend=cuda: by torch.compile, which takes long
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A backend, and its module where it has one."""
-
-    backend: str
-    module: Any
-
-
-def open_device(
-    options: Options, *, threads: int, batch: int, precision: str
-) -> trt.TrtProfiler | CudaProfiler:
+def open_device(options: Options, *, threads: int, batch: int, precision: str) -> GpuProfiler:
     """The profiler of a GPU: nothing is built or measured yet.
 
     Raises:
@@ -76,27 +63,27 @@ def open_device(
         )
     properties = torch.cuda.get_device_properties(options.index)
     capability = (properties.major, properties.minor)
-    watch = GpuReader(nvml, str(properties.uuid))
+    reader = GpuReader(nvml, str(properties.uuid))
     if precision == "tf32" and capability < TF32_FROM:
         raise ValueError(
-            f"precision=tf32: {watch.gpu.name} has compute capability {_dotted(capability)}, TF32 "
+            f"precision=tf32: {reader.gpu.name} has compute capability {_dotted(capability)}, TF32 "
             f"comes with {_dotted(TF32_FROM)}; give precision=fp32 or fp16"
         )
-    choice = choose(options.backend, capability, precision, watch.gpu.name)
-    check_compile(options, choice.backend)
-    version = str(torch.__version__ if choice.module is None else choice.module.__version__)
+    backend, module = choose(options.backend, capability, precision, reader.gpu.name)
+    check_compile(options, backend)
+    version = str(torch.__version__ if module is None else module.__version__)
     device = describe(
-        options, watch.gpu, capability, choice.backend, version, str(torch.version.cuda),
+        options, reader.gpu, capability, backend, version, str(torch.version.cuda),
         batch=batch, precision=precision,
     )  # fmt: skip
     session = Session(torch, options.index)
-    if choice.module is not None:
+    if module is not None:
         return trt.TrtProfiler(
-            choice.module, device, session, watch, capability=capability, graph=options.graph
+            module, device, session, reader, capability=capability, graph=options.graph
         )
     from profilers.gpu import cuda
 
-    return cuda.CudaProfiler(device, session, watch, graph=options.graph, compile=options.compile)
+    return cuda.CudaProfiler(device, session, reader, graph=options.graph, compile=options.compile)
 
 
 def check_options(options: Options, threads: int, precision: str) -> None:
@@ -127,8 +114,9 @@ def choose(
     precision: str,
     gpu: str,
     load: Callable[[str], Any] = trt.load,
-) -> Choice:
-    """The backend that was asked for, or with `auto` the first that is installed and fits the GPU.
+) -> tuple[str, Any]:
+    """The backend that was asked for, or with `auto` the first that is installed and fits the GPU;
+    and its module, None for torch.
 
     Args:
         gpu: its name, for messages.
@@ -139,7 +127,7 @@ def choose(
         ValueError: if it isn't made for the GPU.
     """
     if backend == "cuda":
-        return Choice("cuda", None)
+        return "cuda", None
     if backend != "auto":
         module = load(backend)
         if module is None:
@@ -153,13 +141,13 @@ def choose(
                 f"(compute capability {_dotted(capability)}) and precision={precision}; give "
                 "device.backend=auto or cuda"
             )
-        return Choice(backend, module)
+        return backend, module
     for name in trt.MODULES:
         module = load(name)
         if module is not None and trt.supports(module, capability, precision):
-            return Choice(name, module)
+            return name, module
         log.debug("%s is %s", name, "not installed" if module is None else f"not for {gpu}")
-    return Choice("cuda", None)
+    return "cuda", None
 
 
 def describe(

@@ -37,16 +37,14 @@ class Gpu:
     """What a GPU is and how it is set up.
 
     Attributes:
-        driver, cuda: versions of the driver and of the CUDA that it brings.
+        driver: its version.
         memory_mib: in all.
         mig: "off", or the name of the instance or "on" where MIG is.
         power_limit_w: enforced; None where it isn't told.
     """
 
-    uuid: str
     name: str
     driver: str
-    cuda: str
     memory_mib: int
     mig: str
     power_limit_w: float | None
@@ -90,17 +88,13 @@ class GpuReader:
         self._handle, self._parent = self._find(uuid)
         instance = self._handle is not self._parent
         memory = self._read("nvmlDeviceGetMemoryInfo", self._handle)
-        cuda = self._read("nvmlSystemGetCudaDriverVersion") or 0
         name = _text(self._read("nvmlDeviceGetName", self._handle) or "NVIDIA GPU")
-        limit = self._power_limit_w()
         self.gpu = Gpu(
-            uuid=uuid,
             name=name,
             driver=_text(self._read("nvmlSystemGetDriverVersion") or "unknown"),
-            cuda=f"{cuda // 1000}.{cuda % 1000 // 10}",
             memory_mib=0 if memory is None else int(memory.total) >> 20,
             mig=(name.rpartition("MIG ")[2] if instance else self._mig_mode()),
-            power_limit_w=limit,
+            power_limit_w=self._power_limit_w(),
         )
 
     def _find(self, uuid: str) -> tuple[Any, Any]:
@@ -131,18 +125,17 @@ class GpuReader:
         highest = self._read("nvmlDeviceGetMaxClockInfo", gpu, nvml.NVML_CLOCK_SM)
         memory = self._read("nvmlDeviceGetClockInfo", gpu, nvml.NVML_CLOCK_MEM)
         heat = self._read("nvmlDeviceGetTemperature", gpu, nvml.NVML_TEMPERATURE_GPU)
-        power = self._read("nvmlDeviceGetPowerUsage", gpu)  # milliwatts
-        limit = self._power_limit_w()
+        power, limit = self._watts("nvmlDeviceGetPowerUsage"), self._power_limit_w()
         reasons = self._reasons()
         others = self._others(holds_context)
-        told: list[tuple[str, float | str | None]] = [
+        found: list[tuple[str, float | str | None]] = [
             ("gpu", self.gpu.name),
             ("driver", self.gpu.driver),
             ("sm_clock_mhz", sm),
             ("sm_clock_max_mhz", highest),
             ("memory_clock_mhz", memory),
             ("temperature_c", heat),
-            ("power_w", None if power is None else power / 1000),
+            ("power_w", power),
             ("power_limit_w", limit),
             ("clock_reasons", None if reasons is None else ", ".join(map(str, reasons)) or "none"),
             ("mig", self.gpu.mig),
@@ -150,7 +143,7 @@ class GpuReader:
         ]
         readings = tuple(
             (name, value if isinstance(value, str) else float(value))
-            for name, value in told
+            for name, value in found
             if value is not None
         )
         doubts = []
@@ -160,7 +153,7 @@ class GpuReader:
                 f"{value:.0f} {unit} of {most:.0f} {unit}"
                 for value, most, unit in (
                     (sm, highest, "MHz"),
-                    (None if power is None else power / 1000, limit, "W"),
+                    (power, limit, "W"),
                 )
                 if value is not None and most is not None
             ]
@@ -200,7 +193,10 @@ class GpuReader:
         return "on" if mode is not None and mode[0] else "off"
 
     def _power_limit_w(self) -> float | None:
-        milliwatts = self._read("nvmlDeviceGetEnforcedPowerLimit", self._parent)
+        return self._watts("nvmlDeviceGetEnforcedPowerLimit")
+
+    def _watts(self, function: str) -> float | None:
+        milliwatts = self._read(function, self._parent)
         return None if milliwatts is None else milliwatts / 1000
 
     def _read(self, function: str, *arguments: Any) -> Any:
@@ -215,13 +211,13 @@ class GpuReader:
 
 
 def _shared(others: Sequence[Any]) -> str:
-    told = [
+    named = [
         f"pid {p.pid}" + (f" {p.usedGpuMemory >> 20} MiB" if p.usedGpuMemory else "")
         for p in others[:NAMED]
     ]
     more = ", …" if len(others) > NAMED else ""
     count = f"{len(others)} other process{'es' if len(others) > 1 else ''}"
-    return f"shared with {count} ({', '.join(told)}{more})"
+    return f"shared with {count} ({', '.join(named)}{more})"
 
 
 def _text(value: str | bytes) -> str:

@@ -12,9 +12,14 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from math import prod
 from typing import Any
 
-from profilers.onboard.rounds import Burst
+from profilers.contract import Profiler
+from profilers.gpu.nvml import GpuReader
+from profilers.onboard.conditions import Conditions
+from profilers.onboard.rounds import Burst, closed
+from tfnas.latency.table import Device
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +93,7 @@ class Session:
     def tensor(self, pool: str, shape: tuple[int, ...], dtype: Any) -> Any:
         """A tensor in the memory of a pool, filled with seeded noise."""
         torch = self.torch
-        values = 1
-        for size in shape:
-            values *= size
-        nbytes = values * torch.empty(0, dtype=dtype).element_size()
+        nbytes = prod(shape) * torch.empty(0, dtype=dtype).element_size()
         tensor = self.memory(pool, nbytes)[:nbytes].view(dtype).view(shape)
         with self.on():
             generator = torch.Generator(self.device).manual_seed(0)
@@ -133,6 +135,8 @@ class StreamWorkload:
         graph: capture one run into a CUDA graph and launch that.
         x: the input, on the GPU.
         mode: a context that `launch` needs; entered once a burst, outside of the clock.
+        held: what must live as long as it.
+        done: called when it is closed.
     """
 
     def __init__(
@@ -144,11 +148,12 @@ class StreamWorkload:
         x: Any,
         graph: bool,
         mode: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        held: Any = None,
+        done: Callable[[], None] = lambda: None,
     ):
-        self.name = name
-        self.x = x
-        self._session = session
-        self._mode = mode
+        self.name, self.x = name, x
+        self._session, self._mode = session, mode
+        self._held, self._done = held, done
         self._launch = self._captured(launch) if graph else launch
 
     def _captured(self, launch: Callable[[], Any]) -> Callable[[], Any]:
@@ -182,10 +187,22 @@ class StreamWorkload:
 
     def close(self) -> None:
         """Free what it holds on the GPU."""
-        self._launch = _closed
-        self.x = None
+        self._launch = closed
+        self.x = self._held = None
         self._mode = nullcontext
+        self._done()
 
 
-def _closed() -> None:
-    raise RuntimeError("this workload was closed")
+class GpuProfiler(Profiler):
+    """One GPU through a runtime on a stream.
+
+    Args:
+        graph: launch runs as CUDA graphs.
+    """
+
+    def __init__(self, device: Device, session: Session, reader: GpuReader, *, graph: bool):
+        self.device = device
+        self._session, self._reader, self._graph = session, reader, graph
+
+    def conditions(self) -> Conditions:
+        return self._reader.conditions(self._session.holds_context)

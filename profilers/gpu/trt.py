@@ -12,26 +12,17 @@ import importlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from math import prod
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from profilers.cache import CacheFile
-from profilers.contract import Profiler
-from profilers.cpu import read_model
 from profilers.gpu.nvml import GpuReader
-from profilers.gpu.stream import Session, StreamWorkload
-from profilers.onboard.conditions import Conditions
-from profilers.onboard.ort import MAX_INPUT
+from profilers.gpu.stream import GpuProfiler, Session, StreamWorkload
+from profilers.models import image_model, onnx_model
 from tfnas.latency.table import Device
-from tfnas.space.ops import OpSpec
 
 log = logging.getLogger(__name__)
 
-MODULES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt_rtx"}  # backend -> module
+MODULES = ("tensorrt", "tensorrt_rtx")  # named as their backends
 WORKSPACE_BYTES = 1 << 30  # that a kernel may take beyond activations, on GPUs of any size
 SAVE_SECONDS = 30.0  # at most so much of what builds learned is lost by a kill
 ERRORS_KEPT = 3
@@ -49,7 +40,7 @@ COMPILED_FOR: tuple[tuple[tuple[int, int], tuple[int, int], tuple[int, int] | No
 def load(backend: str) -> Any:
     """The module of a backend; None where it isn't installed, or its libraries aren't."""
     try:
-        return importlib.import_module(MODULES[backend])
+        return importlib.import_module(backend)
     except (ImportError, OSError) as error:
         log.debug("%s can't be loaded: %s", backend, error)
         return None
@@ -121,8 +112,8 @@ class EngineBuilder:
         network = self._builder.create_network(_creation_flags(trt))
         parser = trt.OnnxParser(network, self.logger)
         if not parser.parse(model):
-            told = "; ".join(_told(parser.get_error(i)) for i in range(parser.num_errors))
-            raise ValueError(f"{trt.__name__} can't read {name}: {told[:500] or self.why()}")
+            errors = "; ".join(_line(parser.get_error(i)) for i in range(parser.num_errors))
+            raise ValueError(f"{trt.__name__} can't read {name}: {errors[:500] or self.why()}")
         config = self._config()
         cache = self._timing_cache(config)
         engine = self._builder.build_serialized_network(network, config)
@@ -169,7 +160,7 @@ class EngineBuilder:
         return cache
 
 
-def _told(error: Any) -> str:
+def _line(error: Any) -> str:
     """A parser's error in a line; from 10 on it knows where it stands."""
     where = f"{error.node_operator()} {error.node_name()}: " if hasattr(error, "node_name") else ""
     return " ".join((where + error.desc()).split())
@@ -217,31 +208,16 @@ def fitted(model: Any, name: str, batch: int, precision: str) -> Any:
     Raises:
         ValueError: if it isn't a net with one float32 input, or is made for another batch.
     """
-    from onnx import TensorProto
+    from tfnas.deploy.onnx_graph import half
 
-    from tfnas.deploy.onnx_graph import half, with_batch
-
-    initialized = {t.name for t in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in initialized]
-    if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-        told = ", ".join(i.name for i in inputs)
-        raise ValueError(f"{name} has the inputs {told}: expected one of float32")
-    dims = inputs[0].type.tensor_type.shape.dim
-    shape = [d.dim_value for d in dims]
-    if not shape or not all(size > 0 for size in shape[1:]):
-        raise ValueError(f"{name} takes {shape}: expected sizes, only the batch left open")
-    if dims[0].HasField("dim_value") and shape[0] != batch:
-        raise ValueError(f"{name} is made for batch={shape[0]}, asked was batch={batch}")
-    if batch * prod(shape[1:]) > MAX_INPUT:
-        raise ValueError(f"{name} takes {[batch, *shape[1:]]}: {MAX_INPUT} values are the most")
+    fixed = image_model(model, name, batch)
     try:
-        fixed = with_batch(model, batch)
         return half(fixed) if precision == "fp16" else fixed
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
 
-class TrtProfiler(Profiler):
+class TrtProfiler(GpuProfiler):
     """One GPU through TensorRT or TensorRT-RTX.
 
     Args:
@@ -253,16 +229,13 @@ class TrtProfiler(Profiler):
         trt: Any,
         device: Device,
         session: Session,
-        watch: GpuReader,
+        reader: GpuReader,
         *,
         capability: tuple[int, int],
         graph: bool,
     ):
-        self.device = device
+        super().__init__(device, session, reader, graph=graph)
         self._trt = trt
-        self._session = session
-        self._watch = watch
-        self._graph = graph
         self._file = CacheFile.of(device)
         self._kept = self._file.load()
         self._saved_s = time.monotonic()
@@ -277,35 +250,19 @@ class TrtProfiler(Profiler):
         self._runtime_cache: Any = None
         self._dirty = False
 
-    def workload(self, ops: Sequence[OpSpec]) -> StreamWorkload:
-        """A model made of these ops, with weights that don't matter, as an engine."""
-        from tfnas.deploy.onnx_graph import build_model, random_weights
-
-        weights = random_weights(ops, np.random.default_rng(0))
-        model = build_model(ops, weights, self.device.batch)
-        return self._open(" | ".join(map(str, ops)), model)
-
-    def model_workload(self, onnx_path: Path) -> StreamWorkload:
-        """The model of an ONNX file. Raises ValueError if it can't be read or built here."""
-        import onnx
-
-        model = onnx.load_model_from_string(read_model(onnx_path))
-        return self._open(str(onnx_path), model)
-
-    def conditions(self) -> Conditions:
-        return self._watch.conditions(self._session.holds_context)
-
-    def _open(self, name: str, model: Any) -> StreamWorkload:
-        content = fitted(model, name, self.device.batch, self.device.precision).SerializeToString()
+    def load(self, name: str, model: bytes) -> StreamWorkload:
+        """The model as an engine. Raises ValueError if it can't be built here."""
+        context = (self.device.batch, self.device.precision)
+        content = fitted(onnx_model(model), name, *context).SerializeToString()
         with self._session.on():
             plan = self._builder.build(content, name)
-            workload = self._load(plan, name)
+            workload = self._loaded(plan, name)
         self._dirty = True
         if time.monotonic() - self._saved_s > SAVE_SECONDS:
             self.save()
         return workload
 
-    def _load(self, plan: bytes, name: str) -> TrtWorkload:
+    def _loaded(self, plan: bytes, name: str) -> StreamWorkload:
         trt, session = self._trt, self._session
         if self._runtime is None:
             self._runtime = trt.Runtime(self._builder.logger)
@@ -315,8 +272,8 @@ class TrtProfiler(Profiler):
         context, scratch = self._context(engine, name)
         if self._graph and not _is_capturable(context, session.stream.cuda_stream):
             raise ValueError(f"{name} can't be captured into a CUDA graph; give device.graph=false")
-        tensors: dict[str, Any] = {}
-        x = y = None
+        inputs: list[Any] = []
+        outputs: list[Any] = []
         for index in range(engine.num_io_tensors):
             tensor = engine.get_tensor_name(index)
             is_input = engine.get_tensor_mode(tensor) == trt.TensorIOMode.INPUT
@@ -327,21 +284,19 @@ class TrtProfiler(Profiler):
                 _torch_dtype(session.torch, trt, engine.get_tensor_dtype(tensor)),
             )
             context.set_tensor_address(tensor, memory.data_ptr())
-            tensors[tensor] = memory
-            if is_input:
-                x = memory
-            elif y is None:
-                y = memory
+            (inputs if is_input else outputs).append(memory)
         execute, stream = context.execute_async_v3, session.stream.cuda_stream
 
         def launch() -> Any:
             if not execute(stream):
                 raise RuntimeError(f"{trt.__name__} failed to run {name}: {self._builder.why()}")
-            return y
+            return outputs[0]
 
         # The engine and its memory must outlive the context.
-        held = (context, engine, scratch, tensors)
-        return TrtWorkload(name, session, launch, x=x, graph=self._graph, held=held, done=self.save)
+        held = (context, engine, scratch, inputs, outputs)
+        return StreamWorkload(
+            name, session, launch, x=inputs[0], graph=self._graph, held=held, done=self.save
+        )
 
     def _context(self, engine: Any, name: str) -> tuple[Any, Any]:
         """An execution context, and the session's memory that its activations live in."""
@@ -389,50 +344,16 @@ class TrtProfiler(Profiler):
             self._file.save(content)
 
 
-class TrtWorkload(StreamWorkload):
-    """An engine on the GPU.
-
-    Args:
-        held: what must live as long as it.
-        done: called when it is closed.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        session: Session,
-        launch: Callable[[], Any],
-        *,
-        x: Any,
-        graph: bool,
-        held: tuple[Any, ...],
-        done: Callable[[], None],
-    ):
-        self._held = held
-        self._done = done
-        super().__init__(name, session, launch, x=x, graph=graph)
-
-    def close(self) -> None:
-        super().close()
-        self._held = ()
-        self._done()
-
-
 def _is_capturable(context: Any, stream: int) -> bool:
     """Whether runs can be captured; only TensorRT-RTX has nets that can't, and tells."""
-    told = getattr(context, "is_stream_capturable", None)
-    return told is None or bool(told(stream))
+    is_capturable = getattr(context, "is_stream_capturable", None)
+    return is_capturable is None or bool(is_capturable(stream))
 
 
 def _torch_dtype(torch: Any, trt: Any, dtype: Any) -> Any:
-    """
-    Raises:
-        ValueError: for outputs other than numbers that these nets have.
-    """
-    for known, mine in (
-        (trt.DataType.FLOAT, torch.float32),
-        (trt.DataType.HALF, torch.float16),
-    ):
-        if dtype == known:
-            return mine
+    """Raises ValueError for outputs other than numbers that these nets have."""
+    if dtype == trt.DataType.FLOAT:
+        return torch.float32
+    if dtype == trt.DataType.HALF:
+        return torch.float16
     raise ValueError(f"an output of type {dtype}: expected float32 or float16")

@@ -15,7 +15,15 @@ from pathlib import Path
 from types import TracebackType
 
 from profilers.contract import Profiler
-from profilers.measure.timing import Checkpoint, Measured, Progress, Samples, measure
+from profilers.measure.timing import (
+    Anchors,
+    Checkpoint,
+    Measured,
+    Progress,
+    Report,
+    Samples,
+    measure,
+)
 from profilers.measure.usual import History
 from profilers.onboard.conditions import Watch
 from profilers.onboard.rounds import Workload
@@ -99,7 +107,6 @@ class Bench:
         self._anchor_ops = ANCHORS if anchors is None else anchors
         self._now = now
         self._stack = ExitStack()
-        self._anchor_pool: list[Samples] = []
 
     def __enter__(self) -> Bench:
         with ExitStack() as stack:
@@ -108,11 +115,13 @@ class Bench:
                 self.profiler.workload(REFERENCE), random.Random(self._seed), self._now
             )
             self._rounds = stack.enter_context(closing(rounds))
-            self._anchors = [
-                self._open(stack, self.profiler.workload(ops)) for ops in self._anchor_ops
+            nets = [
+                stack.enter_context(closing(self.profiler.workload(ops)))
+                for ops in self._anchor_ops
             ]
             self._rounds.watch.look(self._now(), at_once=True)
             self._history = History.of(self.profiler.device, self._anchor_ops)
+            self._anchors = Anchors(nets, self._history.usual)
             self._stack = stack.pop_all()
         return self
 
@@ -123,12 +132,13 @@ class Bench:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if told := str(self.watch):
-                self.progress(f"{self.profiler.device.name} meanwhile: {told}")
+            if meanwhile := str(self.watch):
+                self.progress(f"{self.profiler.device.name} meanwhile: {meanwhile}")
             for doubt in self.watch.doubts:
                 self.progress(f"warning: {self.profiler.device.name}: {doubt}")
-            if self._anchor_pool and all(len(a) >= SESSION for a in self._anchor_pool):
-                self._history.note([a.quiet_ms for a in self._anchor_pool])
+            sampled = self._anchors.samples
+            if sampled and all(len(samples) >= SESSION for samples in sampled):
+                self._history.note([samples.quiet_ms for samples in sampled])
         finally:  # the lock is held until the session is noted
             self._stack.__exit__(kind, error, trace)
 
@@ -137,16 +147,22 @@ class Bench:
         """What the device was doing meanwhile."""
         return self._rounds.watch
 
-    @staticmethod
-    def _open(stack: ExitStack, workload: Workload) -> Workload:
-        return stack.enter_context(closing(workload))
-
     def workload(self, ops: Sequence[OpSpec]) -> Workload:
         """A workload that is closed with the bench, if not before."""
-        return self._open(self._stack, self.profiler.workload(ops))
+        return self._stack.enter_context(closing(self.profiler.workload(ops)))
+
+    def workloads(self, models: Sequence[Sequence[OpSpec]]) -> list[Workload]:
+        """Many of them; tells how far it is."""
+        found, label = [], "building models"
+        with bar(label) as shown:
+            report = Report(label, self.progress, shown, time.monotonic)
+            for index, ops in enumerate(models, 1):
+                found.append(self.workload(ops))
+                report.tell(index / len(models), f"{index} of {len(models)}")
+        return found
 
     def model_workload(self, path: Path) -> Workload:
-        return self._open(self._stack, self.profiler.model_workload(path))
+        return self._stack.enter_context(closing(self.profiler.model_workload(path)))
 
     def measure(
         self,
@@ -170,9 +186,7 @@ class Bench:
                 self._rounds,
                 precision=precision,
                 max_seconds=max_seconds,
-                anchors=self._anchors if anchored else (),
-                anchor_pool=self._anchor_pool if anchored else None,
-                usual=self._history.usual if anchored else None,
+                anchors=self._anchors if anchored else None,
                 own_anchors=own_anchors,
                 pooled=pooled,
                 absolute=absolute,

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from profilers.contract import Profiler
 from profilers.measure.bench import Bench
 from profilers.measure.timing import Measured, Progress
-from profilers.tables.build import open_all
 from tfnas.latency.stages import StageTime, StageTimes, parts_of, table_ms
 from tfnas.latency.table import LatencyTable
 from tfnas.space.subnet import Subnet
@@ -30,8 +29,8 @@ def measure_stages(
     table: LatencyTable,
     subnet: Subnet,
     *,
-    max_minutes: float,
-    seed: int,
+    max_minutes: float = 0.3,
+    seed: int = 0,
     progress: Progress = log.info,
     now: Callable[[], float] = time.monotonic,
 ) -> StageTimes:
@@ -45,10 +44,10 @@ def measure_stages(
         ValueError: if the device gave too few samples to tell an interval.
     """
     parts = parts_of(subnet)
-    said = [table_ms(table, name, ops) for name, ops in parts]
+    table_says = [table_ms(table, name, ops) for name, ops in parts]
     whole = table.subnet_ms(subnet)
     with Bench(profiler, seed, progress, now=now) as bench:
-        workloads = open_all(bench, [*(ops for _, ops in parts), subnet.ops])
+        workloads = bench.workloads([*(ops for _, ops in parts), subnet.ops])
         *measured, net = bench.measure(
             workloads,
             precision=PRECISION,
@@ -60,7 +59,7 @@ def measure_stages(
         device=table.device.name,
         parts=tuple(
             _time(name, ms, found)
-            for (name, _), ms, found in zip(parts, said, measured, strict=True)
+            for (name, _), ms, found in zip(parts, table_says, measured, strict=True)
         ),
         whole=_time("whole net", whole, net),
     )

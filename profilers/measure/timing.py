@@ -210,15 +210,77 @@ def _quiet_unit(ms: np.ndarray, ratio: np.ndarray) -> float:
     return float(np.quantile(ms, QUIET_QUANTILE) / np.median(ratio))
 
 
+class Series:
+    """A workload with its samples, those of this call and those from before."""
+
+    def __init__(self, workload: Workload, fill_ms: float, before: Samples | None = None):
+        self._known = before or Samples()
+        self._fresh: list[Sample] = []
+        self.target = Target(workload, fill_ms, self._fresh)
+
+    @property
+    def samples(self) -> Samples:
+        """All so far."""
+        if self._fresh:
+            self._known = self._known + Samples(*np.array(self._fresh).T)
+            self._fresh.clear()
+        return self._known
+
+
+class Anchors:
+    """Whole nets that fix the absolute scale; their samples are kept from call to call.
+
+    Args:
+        usual: the machine's speed in sessions before, for the same nets.
+    """
+
+    def __init__(self, workloads: Sequence[Workload] = (), usual: Usual | None = None):
+        self.series = [Series(workload, NET_BURST_MS) for workload in workloads]
+        self.usual = usual
+
+    @property
+    def samples(self) -> list[Samples]:
+        return [series.samples for series in self.series]
+
+    def unit(self, others: Sequence[Samples], floor_ms: float) -> Unit:
+        """The absolute scale.
+
+        Args:
+            others: samples of other whole nets, which serve as anchors too.
+            floor_ms: the scale where there is no whole net, good for comparing only.
+        """
+        own = self.samples
+        if not own and not others:
+            return Unit(floor_ms, math.inf)
+        return at_usual_speed(unit_of([*own, *others]), own, self.usual)
+
+
+class Report:
+    """Tells how far something is: draws a bar, and gives a line every few seconds."""
+
+    def __init__(self, label: str, progress: Progress, shown: Bar, now: Callable[[], float]):
+        self._label, self._progress, self._shown, self._now = label, progress, shown, now
+        self._last_s = now()
+
+    def begin(self, text: str, more: str) -> None:
+        self._progress(f"{self._label}: {text}{more}")
+        self._shown.draw(0.0, text)
+
+    def tell(self, share: float, text: str, more: str = "") -> None:
+        """Tell what share is done; `more` stands in lines only."""
+        self._shown.draw(share, text)
+        if self._now() - self._last_s >= SAY_EVERY_S:
+            self._last_s = self._now()
+            self._shown.say(self._progress, f"{self._label}: {text}{more}")
+
+
 def measure(
     workloads: Sequence[Workload],
     rounds: Sampler,
     *,
     precision: float,
     max_seconds: float,
-    anchors: Sequence[Workload] = (),
-    anchor_pool: list[Samples] | None = None,
-    usual: Usual | None = None,
+    anchors: Anchors | None = None,
     own_anchors: Sequence[int] = (),
     pooled: Sequence[Samples] | None = None,
     absolute: bool = False,
@@ -237,8 +299,6 @@ def measure(
         max_seconds: stop then, but never before `MIN_ROUNDS` rounds.
         anchors: whole nets that fix the absolute scale, sampled in every round. Without any the
             scale is the reference's floor, good for comparing only.
-        anchor_pool: samples of the anchors from before; extended in place.
-        usual: the machine's speed in sessions before, for the same `anchors`.
         own_anchors: indices of workloads that are whole nets and serve as anchors too.
         pooled: samples of the workloads from before, to go on with.
         absolute: the precision is to be reached with the absolute scale's own interval.
@@ -248,43 +308,34 @@ def measure(
     Returns:
         One `Measured` for each workload, in order.
     """
-    pool = list(pooled) if pooled else [Samples() for _ in workloads]
-    if anchor_pool is None:
-        anchor_pool = []
-    anchor_pool.extend(Samples() for _ in range(len(anchors) - len(anchor_pool)))
     if not workloads:
         return []
-    start = rounds.now()
-    said = saved = start
-    own = set(own_anchors)
+    anchors = anchors or Anchors()
+    nets = set(own_anchors)
     series = [
-        _Series(w, p, NET_BURST_MS if i in own else BURST_MS)
-        for i, (w, p) in enumerate(zip(workloads, pool, strict=True))
+        Series(workload, NET_BURST_MS if i in nets else BURST_MS, pooled[i] if pooled else None)
+        for i, workload in enumerate(workloads)
     ]
-    anchor_series = [_Series(w, p, NET_BURST_MS) for w, p in zip(anchors, anchor_pool, strict=True)]
-    progress(f"{label}: {len(workloads)} to measure, at most {max_seconds:.0f} s")
-    shown.draw(0.0, f"{len(workloads)} to measure")
-    active, done, next_check = series, 0, min_rounds
 
     def scale() -> Unit:
-        anchored = [s.take() for s in anchor_series]
-        fixed = [*anchored, *(series[i].take() for i in own_anchors)]
-        if not fixed:
-            return Unit(rounds.floor_ms, math.inf)
-        return at_usual_speed(unit_of(fixed), anchored, usual)
+        own = [series[i].samples for i in own_anchors]
+        return anchors.unit(own, rounds.references.floor_ms)
 
     def results() -> list[Measured]:
         unit = scale()
-        return [_measured(s.take(), unit, rounds, precision, absolute) for s in series]
+        return [_measured(s.samples, unit, rounds, precision, absolute) for s in series]
 
+    start = saved_s = rounds.now()
+    report = Report(label, progress, shown, rounds.now)
+    report.begin(f"{len(workloads)} to measure", f", at most {max_seconds:.0f} s")
+    active, done, next_check = series, 0, min_rounds
     try:
         while True:
-            left = max(0.0, max_seconds - (rounds.now() - start))
             done += rounds.take(
                 # Anchors first: where a device takes targets in parts, no part goes without unit.
-                [s.target for s in (*anchor_series, *active)],
+                [s.target for s in (*anchors.series, *active)],
                 max(1, MIN_ROUNDS - done),
-                left,
+                max(0.0, max_seconds - (rounds.now() - start)),
             )
             elapsed = rounds.now() - start
             over = elapsed >= max_seconds and done >= MIN_ROUNDS
@@ -293,46 +344,27 @@ def measure(
                 next_check = done + max(1, done // 10)
                 common = scale().half_width if absolute else 0.0
                 active = [
-                    s for s in series if math.hypot(s.take().half_width(), common) > precision
+                    s for s in series if math.hypot(s.samples.half_width(), common) > precision
                 ]
             if over or not active:
                 break
-            text = f"{len(series) - len(active)} of {len(series)} within ±{precision:.2%}"
-            share = elapsed / max_seconds if elapsed < max_seconds else 1.0
-            shown.draw(share, f"{text}, round {done}")
-            if rounds.now() - said >= SAY_EVERY_S:
-                said = rounds.now()
-                left = max(0.0, max_seconds - elapsed)
-                line = f"{label}: {text}, round {done}, at most {left:.0f} s left"
-                shown.say(progress, line)
-            if checkpoint and rounds.now() - saved >= checkpoint_every_s:
-                saved = rounds.now()
+            report.tell(
+                elapsed / max_seconds if elapsed < max_seconds else 1.0,
+                f"{len(series) - len(active)} of {len(series)} within ±{precision:.2%}, "
+                f"round {done}",
+                f", at most {max(0.0, max_seconds - elapsed):.0f} s left",
+            )
+            if checkpoint and rounds.now() - saved_s >= checkpoint_every_s:
+                saved_s = rounds.now()
                 checkpoint(results())
     except (KeyboardInterrupt, OSError):  # a link that broke, a device that gave up
         if checkpoint:
             checkpoint(results())
         raise
-    anchor_pool[:] = [s.take() for s in anchor_series]
     found = results()
     if checkpoint:
         checkpoint(found)
     return found
-
-
-class _Series:
-    """A workload with its samples, those of this call and those from before."""
-
-    def __init__(self, workload: Workload, before: Samples, fill_ms: float):
-        self.before = before
-        self.fresh: list[Sample] = []
-        self.target = Target(workload, fill_ms, self.fresh)
-
-    def take(self) -> Samples:
-        """All samples so far."""
-        if self.fresh:
-            self.before = self.before + Samples(*np.array(self.fresh).T)
-            self.fresh.clear()
-        return self.before
 
 
 def _measured(
@@ -370,7 +402,7 @@ def _doubt(
         reasons.append(f"the second half of the time reads {drift:+.1%} against the first")
     if unit.unusual is not None:
         reasons.append(f"everything takes {unit.unusual:+.1%} against this machine's usual time")
-    if rounds.quiet_share < QUIET_SHARE:
+    if rounds.references.quiet_share < QUIET_SHARE:
         reasons.append("hardly a quiet moment, so the absolute scale may read high")
     reasons += rounds.watch.doubts
     if not reasons:

@@ -71,11 +71,11 @@ class Watch:
         return {**numbers, **self._texts}
 
     def __str__(self) -> str:
-        told = [
+        parts = [
             f"{name} {first:g}"
             if low == high
             else f"{name} {first:g} to {last:g} (between {low:g} and {high:g})"
             for name, (first, low, high, last) in self._numbers.items()
         ]
-        told += [f"{name} {', '.join(values)}" for name, values in self._texts.items()]
-        return "; ".join(told)
+        parts += [f"{name} {', '.join(values)}" for name, values in self._texts.items()]
+        return "; ".join(parts)

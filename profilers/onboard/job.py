@@ -132,11 +132,11 @@ def _round(data: dict[str, list], targets: int) -> Round:
         if type(index) is not int or not 0 <= index < targets:
             raise ValueError
         samples.append((index, Sample(_positive(ratio), _positive(ms), _positive(wall_ms))))
-    readings = tuple((_text(name), _value(value)) for name, value in data["readings"][:100])
+    readings = tuple((short_text(name), _value(value)) for name, value in data["readings"][:100])
     return Round(
         tuple(_positive(ms) for ms in data["reference_ms"]),
         tuple(samples),
-        Conditions(readings, tuple(_text(doubt) for doubt in data["doubts"][:100])),
+        Conditions(readings, tuple(short_text(doubt) for doubt in data["doubts"][:100])),
     )
 
 
@@ -148,13 +148,14 @@ def _positive(value: object) -> float:
 
 def _value(value: object) -> float | str:
     if isinstance(value, str):
-        return _text(value)
+        return short_text(value)
     if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
         raise ValueError
     return float(value)  # type: ignore[arg-type]
 
 
-def _text(value: object) -> str:
+def short_text(value: object) -> str:
+    """A text from a device, if it is short and printable. Raises ValueError if it isn't."""
     if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_TEXT:
-        raise ValueError
+        raise ValueError(f"the device's answer makes no sense: {str(value)[:MAX_TEXT]!r}")
     return value

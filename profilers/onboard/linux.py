@@ -84,11 +84,6 @@ def readable(model: str) -> str:
     return " ".join(model.partition("@")[0].split()) or "cpu"
 
 
-def board_name() -> str:
-    """What a board calls itself, such as `Raspberry Pi 5 Model B Rev 1.0`; empty for a PC."""
-    return _read("/proc/device-tree/model").strip("\0 \n")
-
-
 def watched_files(*, clocks: bool = True) -> dict[str, str]:
     """Path -> content of what `conditions` reads; without what each core runs at now, if asked."""
     found: dict[str, str] = {}

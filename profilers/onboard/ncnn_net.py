@@ -1,23 +1,19 @@
 """ncnn on a CPU: the input bound once, the output taken in every run, float32 throughout.
 
-The clock is the thread's CPU time where one thread runs, as in `profilers.onboard.ort`.
-
 Needs numpy and ncnn alone: it runs on boards.
 """
 
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from profilers.onboard.rounds import Burst
+from profilers.onboard.rounds import MAX_INPUT, CpuWorkload
 
 INPUT, OUTPUT = "in0", "out0"  # the blobs' names as pnnx gives them
-MAX_INPUT = 2**28  # values: 1 GiB
 # On by default, and on Arm they turn a float32 net into a float16 one.
 REDUCED = (
     "use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic",
@@ -25,7 +21,7 @@ REDUCED = (
 )  # fmt: skip
 
 
-class NcnnWorkload:
+def ncnn_workload(name: str, param: Path, weights: Path, *, threads: int) -> CpuWorkload:
     """One net, loaded, and an image for it.
 
     Args:
@@ -36,51 +32,31 @@ class NcnnWorkload:
         ValueError: if it can't be loaded or run.
         LookupError: if ncnn isn't installed.
     """
+    try:
+        import ncnn
+    except ImportError as error:
+        raise LookupError(f"ncnn is needed: pip install ncnn ({error})") from None
+    width, height, channels = input_shape(param.read_text())
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_vulkan_compute = False
+    for option in REDUCED:
+        if hasattr(net.opt, option):  # older releases have fewer
+            setattr(net.opt, option, False)
+    if net.load_param(str(param)) or net.load_model(str(weights)):
+        raise ValueError(f"ncnn can't load {name}")
+    values = np.random.default_rng(0).standard_normal((channels, height, width), dtype=np.float32)
+    image = ncnn.Mat(values).clone()  # its own, aligned copy
 
-    def __init__(self, name: str, param: Path, weights: Path, *, threads: int):
-        try:
-            import ncnn
-        except ImportError as error:
-            raise LookupError(f"ncnn is needed: pip install ncnn ({error})") from None
-        self.name = name
-        width, height, channels = input_shape(param.read_text())
-        net = ncnn.Net()
-        net.opt.num_threads = threads
-        net.opt.use_vulkan_compute = False
-        for option in REDUCED:
-            if hasattr(net.opt, option):  # older releases have fewer
-                setattr(net.opt, option, False)
-        if net.load_param(str(param)) or net.load_model(str(weights)):
-            raise ValueError(f"ncnn can't load {name}")
-        values = np.random.default_rng(0).standard_normal(
-            (channels, height, width), dtype=np.float32
-        )
-        self._input = ncnn.Mat(values).clone()  # its own, aligned copy
-        self._net: Any = net
-        self._clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
-        status, _ = self._run(net, self._input)
-        if status:
-            raise ValueError(f"ncnn can't run {name} (status {status})")
-
-    @staticmethod
-    def _run(net: Any, image: Any) -> Any:
+    def run(image: Any) -> Any:
         extractor = net.create_extractor()
         extractor.input(INPUT, image)
         return extractor.extract(OUTPUT)
 
-    def burst(self, runs: int) -> Burst:
-        if self._net is None:
-            raise RuntimeError("this workload was closed")
-        run, net, image, clock = self._run, self._net, self._input, self._clock
-        run(net, image)
-        wall, start = time.perf_counter_ns(), clock()
-        for _ in range(runs):
-            run(net, image)
-        return Burst((clock() - start) / 1e6, (time.perf_counter_ns() - wall) / 1e6)
-
-    def close(self) -> None:
-        """Free the net."""
-        self._net = self._input = None
+    status, _ = run(image)
+    if status:
+        raise ValueError(f"ncnn can't run {name} (status {status})")
+    return CpuWorkload(name, run, image, threads=threads)
 
 
 def input_shape(param: str) -> tuple[int, int, int]:

@@ -11,13 +11,14 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from profilers.onboard.conditions import Watch
 
 BURST_MS = 0.8  # a sample repeats a small op this long, so that the clock's own cost vanishes
 NET_BURST_MS = 10.0  # of whole nets that fix the scale: bursts of one length are alike in luck
 MAX_RUNS = 10_000  # of an op in one sample
+MAX_INPUT = 2**28  # values of a batch: 1 GiB
 QUIET = 1.03  # a reference burst within this of the smallest counts as undisturbed
 
 
@@ -48,6 +49,41 @@ class Workload(Protocol):
         ...
 
 
+class CpuWorkload:
+    """A call on this machine's CPU.
+
+    The clock is the thread's CPU time where one thread runs, so that a sample isn't charged for
+    what the scheduler gives to others; with several threads CPU time is their sum, so it is the
+    wall clock.
+
+    Args:
+        name: for messages.
+        run: is called with the argument, and returns when it has finished.
+    """
+
+    def __init__(self, name: str, run: Callable[[Any], object], argument: Any, *, threads: int):
+        self.name = name
+        self._run, self._argument = run, argument
+        self._clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
+
+    def burst(self, runs: int) -> Burst:
+        run, argument, clock = self._run, self._argument, self._clock
+        run(argument)
+        wall, start = time.perf_counter_ns(), clock()
+        for _ in range(runs):
+            run(argument)
+        return Burst((clock() - start) / 1e6, (time.perf_counter_ns() - wall) / 1e6)
+
+    def close(self) -> None:
+        """Free the net."""
+        self._run, self._argument = closed, None
+
+
+def closed(*_: object) -> None:
+    """Stands for what ran in a workload before it was closed."""
+    raise RuntimeError("this workload was closed")
+
+
 class Sample(NamedTuple):
     """One sample of a workload.
 
@@ -74,44 +110,12 @@ class Target(NamedTuple):
     out: list[Sample]
 
 
-class Sampler(Protocol):
-    """Takes rounds of samples on a device.
+class References:
+    """The reference's bursts so far.
 
     Attributes:
-        floor_ms: the fastest burst of the reference so far.
-        quiet_share: share of the reference's bursts that nothing disturbed.
-        watch: what the device was doing meanwhile.
+        floor_ms: of the fastest.
     """
-
-    watch: Watch
-
-    def now(self) -> float:
-        """Seconds."""
-        ...
-
-    @property
-    def floor_ms(self) -> float: ...
-
-    @property
-    def quiet_share(self) -> float: ...
-
-    def take(self, targets: Sequence[Target], at_least: int, seconds: float) -> int:
-        """One round or more over the targets; how many.
-
-        Args:
-            at_least, seconds: how many rounds, and how much time, the caller still means to give.
-                Where every call has its price, as on the other end of a link, they tell how much
-                to do in one.
-        """
-        ...
-
-    def close(self) -> None:
-        """Free the reference."""
-        ...
-
-
-class References:
-    """The reference's bursts so far."""
 
     def __init__(self) -> None:
         self.floor_ms = math.inf
@@ -127,7 +131,38 @@ class References:
 
     @property
     def quiet_share(self) -> float:
+        """The share of bursts that nothing disturbed."""
         return sum(ms <= QUIET * self.floor_ms for ms in self._ms) / max(len(self._ms), 1)
+
+
+class Sampler(Protocol):
+    """Takes rounds of samples on a device.
+
+    Attributes:
+        references: the reference's bursts so far.
+        watch: what the device was doing meanwhile.
+    """
+
+    references: References
+    watch: Watch
+
+    def now(self) -> float:
+        """Seconds."""
+        ...
+
+    def take(self, targets: Sequence[Target], at_least: int, seconds: float) -> int:
+        """One round or more over the targets; how many.
+
+        Args:
+            at_least, seconds: how many rounds, and how much time, the caller still means to give.
+                Where every call has its price, as on the other end of a link, they tell how much
+                to do in one.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the reference."""
+        ...
 
 
 class Rounds:
@@ -152,14 +187,6 @@ class Rounds:
         self.references = References()
         self._reference_runs = runs_for(reference)
         self._runs: dict[tuple[int, float], tuple[Workload, int]] = {}
-
-    @property
-    def floor_ms(self) -> float:
-        return self.references.floor_ms
-
-    @property
-    def quiet_share(self) -> float:
-        return self.references.quiet_share
 
     def take(self, targets: Sequence[Target], at_least: int = 1, seconds: float = 0.0) -> int:
         """One round: one sample of each target."""

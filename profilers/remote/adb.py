@@ -1,8 +1,8 @@
 """Android devices through the real `adb` client: the transport, and which devices there are.
 
-The client's exit status tells nothing: it is 0 where the link breaks in mid-command, 1 for its own
-faults as for a program's, and always 0 with devices older than Android 7. So every command prints
-a random mark and its status at the end of its output; without them it didn't end.
+The client's exit status tells nothing: it is 0 where the link breaks in mid-command, and 1 for its
+own faults as for a program's. So every command prints a random mark and its status at the end of
+its output; without them it didn't end.
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from profilers.contract import DeviceError, LinkError
 from profilers.remote.device import RemoteProfiler
-from profilers.remote.process import run_bounded
 from profilers.remote.runners import RunnerOptions, runner_for
-from profilers.remote.transport import DeviceError, LinkError, Ran, TooMuchError
+from profilers.remote.transport import Ran, TooMuchError, run_bounded
 from tfnas.files.bounded import shown
 
 SCRATCH = "/data/local/tmp"  # the one folder of every Android where programs may be put and run
 ASK_TIMEOUT_S = 60.0  # of small requests; the client may have to start its server first
 SLOWEST = 1_000_000  # bytes/s of a link that still works: USB 2 gives 30 times as much
-MAX_ERR = 60_000  # bytes of standard error that are carried beside the mark
-MAX_PROPERTY = 200  # characters; a build's fingerprint has about 90
 SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,254}")
-STATUS = re.compile(rb"(.*) ([0-9]{1,3})\s*", re.DOTALL)
+STATUS = re.compile(rb" ([0-9]{1,3})\s*")
 # What the client says of itself on standard error before that of the command.
 CHATTER = re.compile(r"(\* daemon .*\n|adb server version .*\n)+")
 ADVICE = {
@@ -48,18 +46,6 @@ class Listed:
 
     serial: str
     state: str
-
-
-@dataclass(frozen=True)
-class Properties:
-    """What identifies a phone for its latencies; empty where it doesn't tell."""
-
-    manufacturer: str
-    model: str
-    soc: str
-    abi: str  # of its first choice: arm64-v8a
-    android: str  # version
-    build: str  # the fingerprint of its build
 
 
 @dataclass
@@ -129,14 +115,14 @@ def pick_serial(serial: str | None) -> str:
 class AdbTransport:
     """See `profilers.remote.transport.Transport`.
 
-    Where the link breaks or the time is over, the device ends the command and all that it started;
-    one older than Android 7 only when it writes the next time.
+    Where the link breaks or the time is over, the device ends the command and all that it started.
 
     Attributes:
         serial: which of the devices.
 
     Raises:
         ValueError, LookupError, LinkError: as `pick_serial`.
+        LookupError: for a device older than Android 7, whose commands can't be told to end.
     """
 
     def __init__(self, serial: str | None = None, scratch: str = SCRATCH):
@@ -146,7 +132,8 @@ class AdbTransport:
         features = self._adb(("features",), ASK_TIMEOUT_S, 1_000_000)
         if features.status:
             raise self._link_error(features.err)
-        self._separate_err = b"shell_v2" in features.out.split()
+        if b"shell_v2" not in features.out.split():
+            raise LookupError(f"{self.name} is too old: expected Android 7 or newer")
 
     def run(self, command: Sequence[str], *, timeout_s: float, max_bytes: int = 10_000_000) -> Ran:
         """Run a program with its arguments; without a terminal, its input is empty.
@@ -211,62 +198,21 @@ class AdbTransport:
             raise DeviceError(f"can't read {place}: {shown(why)}")
         return ran.out
 
-    def properties(self) -> Properties:
-        """What the device tells of itself.
-
-        Raises:
-            LinkError: as `run`.
-            LookupError: if it is no Android: it has no `getprop`.
-            ValueError: if a property is no short printable text.
-        """
-        ran = self.run(("getprop",), timeout_s=ASK_TIMEOUT_S)
-        if ran.status:
-            raise LookupError(f"{self.name} is no Android: getprop failed, {shown(ran.err)}")
-        text = ran.out.decode(errors="replace").replace("\r\n", "\n")
-        found = dict(re.findall(r"^\[([^\]\n]+)\]: \[(.*?)\]$", text, re.DOTALL | re.MULTILINE))
-
-        def first(*names: str) -> str:
-            for name in names:
-                value = found.get(name, "").strip()
-                if len(value) > MAX_PROPERTY or not value.isprintable():
-                    raise ValueError(f"{self.name} gives {name} the value {shown(value)}")
-                if value:
-                    return value
-            return ""
-
-        return Properties(
-            manufacturer=first("ro.product.manufacturer"),
-            model=first("ro.product.model"),
-            soc=first("ro.soc.model", "ro.board.platform", "ro.hardware"),
-            abi=first("ro.product.cpu.abi"),
-            android=first("ro.build.version.release"),
-            build=first("ro.build.fingerprint"),
-        )
-
     def _run(self, command: Sequence[str], timeout_s: float, max_bytes: int) -> Ran:
         if not command or any("\0" in word for word in command):
             raise ValueError(f"command {shown(list(command))}: expected a program and arguments")
         mark = secrets.token_hex(16)
         quoted = " ".join(map(shlex.quote, command))
-        if self._separate_err:
-            verb: tuple[str, ...] = ("shell", "-n", "-T")
-            # The device tells its shell alone, by SIGHUP, that the client went away.
-            script = f"trap 'kill 0' HUP; {quoted} </dev/null & wait $!; printf '{mark} %s' $?"
-        else:
-            verb = ("exec-out",)  # `shell` would have a terminal, which changes bytes
-            script = (
-                f'exec 3>&1; {{ {quoted} 2>&1 >&3 3>&- </dev/null; echo " $?"; }} | '
-                f"{{ e=$(tail -c {MAX_ERR}); printf '%s' \"{mark}$e\"; }}"
-            )
-        ran = self._adb((*verb, script), timeout_s, max_bytes + MAX_ERR + 100)
+        # The device tells its shell alone, by SIGHUP, that the client went away.
+        script = f"trap 'kill 0' HUP; {quoted} </dev/null & wait $!; printf '{mark} %s' $?"
+        ran = self._adb(("shell", "-n", "-T", script), timeout_s, max_bytes + 100)
         out, _, tail = ran.out.rpartition(mark.encode())
         ended = STATUS.fullmatch(tail)
         if ended is None:
             raise self._link_error(ran.err)
-        err = ended[1].decode(errors="replace") + CHATTER.sub("", ran.err, count=1)
         if len(out) > max_bytes:
             raise TooMuchError
-        return Ran(int(ended[2]), out, err)
+        return Ran(int(ended[1]), out, CHATTER.sub("", ran.err, count=1))
 
     def _adb(self, arguments: Sequence[str], timeout_s: float, max_bytes: int) -> Ran:
         return _adb(("-s", self.serial, *arguments), timeout_s, max_bytes)

@@ -17,6 +17,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from profilers.cache import CacheFile
+from profilers.models import image_model, image_shape, onnx_model
 from profilers.onboard.ncnn_net import INPUT, OUTPUT, input_shape
 from tfnas.files.bounded import shown
 
@@ -36,7 +37,10 @@ def ncnn_files(onnx: bytes) -> Mapping[str, bytes]:
     """
     version, program = _pnnx()
     onnx = with_batch(onnx, 1)
-    channels, height, width = _image(onnx)
+    sizes = image_shape(onnx_model(onnx))
+    if len(sizes) != 4:
+        raise ValueError(f"ncnn runs images: expected [1, channels, height, width], found {sizes}")
+    _, channels, height, width = sizes
     folder = user_cache_path("tfnas") / "ncnn"
     key = hashlib.sha256(f"{version}\n".encode() + onnx).hexdigest()[:32]
     file = CacheFile(folder / f"{key}.cache")
@@ -90,13 +94,7 @@ def _copied(param: str, copies: int) -> str:
 
 def with_batch(onnx: bytes, batch: int) -> bytes:
     """The model with its batch size fixed, if it was left open."""
-    import onnx as onnx_package
-
-    from tfnas.deploy import onnx_graph
-
-    model = onnx_package.load_model_from_string(onnx)
-    fixed = onnx_graph.with_batch(model, batch)
-    return onnx if fixed == model else fixed.SerializeToString()
+    return image_model(onnx_model(onnx), "the model", batch).SerializeToString()
 
 
 @cache
@@ -106,23 +104,6 @@ def _pnnx() -> tuple[str, str]:
     if spec is None or spec.origin is None:
         raise LookupError("device.backend=ncnn and benchncnn need pnnx here: pip install pnnx")
     return metadata.version("pnnx"), str(Path(spec.origin).parent / "pnnx")
-
-
-def _image(onnx: bytes) -> tuple[int, int, int]:
-    """Channels, height and width of the only input."""
-    import onnx as onnx_package
-
-    model = onnx_package.load_model_from_string(onnx)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
-    sizes = [[d.dim_value for d in i.type.tensor_type.shape.dim] for i in inputs]
-    if len(sizes) != 1 or len(sizes[0]) != 4 or min(sizes[0]) < 1 or sizes[0][0] != 1:
-        raise ValueError(
-            f"ncnn runs one image at a time: expected one input of the shape [1, channels, "
-            f"height, width], found {sizes} (0: left open)"
-        )
-    _, channels, height, width = sizes[0]
-    return channels, height, width
 
 
 def _convert(onnx: bytes, program: str) -> bytes:

@@ -15,26 +15,19 @@ import random
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from profilers import onboard
 from profilers.onboard.conditions import Conditions
-from profilers.onboard.job import JOB, MAX_MS, MAX_TEXT, Job, Round
-from profilers.onboard.linux import (
-    WATCHED,
-    conditions,
-    fastest_cores,
-    hardware,
-    parse_cores,
-    readable,
-)
+from profilers.onboard.job import JOB, MAX_MS, Job, Round, short_text
+from profilers.onboard.linux import WATCHED, conditions
 from profilers.onboard.rounds import Sample
 from profilers.remote import convert
-from profilers.remote.device import Described
-from profilers.remote.rounds import SHORT_S
+from profilers.remote.runner import Described, describe
 from profilers.remote.tflite_file import tflite_file
 from profilers.remote.transport import Transport
-from tfnas.files.bounded import check_text, shown
+from tfnas.files.bounded import shown
 
 FILL_MS = 20.0  # a sample lasts at least: starting the process takes as long
 MOST_S = 300.0  # that a job lasts beyond its time for the rounds that it is to reach
@@ -42,25 +35,7 @@ ORDERS = 64  # of rounds, then they come again
 MAX_COPIES = 64
 SCRIPT = "measure.sh"
 NUMBER = r"([0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)(?![0-9.])"
-# Marked sections of what a device tells of itself; what it lacks is empty.
-DESCRIBE = r"""
-section() { echo "@$1"; }
-section machine; uname -m
-section cpuinfo; cat /proc/cpuinfo
-section online; cat /sys/devices/system/cpu/online
-section allowed; sed -n 's/^Cpus_allowed_list:[^0-9]*//p' /proc/self/status
-section board; [ ! -r /proc/device-tree/model ] || tr -d '\000' < /proc/device-tree/model; echo
-section phone
-! command -v getprop > /dev/null ||
-    echo "$(getprop ro.product.manufacturer) $(getprop ro.product.model)"
-section clocks
-for file in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq; do
-    [ ! -r "$file" ] || echo "$file $(cat "$file")"
-done
-section missing
-for tool in awk flock sed tail; do command -v "$tool" > /dev/null || echo "$tool"; done
-section end
-"""
+TOOLS = ("awk", "flock", "sed", "tail")  # that measure.sh needs there
 
 
 @dataclass(frozen=True)
@@ -96,14 +71,6 @@ class Program:
         return ms
 
 
-def _onnx(onnx: bytes) -> Mapping[str, bytes]:
-    return {".onnx": onnx}
-
-
-def _tflite(onnx: bytes) -> Mapping[str, bytes]:
-    return {".tflite": tflite_file(onnx)}
-
-
 PROGRAMS = {
     program.name: program
     for program in (
@@ -114,7 +81,7 @@ PROGRAMS = {
             unit_ms=1.0,
             precision="fp32",
             batches=True,
-            models=_onnx,
+            models=lambda onnx: {".onnx": onnx},
         ),
         Program(
             name="benchmark_model",
@@ -125,7 +92,7 @@ PROGRAMS = {
             unit_ms=1e-3,
             precision="fp32",
             batches=True,
-            models=_tflite,
+            models=lambda onnx: {".tflite": tflite_file(onnx)},
         ),
         # Told to use powersave -1, which it doesn't know, it leaves the cores as they are pinned.
         Program(
@@ -143,7 +110,7 @@ PROGRAMS = {
 
 
 class ProgramRunner:
-    """See the module's docstring, and `profilers.remote.device.Runner`.
+    """See the module's docstring, and `profilers.remote.runner.Runner`.
 
     Args:
         program: what it is.
@@ -164,50 +131,20 @@ class ProgramRunner:
             self._files[library.name] = _read("device.libraries", library)
 
     def files(self) -> Mapping[str, bytes]:
-        script = Path(__file__).with_name(SCRIPT).read_bytes()
+        script = Path(onboard.__file__).with_name(SCRIPT).read_bytes()
         return {**self._files, SCRIPT: script}
 
-    def describing_files(self) -> Mapping[str, bytes]:
-        return {}  # a program and its libraries may be large
-
-    def describe(self, transport: Transport, folder: str) -> Described:
-        ran = transport.run(["sh", "-c", DESCRIBE], timeout_s=SHORT_S, max_bytes=1_000_000)
-        told = _sections(ran.out.decode(errors="replace"))
-        missing = told.get("missing", "").split()
-        if missing:
-            raise LookupError(
-                f"{transport.name} lacks {', '.join(map(shown, missing))}: Android 9 and newer "
-                "have them, and busybox has"
-            )
-        try:
-            if "end" not in told:
-                raise ValueError("it broke off")
-            online = parse_cores(told["online"].strip())
-            cores = parse_cores(told["allowed"].strip())
-            found = hardware(told["cpuinfo"], check_text(told["machine"].strip(), 50), len(online))
-            phone, board = told["phone"].strip(), told["board"].strip()
-            name = check_text(phone or board or readable(str(found["model"])), 200)
-            if not name.isprintable():
-                raise ValueError(f"its name is {shown(name)}")
-            pairs = (line.partition(" ") for line in told["clocks"].splitlines())
-            clocks = {path: value for path, _, value in pairs}
-        except (ValueError, LookupError) as error:
-            raise ValueError(f"{transport.name} tells no sense of itself: {error}") from None
+    def describe(self, transport: Transport) -> Described:
         digest = hashlib.sha256()
         for file, content in sorted(self._files.items()):
             digest.update(f"{file} {len(content)}\n".encode() + content)
-        return Described(
-            name=name,
-            hardware={**found, "board": board or phone},
-            cores=tuple(cores),
-            fastest_cores=tuple(fastest_cores(clocks, cores)),
-            versions=((self.runtime, digest.hexdigest()[:12]),),
-        )
+        versions = ((self.runtime, digest.hexdigest()[:12]),)
+        return replace(describe(transport, TOOLS), versions=versions)
 
     def models(self, onnx: bytes) -> Mapping[str, bytes]:
         return self._program.models(convert.with_batch(onnx, self._batch))
 
-    def job_files(self, job: Job, folder: str) -> Mapping[str, bytes]:
+    def job_files(self, job: Job) -> Mapping[str, bytes]:
         rng = random.Random(job.seed)
         indices = [str(index) for index in range(len(job.targets))]
         orders = [" ".join(rng.sample(indices, len(indices))) for _ in range(ORDERS)]
@@ -300,14 +237,8 @@ def _conditions(files: Mapping[str, str], cores: Sequence[int]) -> Conditions:
     known = (re.search(r"/cpu([0-9]{1,4})/cpufreq/", path) for path in files)
     seen = conditions(files, cores or sorted({int(core[1]) for core in known if core}))
     for _, value in seen.readings:
-        if isinstance(value, str) and not (value.isprintable() and len(value) <= MAX_TEXT):
-            raise ValueError(f"the device's answer makes no sense: {shown(value)}")
+        short_text(str(value))
     return seen
-
-
-def _sections(text: str) -> Mapping[str, str]:
-    parts = re.split(r"^@([a-z]+)\n", text, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def _read(option: str, path: Path) -> bytes:

@@ -15,24 +15,24 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from platformdirs import user_state_path
 
+from profilers.contract import DeviceError, LinkError
 from profilers.onboard.conditions import Conditions, Watch
 from profilers.onboard.job import BUSY, JOB, SAMPLES, UNUSABLE, Job, Round, name_of
 from profilers.onboard.rounds import References, Target, Workload
-from profilers.remote.transport import DeviceError, LinkError
+from profilers.remote.folder import DeviceFolder
+from profilers.remote.runner import Runner
+from profilers.remote.transport import SHORT_S
 from tfnas.files.atomic import write_atomically
 from tfnas.files.decode import load
 
-if TYPE_CHECKING:
-    from profilers.remote.device import RemoteProfiler
-
 log = logging.getLogger(__name__)
 
-SHORT_S = 30.0  # for commands that do next to nothing
 LOAD_S = 600.0  # for loading the models of a job
 LOCK_S = 20.0  # that one job waits on the device for other measuring processes
 LINK_S = 120.0  # that a broken link is waited for, before the run ends with what it has
@@ -40,6 +40,7 @@ TRIES = 3  # of one job
 MAX_ANSWER = 200_000_000  # bytes
 MAX_JOB = 10_000_000
 MAX_USED = 1_000  # jobs that this host remembers
+OWN = ("device", "cores", "reference")  # of a job: what its answer must share to be used
 
 
 class RemoteWorkload:
@@ -76,36 +77,40 @@ def remote(workload: Workload) -> RemoteWorkload:
 
 
 class RemoteRounds:
-    """See the module's docstring, and `profilers.onboard.rounds.Sampler`."""
+    """See the module's docstring, and `profilers.onboard.rounds.Sampler`.
+
+    Args:
+        job: what all jobs have in common.
+        reference: the model that `job` names.
+        job_s, memory_mb: see `profilers.remote.device.RemoteOptions`.
+    """
 
     def __init__(
         self,
-        profiler: RemoteProfiler,
+        folder: DeviceFolder,
+        runner: Runner,
+        job: Job,
         reference: RemoteWorkload,
         rng: random.Random,
         now: Callable[[], float] = time.monotonic,
+        *,
+        job_s: float,
+        memory_mb: float,
     ):
-        self.watch = Watch()
-        self._profiler, self._transport = profiler, profiler.transport
-        self._reference, self._rng = reference, rng
+        self.watch, self.references = Watch(), References()
+        self._folder, self._transport = folder, folder.transport
+        self._runner, self._job, self._reference = runner, job, reference
+        self._rng, self._job_s, self._memory_mb = rng, job_s, memory_mb
         self._host_now, self._waited_s = now, 0.0
-        self._references = References()
         self._there: dict[str, int] | None = None  # models on the device: name -> bytes
-        self._used = _Used(user_state_path("tfnas") / f"{Path(profiler.folder).name}.json")
+        self._used_file = user_state_path("tfnas") / f"{Path(folder.path).name}.json"
+        self._used = _read_used(self._used_file)  # rounds that counted of answers still there
         self._counted: list[tuple[str, int]] = []  # jobs with rounds that the caller got last
         self._left = self._find_left()
 
     def now(self) -> float:
         """Seconds; those that other processes kept the device busy aren't the caller's."""
         return self._host_now() - self._waited_s
-
-    @property
-    def floor_ms(self) -> float:
-        return self._references.floor_ms
-
-    @property
-    def quiet_share(self) -> float:
-        return self._references.quiet_share
 
     def take(self, targets: Sequence[Target], at_least: int, seconds: float) -> int:
         """As many rounds as one job of `RemoteOptions.job_s` has time for.
@@ -118,7 +123,7 @@ class RemoteRounds:
         self._acknowledge()
         self._use_left(targets)
         groups = self._grouped(targets)
-        span_s = min(seconds, self._profiler.settings.job_s)
+        span_s = min(seconds, self._job_s)
         return min([self._run(group, at_least, span_s / len(groups)) for group in groups])
 
     def close(self) -> None:
@@ -127,12 +132,11 @@ class RemoteRounds:
 
     def _grouped(self, targets: Sequence[Target]) -> list[list[Target]]:
         """In parts that the device has memory for; each is measured beside the same reference."""
-        most = 1e6 * self._profiler.settings.memory_mb
         groups: list[list[Target]] = [[]]
         size = 0.0
         for target in targets:
             own = remote(target.workload).size
-            if groups[-1] and size + own > most:
+            if groups[-1] and size + own > 1e6 * self._memory_mb:
                 groups.append([])
                 size = 0.0
             groups[-1].append(target)
@@ -141,20 +145,12 @@ class RemoteRounds:
 
     def _run(self, targets: Sequence[Target], at_least: int, seconds: float) -> int:
         """One job; how many rounds it gave."""
-        profiler, device = self._profiler, self._profiler.device
-        job = Job(
-            device=device.fingerprint,
-            runtime=profiler.runner.runtime,
-            threads=device.threads,
-            batch=device.batch,
-            cores=profiler.cores,
+        job = replace(
+            self._job,
             seed=f"{self._rng.random()}",
-            reference=self._reference.stem,
             targets=tuple((remote(t.workload).stem, t.fill_ms) for t in targets),
             at_least=at_least,
             seconds=seconds,
-            rest_s=profiler.settings.rest_s,
-            lock_s=LOCK_S,
             nonce=secrets.token_hex(8),
         )
         broken: LinkError | None = None
@@ -182,15 +178,16 @@ class RemoteRounds:
 
     def _do(self, job: Job, targets: Sequence[Target]) -> None:
         """Set the device up and have it do a job, from its beginning."""
-        profiler, folder = self._profiler, self._folder(job.name)
+        job_folder = self._folder.job(job.name)
         if self._there is None:
-            profiler.prepare()
+            self._folder.make()
         self._push([self._reference, *(remote(t.workload) for t in targets)])
-        profiler.check(["rm", "-rf", folder])  # of a try whose link broke before its first round
-        profiler.check(["mkdir", "-p", folder])
-        profiler.put(profiler.runner.job_files(job, profiler.folder), folder)
+        # What may be there is of a try whose link broke before its first round.
+        self._folder.check(["rm", "-rf", job_folder])
+        self._folder.check(["mkdir", "-p", job_folder])
+        self._folder.put(self._runner.job_files(job), job_folder)
         timeout_s = job.lock_s + LOAD_S + 10 * (job.seconds + job.rest_s * job.at_least)
-        command = profiler.runner.command(profiler.folder, folder)
+        command = self._runner.command(self._folder.path, job_folder)
         while True:
             start = self._host_now()
             ran = self._transport.run(command, timeout_s=timeout_s)
@@ -204,16 +201,16 @@ class RemoteRounds:
             raise DeviceError(
                 f"{self._transport.name}: measuring ended with status {ran.status}: "
                 f"{ran.last_line}; if its memory was too small, less is loaded at once with "
-                f"device.memory_mb={profiler.settings.memory_mb / 2:g}"
+                f"device.memory_mb={self._memory_mb / 2:g}"
             )
 
     def _push(self, workloads: Sequence[RemoteWorkload]) -> None:
         """What isn't there yet, of all of them at once."""
-        folder = f"{self._profiler.folder}/models"
+        folder = f"{self._folder.path}/models"
         if self._there is None:  # at first, and after a link broke, perhaps in the middle of a file
             script = 'cd "$1" && for f in *; do [ ! -f "$f" ] || wc -c "$f"; done'
-            told = self._profiler.check(["sh", "-c", script, "sh", folder]).out.decode("latin-1")
-            found = re.findall(r"^ *([0-9]{1,12}) ([0-9a-f]{24}\.[a-z]+)$", told, re.MULTILINE)
+            listing = self._folder.check(["sh", "-c", script, "sh", folder]).out.decode("latin-1")
+            found = re.findall(r"^ *([0-9]{1,12}) ([0-9a-f]{24}\.[a-z]+)$", listing, re.MULTILINE)
             self._there = {name: int(size) for size, name in found}
         files = {
             name: path
@@ -225,9 +222,6 @@ class RemoteRounds:
             self._transport.push(files, folder)
             self._there |= {name: path.stat().st_size for name, path in files.items()}
 
-    def _folder(self, name: str) -> str:
-        return f"{self._profiler.folder}/jobs/{name}"
-
     def _fetch(self, job: Job, *, whole: bool = True) -> list[Round]:
         """A job's answer so far; with `whole` false up to where it stops making sense.
 
@@ -235,12 +229,12 @@ class RemoteRounds:
             DeviceError: for an answer that makes no sense.
         """
         try:
-            answer = self._transport.pull(f"{self._folder(job.name)}/{SAMPLES}", MAX_ANSWER)
+            answer = self._transport.pull(f"{self._folder.job(job.name)}/{SAMPLES}", MAX_ANSWER)
         except FileNotFoundError:
             return []
         found: list[Round] = []
         try:
-            for taken in self._profiler.runner.rounds(answer, job):
+            for taken in self._runner.rounds(answer, job):
                 if sorted(index for index, _ in taken.samples) != list(range(len(job.targets))):
                     raise ValueError("a round without a sample of every target")
                 found.append(taken)
@@ -257,35 +251,39 @@ class RemoteRounds:
                 if (target := targets[index]) is not None:
                     target.out.append(sample)
             for ms in taken.reference_ms:
-                self._references.add(ms)
+                self.references.add(ms)
             if taken.conditions != Conditions():
                 self.watch.add(taken.conditions)
 
     def _acknowledge(self) -> None:
         """Remove answers that the caller got; a link that is broken, the next command will see."""
         for name, rounds in self._counted:
-            self._used.add(name, rounds)
+            self._note_used({**self._used, name: self._used.get(name, 0) + rounds})
             with suppress(OSError):
-                self._profiler.check(["rm", "-rf", self._folder(name)])
-                self._used.forget(name)
+                self._folder.check(["rm", "-rf", self._folder.job(name)])
+                self._note_used({k: v for k, v in self._used.items() if k != name})
         self._counted.clear()
+
+    def _note_used(self, rows: Mapping[str, int]) -> None:
+        self._used = dict(list(rows.items())[-MAX_USED:])
+        with suppress(OSError):
+            write_atomically(self._used_file, json.dumps(self._used) + "\n")
 
     def _find_left(self) -> list[Job]:
         """Jobs of a run that was cut off, if they are of this very device and context."""
-        profiler, found = self._profiler, []
-        names = profiler.check(["ls", f"{profiler.folder}/jobs"]).out.decode("latin-1").split()
-        for name in names:
+        found = []
+        listing = self._folder.check(["ls", self._folder.job("")]).out.decode("latin-1")
+        for name in listing.split():
             if not re.fullmatch(r"[0-9a-f]{12}", name):
                 continue
             try:
-                text = self._transport.pull(f"{self._folder(name)}/{JOB}", MAX_JOB).decode()
+                text = self._transport.pull(f"{self._folder.job(name)}/{JOB}", MAX_JOB).decode()
                 if name_of(text) != name:
                     continue  # cut off, or none of ours
                 job = Job.from_json(text)
             except (FileNotFoundError, ValueError):
                 continue
-            own = (profiler.device.fingerprint, profiler.cores, self._reference.stem)
-            if (job.device, job.cores, job.reference) == own:
+            if all(getattr(job, key) == getattr(self._job, key) for key in OWN):
                 found.append(job)
         return found
 
@@ -296,7 +294,7 @@ class RemoteRounds:
             if 2 * sum(target is not None for target in wanted) < len(wanted):
                 continue  # of another measurement: it may be the next one's
             self._left.remove(job)
-            rounds = self._fetch(job, whole=False)[self._used.get(job.name) :]
+            rounds = self._fetch(job, whole=False)[self._used.get(job.name, 0) :]
             if rounds:
                 name = self._transport.name
                 log.info("%s: %d rounds were left there and are used", name, len(rounds))
@@ -316,28 +314,8 @@ class RemoteRounds:
                 time.sleep(2)
 
 
-class _Used:
-    """How many rounds counted of answers that may still be on the device."""
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def get(self, name: str) -> int:
-        return self._read().get(name, 0)
-
-    def add(self, name: str, rounds: int) -> None:
-        rows = {**self._read(), name: self.get(name) + rounds}
-        self._write(dict(list(rows.items())[-MAX_USED:]))
-
-    def forget(self, name: str) -> None:
-        self._write({k: rounds for k, rounds in self._read().items() if k != name})
-
-    def _write(self, rows: Mapping[str, int]) -> None:
-        with suppress(OSError):
-            write_atomically(self._path, json.dumps(rows) + "\n")
-
-    def _read(self) -> dict[str, int]:
-        try:
-            return load(self._path, dict[str, int], "file of used rounds", 1_000_000)
-        except ValueError:
-            return {}
+def _read_used(path: Path) -> dict[str, int]:
+    try:
+        return load(path, dict[str, int], "file of used rounds", 1_000_000)
+    except ValueError:
+        return {}

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from profilers import onboard
 from profilers.onboard.job import JOB, Job, Round, read_rounds
-from profilers.onboard.linux import readable
 from profilers.onboard.runner import RUNTIMES
 from profilers.remote.convert import ncnn_files
-from profilers.remote.device import Described, RemoteOptions, Runner
+from profilers.remote.device import RemoteOptions
 from profilers.remote.programs import PROGRAMS, ProgramRunner
-from profilers.remote.rounds import SHORT_S
-from profilers.remote.transport import Transport
-from tfnas.files.bounded import check_text, parse_json
+from profilers.remote.runner import Described, Runner, describe
+from profilers.remote.transport import SHORT_S, Transport
+from tfnas.files.bounded import shown
 from tfnas.process.checks import check_choice
 
 BACKENDS = ("auto", *RUNTIMES, *PROGRAMS)
+# With the name of a package; tells its version, or none.
+VERSION = """
+import sys
+from importlib import metadata
+if sys.version_info < (3, 10):
+    sys.exit("it is Python " + sys.version)
+try:
+    print(sys.argv[1], metadata.version(sys.argv[1]))
+except metadata.PackageNotFoundError:
+    print(sys.argv[1], "")
+"""
 
 
 @dataclass
@@ -80,46 +91,32 @@ class PythonRunner:
     def files(self) -> Mapping[str, bytes]:
         return {"runner.pyz": runner_zip()}
 
-    def describing_files(self) -> Mapping[str, bytes]:
-        return self.files()
-
-    def describe(self, transport: Transport, folder: str) -> Described:
-        command = [self._python, f"{folder}/runner.pyz", "describe"]
-        ran = transport.run(command, timeout_s=SHORT_S, max_bytes=1_000_000)
+    def describe(self, transport: Transport) -> Described:
+        ran = transport.run([self._python, "-c", VERSION, self.runtime], timeout_s=SHORT_S)
         if ran.status:
             raise LookupError(
                 f"{transport.name}: {self._python} can't run there ({ran.last_line}): expected "
                 f"Python 3.10 or newer with {self.runtime} and numpy; another one is given with "
                 "device.python=PATH, a path without ~"
             )
-        try:
-            told = parse_json(ran.out.decode())
-            versions = {check_text(k, 100): check_text(v, 100) for k, v in told["runtimes"]}
-            hardware = told["hardware"]
-            found = Described(
-                name=check_text(told["board"], 200) or readable(check_text(hardware["model"], 200)),
-                hardware={**hardware, "board": told["board"]},
-                cores=tuple(int(core) for core in told["cores"]),
-                fastest_cores=tuple(int(core) for core in told["fastest_cores"]),
-                versions=((self.runtime, versions.get(self.runtime, "")),),
-            )
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        found = re.fullmatch(rf"{self.runtime} ([!-~]{{0,100}})\s*", ran.out.decode("latin-1"))
+        if found is None:
             raise ValueError(
                 f"{transport.name}: what {self._python} says there makes no sense: "
-                f"{error}; expected a Python interpreter"
-            ) from None
-        if self.runtime not in versions:
+                f"{shown(ran.out[:100])}; expected a Python interpreter"
+            )
+        if not found[1]:
             raise LookupError(
                 f"{transport.name} lacks {self.runtime}: run `{self._python} -m pip install "
                 f"{self.runtime} numpy` there, or give an environment that has it with "
                 "device.python=PATH"
             )
-        return found
+        return replace(describe(transport), versions=((self.runtime, found[1]),))
 
     def models(self, onnx: bytes) -> Mapping[str, bytes]:
         return ncnn_files(onnx) if self.runtime == "ncnn" else {".onnx": onnx}
 
-    def job_files(self, job: Job, folder: str) -> Mapping[str, bytes]:
+    def job_files(self, job: Job) -> Mapping[str, bytes]:
         return {JOB: job.to_json().encode()}
 
     def command(self, folder: str, job_folder: str) -> Sequence[str]:
@@ -133,10 +130,10 @@ def runner_zip() -> bytes:
     """The runner as a zip that Python runs; the same bytes for the same sources."""
     buffer = io.BytesIO()
     main = "import sys\nfrom profilers.onboard.runner import main\nsys.exit(main(sys.argv[1:]))\n"
-    contents = {"__main__.py": main, "profilers/__init__.py": ""}
-    folder = Path(onboard.__file__).parent
-    contents |= {f"profilers/onboard/{f.name}": f.read_text() for f in sorted(folder.glob("*.py"))}
+    contents = {"__main__.py": main.encode(), "profilers/__init__.py": b""}
+    files = (path for path in Path(onboard.__file__).parent.iterdir() if path.is_file())
+    contents |= {f"profilers/onboard/{path.name}": path.read_bytes() for path in sorted(files)}
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in contents.items():
-            archive.writestr(zipfile.ZipInfo(name), text)
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
     return buffer.getvalue()

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from profilers.contract import DeviceError, LinkError
 from profilers.remote.device import RemoteProfiler
-from profilers.remote.process import run_bounded
 from profilers.remote.runners import RunnerOptions, runner_for
-from profilers.remote.transport import DeviceError, LinkError, Ran, TooMuchError
+from profilers.remote.transport import Ran, TooMuchError, run_bounded
 
 CONNECT_S = 15
 LINK_FAILED = 255  # ssh's own status: it never got to the command, or the link broke
@@ -71,7 +71,7 @@ class SshTransport:
         self._ssh += ["-p", str(port)] if port else []
         self._ssh += ["--", host]
         shell = 'umask 077; d="${XDG_CACHE_HOME:-$HOME/.cache}"; mkdir -p "$d" && cd "$d" && pwd'
-        ran = self._run(["sh", "-c", shell], CONNECT_S + 15, 10_000)
+        ran = self.run(["sh", "-c", shell], timeout_s=CONNECT_S + 15, max_bytes=10_000)
         self.scratch = ran.out.decode(errors="replace").strip()
         if ran.status or not self.scratch.startswith("/") or "\n" in self.scratch:
             raise LookupError(
@@ -79,38 +79,12 @@ class SshTransport:
                 "expected a POSIX shell and a home folder that can be written"
             )
 
-    def run(self, command: Sequence[str], *, timeout_s: float, max_bytes: int = 10_000_000) -> Ran:
-        return self._run(command, timeout_s, max_bytes)
-
-    def push(self, files: Mapping[str, Path], folder: str) -> None:
-        with tempfile.TemporaryFile() as archive:
-            with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-                for name, path in files.items():
-                    entry = tarfile.TarInfo(name)
-                    entry.size, entry.mode = path.stat().st_size, 0o600
-                    with path.open("rb") as content:
-                        tar.addfile(entry, content)
-            size = archive.tell()
-            archive.seek(0)
-            timeout_s = 60 + size / 100_000  # 100 kB/s, the slowest link that makes sense
-            ran = self._run(["tar", "-xf", "-", "-C", folder], timeout_s, 10_000, archive)
-        if ran.status:
-            raise DeviceError(f"{self.name} can't take files: {ran.first_line}")
-
-    def pull(self, path: str, max_bytes: int) -> bytes:
-        script = f'[ -f "$1" ] || exit {NO_SUCH_FILE}; cat "$1"'
-        ran = self._run(["sh", "-c", script, "sh", path], 60 + max_bytes / 100_000, max_bytes)
-        if ran.status == NO_SUCH_FILE:
-            raise FileNotFoundError(f"{self.name} has no file {path}")
-        if ran.status:
-            raise DeviceError(f"{self.name} can't read {path}: {ran.last_line}")
-        return ran.out
-
-    def _run(
+    def run(
         self,
         command: Sequence[str],
+        *,
         timeout_s: float,
-        max_bytes: int,
+        max_bytes: int = 10_000_000,
         stdin: IO[bytes] | None = None,
     ) -> Ran:
         # A shell that waits for the command: where it is the command itself, one that a signal
@@ -129,6 +103,31 @@ class SshTransport:
         if ran.status == LINK_FAILED:
             raise LinkError(f"{self.name}: {self._why(ran)}")
         return ran
+
+    def push(self, files: Mapping[str, Path], folder: str) -> None:
+        with tempfile.TemporaryFile() as archive:
+            with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                for name, path in files.items():
+                    entry = tarfile.TarInfo(name)
+                    entry.size, entry.mode = path.stat().st_size, 0o600
+                    with path.open("rb") as content:
+                        tar.addfile(entry, content)
+            size = archive.tell()
+            archive.seek(0)
+            timeout_s = 60 + size / 100_000  # 100 kB/s, the slowest link that makes sense
+            ran = self.run(["tar", "-xf", "-", "-C", folder], timeout_s=timeout_s, stdin=archive)
+        if ran.status:
+            raise DeviceError(f"{self.name} can't take files: {ran.first_line}")
+
+    def pull(self, path: str, max_bytes: int) -> bytes:
+        script = f'[ -f "$1" ] || exit {NO_SUCH_FILE}; cat "$1"'
+        timeout_s = 60 + max_bytes / 100_000
+        ran = self.run(["sh", "-c", script, "sh", path], timeout_s=timeout_s, max_bytes=max_bytes)
+        if ran.status == NO_SUCH_FILE:
+            raise FileNotFoundError(f"{self.name} has no file {path}")
+        if ran.status:
+            raise DeviceError(f"{self.name} can't read {path}: {ran.last_line}")
+        return ran.out
 
     def _why(self, ran: Ran) -> str:
         text = ran.last_line if ran.err.strip() else "the link broke"

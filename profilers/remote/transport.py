@@ -5,18 +5,19 @@ What it carries never enters a figure: clocks are read on the device, by what ru
 
 from __future__ import annotations
 
+import os
+import selectors
+import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
+from profilers.contract import DeviceError
 
-class LinkError(OSError):
-    """The link broke, or the device isn't there (any more); trying again later may help."""
-
-
-class DeviceError(OSError):
-    """The device can't do what it is asked, or its answer makes no sense."""
+MAX_ERR = 100_000  # bytes of standard error that are kept
+SHORT_S = 30.0  # for commands that do next to nothing
 
 
 class TooMuchError(DeviceError):
@@ -40,18 +41,19 @@ class Ran:
     @property
     def first_line(self) -> str:
         """As `last_line`; of programs that say first what is wrong."""
-        lines = [line for line in self.err.splitlines() if line.strip()]
-        return _printable(lines[0]) if lines else f"status {self.status}"
+        return self._line(0)
 
     @property
     def last_line(self) -> str:
         """Of its errors, for a message: printable and short."""
+        return self._line(-1)
+
+    def _line(self, index: int) -> str:
         lines = [line for line in self.err.splitlines() if line.strip()]
-        return _printable(lines[-1]) if lines else f"status {self.status}"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)[:500].removeprefix("error: ")
+        if not lines:
+            return f"status {self.status}"
+        printable = "".join(c if c.isprintable() else "?" for c in lines[index])
+        return printable[:500].removeprefix("error: ")
 
 
 class Transport(Protocol):
@@ -92,3 +94,57 @@ class Transport(Protocol):
             DeviceError: if it can't be read, or holds more than `max_bytes`.
         """
         ...
+
+
+def run_bounded(
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    max_bytes: int,
+    stdin: IO[bytes] | None = None,
+) -> Ran:
+    """Run a local program to its end, its output bounded; Ctrl-C in the terminal isn't handed on.
+
+    Args:
+        max_bytes: of its standard output; of its errors `MAX_ERR` are kept.
+
+    Raises:
+        FileNotFoundError: if there is no such program.
+        TimeoutError: if it takes longer than `timeout_s`; it is killed.
+        TooMuchError: if it writes more; it is killed.
+    """
+    end = time.monotonic() + timeout_s
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        out, err = bytearray(), bytearray()
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(process.stdout, selectors.EVENT_READ, out)
+                selector.register(process.stderr, selectors.EVENT_READ, err)
+                while selector.get_map():
+                    ready = selector.select(max(0.0, end - time.monotonic()))
+                    if not ready:
+                        raise TimeoutError
+                    for key, _ in ready:
+                        chunk = os.read(key.fd, 1 << 16)
+                        if not chunk:
+                            selector.unregister(key.fileobj)
+                        key.data.extend(chunk)
+                    del err[:-MAX_ERR]
+                    if len(out) > max_bytes:
+                        raise TooMuchError
+            status = process.wait(max(1.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise TimeoutError from None
+        except BaseException:
+            process.kill()
+            raise
+    return Ran(status, bytes(out), err.decode(errors="replace"))

@@ -14,13 +14,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from profilers.contract import Profiler
+from profilers.contract import DeviceError, LinkError, Profiler
 from profilers.measure.bench import Bench
-from profilers.measure.timing import SAY_EVERY_S, Measured, Progress
+from profilers.measure.timing import Measured, Progress
 from profilers.onboard.conditions import Watch
-from profilers.onboard.rounds import Workload
-from profilers.remote.transport import DeviceError, LinkError
-from profilers.tables.own import check_own
+from profilers.tables.own import check_own, table_path
 from profilers.tables.plan import (
     Plan,
     calibration_nets,
@@ -33,9 +31,8 @@ from profilers.tables.plan import (
     plan,
     pooled,
 )
-from profilers.tables.quantum import Point, Quantum, probe_quantum
+from profilers.tables.quantum import Point, probe_quantum
 from tfnas.latency.table import Calibration, LatencyTable, Measurement, SpaceFit
-from tfnas.process.bar import bar
 from tfnas.space.ops import OpSpec
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.spec import SpaceSpec
@@ -95,17 +92,18 @@ def _calibration(table: LatencyTable, space: SearchSpace) -> Calibration | None:
 def build_table(
     profiler: Profiler,
     spec: SpaceSpec,
-    path: Path,
+    path: Path | None = None,
     *,
-    max_minutes: float,
-    precision: float,
-    anchor_nets: int,
-    seed: int,
+    max_minutes: float = 2.6,
+    precision: float = 0.006,
+    anchor_nets: int = 24,
+    seed: int = 0,
     progress: Progress = log.info,
 ) -> LatencyTable:
-    """Measure what the table at `path` lacks of a space, calibrate it and save it.
+    """Measure what a table lacks of a space, calibrate it and save it.
 
     Args:
+        path: of its file; that of this device's own table if not given.
         max_minutes: for all of it; rows then have the precision that was reached, and say so.
         precision: half-width of a row's 95 % interval to reach, as a fraction.
         anchor_nets: whole random nets to calibrate on.
@@ -115,6 +113,7 @@ def build_table(
         ValueError: if the file is unusable or another context's.
         LookupError: if the time was too short to cover the space.
     """
+    path = path or table_path(profiler.device)
     table = open_table(profiler, path)
     if is_complete(table, spec):
         progress(f"{path} is complete for space={spec.name}: nothing to measure")
@@ -123,30 +122,16 @@ def build_table(
         start = time.monotonic()
         table = open_table(profiler, path)  # whoever held the lock may have measured it all
         if not table.quantum_evidence:
-            found = _probe(bench, min(PROBE_SECONDS, 60 * max_minutes / 4))
-            progress(str(found))
-            device = replace(table.device, quantum=found.quantum)
-            table = replace(table, device=device, quantum_evidence=found.evidence)
+            table = _with_quantum(bench, table, min(PROBE_SECONDS, 60 * max_minutes / 4))
             table.save(path)
         space = spec.build(table.device.quantum)
         wanted = plan(space)
-        todo = _todo(table, wanted)
         before = _calibration(table, space)
         if before is not None:  # its nets are known, and serve again where rows have changed
             anchor_nets, seed = before.nets, before.seed
         nets = calibration_nets(space, anchor_nets, seed)
-        todo_nets = [net for net in nets if not is_enough(table.nets.get(net_key(net)))]
-        progress(f"{len(todo)} of {len(wanted.ops)} ops and {len(todo_nets)} whole nets to measure")
         seconds = max(0.0, max_minutes * 60 - (time.monotonic() - start))
-        try:
-            table = _measure(bench, table, path, todo, todo_nets, precision, seconds)
-        except KeyboardInterrupt:
-            progress(f"interrupted: what was measured is in {path}; the same command goes on")
-            raise
-        except (LinkError, DeviceError) as error:
-            raise type(error)(
-                f"{error}; what was measured is in {path}; the same command goes on"
-            ) from None
+        table = _complete(bench, table, path, wanted, nets, precision, seconds)
     table = _finish(table, wanted, nets, space, seed)
     table.save(path)
     table = table.for_space(space)
@@ -182,7 +167,9 @@ def _todo(table: LatencyTable, wanted: Plan) -> list[OpSpec]:
     return [op for op in wanted.ops if not is_enough(table.rows.get(op))]
 
 
-def _probe(bench: Bench, seconds: float) -> Quantum:
+def _with_quantum(bench: Bench, table: LatencyTable, seconds: float) -> LatencyTable:
+    """The table with the widths that its device likes."""
+
     def measure(ops: Sequence[OpSpec]) -> list[Point]:
         workloads = [bench.workload([op]) for op in ops]
         results = bench.measure(
@@ -196,7 +183,34 @@ def _probe(bench: Bench, seconds: float) -> Quantum:
             workload.close()
         return [(r.median_ms, r.spread_ms) for r in results]
 
-    return probe_quantum(measure)
+    found = probe_quantum(measure)
+    bench.progress(str(found))
+    device = replace(table.device, quantum=found.quantum)
+    return replace(table, device=device, quantum_evidence=found.evidence)
+
+
+def _complete(
+    bench: Bench,
+    table: LatencyTable,
+    path: Path,
+    wanted: Plan,
+    nets: Sequence[Subnet],
+    precision: float,
+    seconds: float,
+) -> LatencyTable:
+    """Measure the ops and nets that are missing; what was measured stays, whatever ends it."""
+    ops = _todo(table, wanted)
+    nets = [net for net in nets if not is_enough(table.nets.get(net_key(net)))]
+    bench.progress(f"{len(ops)} of {len(wanted.ops)} ops and {len(nets)} whole nets to measure")
+    try:
+        return _measure(bench, table, path, ops, nets, precision, seconds)
+    except KeyboardInterrupt:
+        bench.progress(f"interrupted: what was measured is in {path}; the same command goes on")
+        raise
+    except (LinkError, DeviceError) as error:
+        raise type(error)(
+            f"{error}; what was measured is in {path}; the same command goes on"
+        ) from None
 
 
 def _measure(
@@ -213,28 +227,22 @@ def _measure(
 
     def checkpoint(results: Sequence[Measured]) -> None:
         nonlocal latest
-        fresh = [
-            Measurement(r.median_ms, r.spread_ms if math.isfinite(r.spread_ms) else math.nan,
-                        r.samples)
-            for r in results
-        ]  # fmt: skip
-        known = [m.runs >= FEWEST_RUNS and math.isfinite(m.median_ms) for m in fresh]
-        kept = [m if k else None for m, k in zip(fresh, known, strict=True)]
-        rows = {op: pooled(table.rows.get(op), m) for op, m in zip(ops, kept, strict=False) if m}
-        whole = {
-            key: pooled(table.nets.get(key), m)
-            for key, m in zip(map(net_key, nets), kept[len(ops) :], strict=True)
-            if m
-        }
-        latest = replace(
-            table,
-            rows={**table.rows, **rows},
-            nets={**table.nets, **whole},
-            notes=with_conditions(table.notes, bench.watch),
-        )
+        rows, whole = dict(table.rows), dict(table.nets)
+        for index, found in enumerate(results):
+            if found.samples < FEWEST_RUNS or not math.isfinite(found.median_ms):
+                continue
+            spread_ms = found.spread_ms if math.isfinite(found.spread_ms) else math.nan
+            fresh = Measurement(found.median_ms, spread_ms, found.samples)
+            if index < len(ops):
+                rows[ops[index]] = pooled(table.rows.get(ops[index]), fresh)
+            else:
+                key = net_key(nets[index - len(ops)])
+                whole[key] = pooled(table.nets.get(key), fresh)
+        notes = with_conditions(table.notes, bench.watch)
+        latest = replace(table, rows=rows, nets=whole, notes=notes)
         latest.save(path)
 
-    workloads = open_all(bench, [[op] for op in ops] + [list(net.ops) for net in nets])
+    workloads = bench.workloads([*([op] for op in ops), *(net.ops for net in nets)])
     bench.measure(
         workloads,
         precision=precision,
@@ -252,21 +260,9 @@ def with_conditions(notes: Sequence[str], watch: Watch) -> tuple[str, ...]:
     """The notes of a table with what the device was doing today; of such ones the last few."""
     others = [note for note in notes if MEANWHILE not in note]
     before = [note for note in notes if MEANWHILE in note]
-    told = [*([str(watch)] if str(watch) else []), *watch.doubts]
-    today = [f"{time.strftime('%Y-%m-%d')}, {MEANWHILE} {text}" for text in told]
+    seen = [text for text in (str(watch), *watch.doubts) if text]
+    today = [f"{time.strftime('%Y-%m-%d')}, {MEANWHILE} {text}" for text in seen]
     return (*others, *[*before, *today][-MAX_MEANWHILE:])
-
-
-def open_all(bench: Bench, models: Sequence[Sequence[OpSpec]]) -> list[Workload]:
-    workloads, said, label = [], time.monotonic(), "building models"
-    with bar(label) as shown:
-        for index, ops in enumerate(models):
-            workloads.append(bench.workload(ops))
-            shown.draw((index + 1) / len(models), f"{index + 1} of {len(models)}")
-            if time.monotonic() - said > SAY_EVERY_S:
-                said = time.monotonic()
-                shown.say(bench.progress, f"{label}: {index + 1} of {len(models)}")
-    return workloads
 
 
 def _finish(

@@ -12,7 +12,6 @@ import numpy as np
 from profilers.contract import Profiler
 from profilers.measure.bench import Bench
 from profilers.measure.timing import Measured, Progress
-from profilers.tables.build import open_all
 from profilers.tables.plan import net_key
 from tfnas.intervals import spearman
 from tfnas.latency.card import Card, CardNet
@@ -31,10 +30,10 @@ def make_card(
     table: LatencyTable,
     space: SearchSpace,
     *,
-    nets: int,
-    precision: float,
-    max_minutes: float,
-    seed: int,
+    nets: int = 30,
+    precision: float = 0.004,
+    max_minutes: float = 4.0,
+    seed: int = 0,
     progress: Progress = log.info,
 ) -> Card:
     """Measure whole random nets against a table.
@@ -47,7 +46,7 @@ def make_card(
     drawn = draw(space, table, nets, seed)
     with Bench(profiler, seed, progress) as bench:
         measured = bench.measure(
-            open_all(bench, [net.ops for net in drawn]),
+            bench.workloads([net.ops for net in drawn]),
             precision=precision,
             max_seconds=60 * max_minutes,
             own_anchors=range(len(drawn)),

@@ -92,10 +92,10 @@ def close_loop(
     subnet: Subnet,
     target_ms: float,
     *,
-    tolerance: float,
+    tolerance: float = 0.01,
     at_most: bool = False,
-    max_minutes: float,
-    seed: int,
+    max_minutes: float = 2.0,
+    seed: int = 0,
     progress: Progress = log.info,
     now: Callable[[], float] = time.monotonic,
 ) -> LoopResult:
@@ -106,39 +106,34 @@ def close_loop(
         at_most: a lower latency is as good.
         max_minutes: then the nearest net so far is the result.
     """
-    start = now()
+    label, max_seconds, start = f"closing on {target_ms:g} ms", 60 * max_minutes, now()
     known: dict[Subnet, Measured] = {}
     trail: list[Step] = []
     with Bench(profiler, seed, progress, now=now) as bench:
         loaded: dict[Subnet, Workload] = {}
         batch = [subnet]
         while True:
-            left_s = 60 * max_minutes - (now() - start)
-            for net in batch:
-                if net not in loaded:
-                    loaded[net] = bench.workload(net.ops)
+            left_s = max_seconds - (now() - start)
+            loaded |= {net: bench.workload(net.ops) for net in batch if net not in loaded}
             results = bench.measure(
                 [loaded[net] for net in batch],
                 precision=INSIDE * tolerance,
-                max_seconds=max(0.0, min(left_s, 60 * max_minutes / STEPS)),
+                max_seconds=max(0.0, min(left_s, max_seconds / STEPS)),
                 own_anchors=range(len(batch)),
-                pooled=[known[n].pool if n in known else Samples() for n in batch],
-                label=f"closing on {target_ms:g} ms",
+                pooled=[known[net].pool if net in known else Samples() for net in batch],
+                label=label,
             )
-            known.update(zip(batch, results, strict=True))
-            told = settled(known, table)
-            best = min(batch, key=lambda net: _gap(told[net], target_ms))
-            measured = told[best]
-            step = _step(best, measured, subnet, table, now() - start)
-            trail.append(step)
-            progress(
-                f"closing on {target_ms:g} ms: {measured}, "
-                f"{measured.median_ms / target_ms - 1:+.2%} off, {step.moved} moved"
-            )
+            known |= zip(batch, results, strict=True)
+            believed = settled(known, table)
+            best = min(batch, key=lambda net: _gap(believed[net], target_ms))
+            measured = believed[best]
+            trail.append(_step(best, measured, subnet, table, now() - start))
+            gap, moved = measured.median_ms / target_ms - 1, trail[-1].moved
+            progress(f"{label}: {measured}, {gap:+.2%} off, {moved} moved")
             within = _inside(measured, target_ms, tolerance, at_most)
-            if within or now() - start >= 60 * max_minutes:
-                return LoopResult(best, step.table_ms, measured, within, tuple(trail))
-            batch = _next_batch(space, table, best, batch, told, target_ms)
+            if within or now() - start >= max_seconds:
+                return LoopResult(best, trail[-1].table_ms, measured, within, tuple(trail))
+            batch = _next_batch(space, table, best, batch, believed, target_ms)
             for net in [net for net in loaded if net not in batch]:
                 loaded.pop(net).close()
 
@@ -166,18 +161,18 @@ def settled(known: Mapping[Subnet, Measured], table: LatencyTable) -> dict[Subne
     kept = between / (between + own)
     believed = common + kept * (off - common)
     half = 1.96 * np.sqrt(kept * own + (1 - kept) ** 2 / weight.sum())
-    told = dict(known)
+    found = dict(known)
     for (net, _, deviation), error, narrow in zip(rows, believed, half, strict=True):
         ms = table.subnet_ms(net) * math.exp(error)
         scale = (known[net].half_width_pct / 100) ** 2 - (1.96 * deviation) ** 2
         wide = math.hypot(narrow, math.sqrt(max(scale, 0.0)))
-        told[net] = replace(
+        found[net] = replace(
             known[net],
             median_ms=ms,
             ci_ms=(ms * (1 - wide), ms * (1 + wide)),
             spread_ms=float(narrow) * ms,
         )
-    return told
+    return found
 
 
 def _next_batch(

@@ -32,8 +32,8 @@ from omegaconf.errors import OmegaConfBaseException
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
 
-from profilers.cpu import read_model
 from profilers.devices import open_profiler
+from profilers.models import read_model
 from tests.support.nets import tiny_subnet
 from tests.support.simulated_device import DEVICE
 from tests.support.spaces import load_spec

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from profilers.contract import LinkError
 from profilers.remote import adb
-from profilers.remote.adb import AdbTransport, Properties, devices, pick_serial
-from profilers.remote.transport import LinkError, TooMuchError, Transport
+from profilers.remote.adb import AdbTransport, devices, pick_serial
+from profilers.remote.transport import TooMuchError, Transport
 from tests.support.adb_device import GETPROP, MODERN, AdbDevice
 from tests.support.entry import run_entry
 from tfnas.app.command_line import override
@@ -66,11 +67,9 @@ def device_of(_server: None, tmp_path: Path) -> Iterator[Callable[..., AdbDevice
         yield start
 
 
-@pytest.fixture(params=[MODERN, ""], ids=["modern", "no shell_v2"])
-def link(
-    request: pytest.FixtureRequest, device_of: Callable[..., AdbDevice]
-) -> tuple[AdbTransport, AdbDevice]:
-    device = device_of(request.param)
+@pytest.fixture
+def link(device_of: Callable[..., AdbDevice]) -> tuple[AdbTransport, AdbDevice]:
+    device = device_of()
     return AdbTransport(device.serial, str(device.scratch)), device
 
 
@@ -224,12 +223,11 @@ def test_output_is_limited(link: tuple[AdbTransport, AdbDevice]) -> None:
 
 @needs_client
 def test_what_takes_too_long_is_ended(link: tuple[AdbTransport, AdbDevice]) -> None:
-    transport, device = link
+    transport, _ = link
     pids, command = starts_and_waits(transport)
     with pytest.raises(LinkError, match=r"no end within 2 s"):
         transport.run(command, timeout_s=2)
-    if device.features:
-        wait_for(lambda: gone(pids))
+    wait_for(lambda: gone(pids))
     assert transport.run(("echo", "again"), timeout_s=10).out == b"again\n"
 
 
@@ -242,8 +240,7 @@ def test_a_lost_link_is_no_success(link: tuple[AdbTransport, AdbDevice], tmp_pat
         pytest.raises(LinkError, match=f"the link broke.* `adb connect {device.serial}`"),
     ):
         transport.run(command, timeout_s=20)
-    if device.features:
-        wait_for(lambda: gone(pids))
+    wait_for(lambda: gone(pids))
     connect(device)
     assert transport.run(("echo", "again"), timeout_s=10).out == b"again\n"
 
@@ -281,12 +278,12 @@ def test_choosing(device_of: Callable[..., AdbDevice], monkeypatch: pytest.Monke
         pick_serial("R58M123ABC")
     one = device_of()
     assert pick_serial(None) == one.serial
-    two = device_of("", GETPROP.replace("Model One", "Model Two"))
+    two = device_of(MODERN, GETPROP.replace("Model One", "Model Two"))
     serials = f"({one.serial}, {two.serial}|{two.serial}, {one.serial})"
     with pytest.raises(LinkError, match=rf"more than one device: .*device\.serial=.* {serials}$"):
         AdbTransport()
-    assert AdbTransport(one.serial).properties().model == "Model One"
-    assert AdbTransport(two.serial).properties().model == "Model Two"
+    for device, model in ((one, b"Model One"), (two, b"Model Two")):
+        assert model in AdbTransport(device.serial).run(("getprop",), timeout_s=10).out
     monkeypatch.setenv("ANDROID_SERIAL", two.serial)
     assert AdbTransport().name == f"adb {two.serial}"
     assert AdbTransport(one.serial).serial == one.serial
@@ -308,25 +305,17 @@ def test_a_locked_phone(device_of: Callable[..., AdbDevice]) -> None:
     device.locked = True
     device.drop()
     connect(device, "unauthorized")
-    for call in (lambda: AdbTransport(device.serial), transport.properties):
+    for call in (
+        lambda: AdbTransport(device.serial), lambda: transport.run(("true",), timeout_s=10)
+    ):  # fmt: skip
         with pytest.raises(LinkError, match=r"unauthorized.*: accept the key on the phone"):
             call()
 
 
 @needs_client
-def test_properties(device_of: Callable[..., AdbDevice]) -> None:
-    device = device_of()
-    assert AdbTransport(device.serial).properties() == Properties(
-        "Maker", "Model One", "bengal", "arm64-v8a", "14",
-        "maker/one/one:14/AB1C.240101.001/1:user/release-keys",
-    )  # fmt: skip
-    for value in ("x" * 201, "two\nlines", "\x1b[2J"):
-        device.set_properties(GETPROP.replace("Model One", value))
-        with pytest.raises(ValueError, match=r"gives ro\.product\.model the value"):
-            AdbTransport(device.serial).properties()
-    device.set_properties("")
-    with pytest.raises(LookupError, match="is no Android"):
-        AdbTransport(device.serial).properties()
+def test_a_device_older_than_android_7_is_refused(device_of: Callable[..., AdbDevice]) -> None:
+    with pytest.raises(LookupError, match="too old: expected Android 7"):
+        AdbTransport(device_of("").serial)
 
 
 def test_without_the_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

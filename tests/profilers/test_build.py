@@ -29,7 +29,7 @@ from profilers.tables.build import (
     is_complete,
     is_enough,
 )
-from profilers.tables.own import check_own, find_table, table_name, table_path
+from profilers.tables.own import check_own, find_table, same_machine, table_name, table_path
 from profilers.tables.plan import (
     calibration_nets,
     calibration_of,
@@ -119,8 +119,8 @@ def test_table_of_a_known_device(tmp_path: Path) -> None:
 def test_real_table_is_built_completed_and_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(profilers, "user_tables_path", lambda: tmp_path)
-    monkeypatch.setattr(profilers, "shipped_tables_path", lambda: tmp_path)
+    monkeypatch.setattr(profilers.tables.own, "user_tables_path", lambda: tmp_path)
+    monkeypatch.setattr(profilers.tables.own, "shipped_tables_path", lambda: tmp_path)
     profiler = open_profiler("cpu")
     path = table_path(profiler.device)
     assert find_table(profiler.device) is None
@@ -280,8 +280,8 @@ def test_another_context_is_refused(
     device = open_profiler("cpu").device
     old = replace(device, fingerprint=f"{device.fingerprint[:6]}-000000",
                   versions=(("onnxruntime", "1.0.0"),))  # fmt: skip
-    monkeypatch.setattr(profilers, "user_tables_path", lambda: tmp_path)
-    monkeypatch.setattr(profilers, "shipped_tables_path", lambda: tmp_path)
+    monkeypatch.setattr(profilers.tables.own, "user_tables_path", lambda: tmp_path)
+    monkeypatch.setattr(profilers.tables.own, "shipped_tables_path", lambda: tmp_path)
     path = tmp_path / table_name(device)
     LatencyTable(old, {}).save(path)
     with pytest.raises(ValueError, match=r"onnxruntime 1\.0\.0 there.*python -m profilers"):
@@ -304,7 +304,7 @@ def test_fingerprints_tell_contexts_apart() -> None:
     ]
     assert len({d.fingerprint for d in devices}) == 2
     assert len({d.fingerprint.partition("-")[0] for d in devices}) == 1
-    assert profilers.same_machine(*devices)
+    assert same_machine(*devices)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from tfnas.latency.table import LatencyTable, Measurement
 @pytest.fixture(autouse=True)
 def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # no other test's usual speed
 
 
 def table_of(profiler: SimulatedProfiler) -> LatencyTable:

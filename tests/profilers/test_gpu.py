@@ -28,7 +28,7 @@ RTX = SimpleNamespace(
     __version__="1.7.1.116",
     ComputeCapability=SimpleNamespace(SM75=1, SM80=2, SM86=3, SM89=4, SM120=5),
 )
-RTX_4090 = Gpu("1234", "NVIDIA RTX 4090", "580.65", "13.1", 24 << 10, "off", 450.0)
+RTX_4090 = Gpu("NVIDIA RTX 4090", "580.65", 24 << 10, "off", 450.0)
 
 
 def tensorrt(version: str) -> SimpleNamespace:
@@ -41,8 +41,7 @@ def chosen(
     precision: str = "fp32",
     **installed: SimpleNamespace,
 ) -> tuple[str, Any]:
-    choice = choose(backend, capability, precision, "the GPU", installed.get)
-    return choice.backend, choice.module
+    return choose(backend, capability, precision, "the GPU", installed.get)
 
 
 def test_auto_takes_the_first_that_is_installed_and_knows_the_gpu() -> None:
@@ -139,7 +138,7 @@ def test_fingerprints_tell_contexts_apart() -> None:
         return describe(options, gpu, ADA, "tensorrt", version, "13.0", **given).fingerprint
 
     same = fingerprint()
-    assert same == fingerprint(replace(RTX_4090, uuid="5678"))  # two GPUs of one make are one
+    assert same == fingerprint(RTX_4090)  # two GPUs of one make are one
     contexts = [
         fingerprint(batch=2),
         fingerprint(precision="fp16"),

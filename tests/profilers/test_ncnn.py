@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from profilers.cpu import op_model
+from profilers.models import op_model
 from profilers.onboard.rounds import Rounds, Target, runs_for
 from profilers.remote.device import RemoteOptions, RemoteProfiler
 from profilers.remote.runners import PythonRunner
@@ -25,7 +25,7 @@ from tfnas.space.ops import ACTIVATIONS, OpSpec
 ncnn = pytest.importorskip("ncnn", reason="needs ncnn: pip install ncnn")
 pytest.importorskip("pnnx", reason="needs pnnx: pip install pnnx")
 
-from profilers.onboard.ncnn_net import NcnnWorkload, input_shape  # noqa: E402
+from profilers.onboard.ncnn_net import input_shape, ncnn_workload  # noqa: E402
 from profilers.remote import convert  # noqa: E402
 
 TOLERANCE = 1e-4  # of the largest output
@@ -61,8 +61,8 @@ def error(ops: list[OpSpec], folder: Path) -> float:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     expected = np.asarray(session.run(None, {"input": x[None]})[0])
     # The workload's own net, with its own options.
-    workload = NcnnWorkload("net", param, weights, threads=1)
-    status, found = workload._run(workload._net, ncnn.Mat(x).clone())
+    workload = ncnn_workload("net", param, weights, threads=1)
+    status, found = workload._run(ncnn.Mat(x).clone())
     assert status == 0
     difference = np.abs(np.array(found).reshape(expected.shape) - expected).max()
     return float(difference / np.abs(expected).max())
@@ -97,7 +97,7 @@ def test_rounds_over_ncnn(tmp_path: Path) -> None:
     for index, op in enumerate((small, large)):
         folder = tmp_path / str(index)
         folder.mkdir()
-        loaded.append(NcnnWorkload(str(op), *written(op_model([op], 1), folder), threads=1))
+        loaded.append(ncnn_workload(str(op), *written(op_model([op], 1), folder), threads=1))
     rounds = Rounds(loaded[0], random.Random(0))
     targets = [Target(workload, 0.5, []) for workload in loaded]
     for _ in range(15):
@@ -150,7 +150,7 @@ def test_a_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_what_ncnn_cannot_take_is_refused(tmp_path: Path) -> None:
     op = OpSpec("conv", 8, 3, 0, 0, 8, 3, 2, "relu")
-    with pytest.raises(ValueError, match="one image at a time"):
+    with pytest.raises(ValueError, match="made for batch=2, asked was batch=1"):
         convert.ncnn_files(op_model([op], 2))
     with pytest.raises(ValueError, match=r"doesn't tell the shape"):
         input_shape("7767517\n1 1\nInput in0 0 1 in0\n")
@@ -174,4 +174,4 @@ def test_what_ncnn_cannot_take_is_refused(tmp_path: Path) -> None:
     param, weights = written(op_model([op], 1), tmp_path)
     param.write_text(param.read_text().replace("Convolution ", "Convolutiom "))
     with pytest.raises(ValueError, match="can't load"):
-        NcnnWorkload("net", param, weights, threads=1)
+        ncnn_workload("net", param, weights, threads=1)

@@ -20,7 +20,6 @@ class Card:
     def __init__(self, **told: Any):
         self.told = {
             "nvmlSystemGetDriverVersion": "580.65.06",
-            "nvmlSystemGetCudaDriverVersion": 13010,
             "nvmlDeviceGetName": "NVIDIA RTX 4090",
             "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=24 << 30),
             "nvmlDeviceGetEnforcedPowerLimit": 450_000,
@@ -85,7 +84,7 @@ def test_no_package_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_quiet_gpu_has_no_doubts() -> None:
     watch = GpuReader(Card(), "1234")
-    assert (watch.gpu.cuda, watch.gpu.mig, watch.gpu.memory_mib) == ("13.1", "off", 24 << 10)
+    assert (watch.gpu.mig, watch.gpu.memory_mib) == ("off", 24 << 10)
     seen = watch.conditions(holds_context=False)
     assert seen.doubts == ()
     assert dict(seen.readings) == {

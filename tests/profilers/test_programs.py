@@ -26,7 +26,7 @@ import profilers.measure.bench
 import profilers.remote.programs
 import profilers.remote.rounds
 import profilers.tables.build
-from profilers.cpu import op_model
+from profilers.models import op_model
 from profilers.onboard.job import BUSY, SAMPLES, UNUSABLE, Job
 from profilers.onboard.lock import machine_lock
 from profilers.onboard.rounds import Target
@@ -95,7 +95,7 @@ def device(folder: Path, own: ProgramRunner, job: Job) -> tuple[Path, Path]:
     (here / "models").mkdir()
     for name, content in own.files().items():
         (here / name).write_bytes(content)
-    for name, content in own.job_files(job, str(here)).items():
+    for name, content in own.job_files(job).items():
         (there / name).write_bytes(content)
     for size, stem in enumerate((job.reference, *(stem for stem, _ in job.targets)), 1):
         (here / "models" / f"{stem}.onnx").write_bytes(b"x" * 100_000 * size)
@@ -185,11 +185,11 @@ def test_a_job_ends_though_its_rounds_are_slow(
 def test_orders_differ_and_come_from_the_seed(tmp_path: Path) -> None:
     own = runner(tmp_path)
     many = replace(JOB, targets=tuple((f"{i:x}", 0.8) for i in range(30)))
-    orders = own.job_files(many, "")["orders"].decode().splitlines()
+    orders = own.job_files(many)["orders"].decode().splitlines()
     assert len(set(orders)) == len(orders)
     assert {tuple(sorted(map(int, order.split()))) for order in orders} == {tuple(range(30))}
-    assert own.job_files(many, "")["orders"].decode().splitlines() == orders
-    assert own.job_files(replace(many, seed="1"), "")["orders"].decode().splitlines() != orders
+    assert own.job_files(many)["orders"].decode().splitlines() == orders
+    assert own.job_files(replace(many, seed="1"))["orders"].decode().splitlines() != orders
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ SMALL, LARGE = (OpSpec("mbconv", 28, 16, mid, 0, 16, 3, 1, "relu") for mid in (1
 
 
 def test_onnxruntime_in_a_process_for_every_sample(board: LocalTransport, tmp_path: Path) -> None:
-    stand_in = REPOSITORY / "tests" / "perf_test.py"
+    stand_in = REPOSITORY / "tests" / "support" / "perf_test.py"
     own = runner(tmp_path, f'#!/bin/sh\nexec "{sys.executable}" "{stand_in}" "$@"\n')
     same, large = sampled(opened(board, own), [SMALL, LARGE], 3)
     assert 0.5 < same < 2
@@ -414,7 +414,7 @@ def test_onnxruntime_in_a_process_for_every_sample(board: LocalTransport, tmp_pa
 def test_litert_in_a_process_for_every_sample(board: LocalTransport, tmp_path: Path) -> None:
     if find_spec("ai_edge_litert") is None:
         pytest.skip("needs LiteRT: pip install ai-edge-litert")
-    stand_in = REPOSITORY / "tests" / "benchmark_model.py"
+    stand_in = REPOSITORY / "tests" / "support" / "benchmark_model.py"
     path = program(tmp_path, f'#!/bin/sh\nexec "{sys.executable}" "{stand_in}" "$@"\n')
     own = ProgramRunner(PROGRAMS["benchmark_model"], path, [], batch=1)
     same, large = sampled(opened(board, own), [SMALL, LARGE], 2)
@@ -482,20 +482,20 @@ def test_a_phone_is_described(tmp_path: Path) -> None:
     board = Told(str(tmp_path))
     board.text = PHONE
     own = runner(tmp_path)
-    told = own.describe(board, "")
-    assert told.name == "Google Pixel 4"
-    assert told.cores == tuple(range(8))
-    assert told.fastest_cores == (7,)
-    assert told.hardware["flags"] == ["asimd", "asimdhp", "asimddp", "fphp"]
-    assert [name for name, _ in told.versions] == ["onnxruntime_perf_test"]
-    assert len(told.versions[0][1]) == 12
+    described = own.describe(board)
+    assert described.name == "Google Pixel 4"
+    assert described.cores == tuple(range(8))
+    assert described.fastest_cores == (7,)
+    assert described.hardware["flags"] == ["asimd", "asimdhp", "asimddp", "fphp"]
+    assert [name for name, _ in described.versions] == ["onnxruntime_perf_test"]
+    assert len(described.versions[0][1]) == 12
     board.text = PHONE.replace("@missing\n", "@missing\nawk\nflock\n")
     with pytest.raises(LookupError, match="lacks 'awk', 'flock'"):
-        own.describe(board, "")
+        own.describe(board)
     for text in ("", PHONE[:300], PHONE.replace("0-7", "all"), PHONE.replace("Pixel", "\x1b[2J")):
         board.text = text
         with pytest.raises(ValueError, match="tells no sense of itself"):
-            own.describe(board, "")
+            own.describe(board)
 
 
 def test_this_machine_is_described_as_by_the_python_runner(board: LocalTransport) -> None:
@@ -553,11 +553,13 @@ def test_an_open_batch_is_fixed() -> None:
     for value in (*fixed.graph.input, *fixed.graph.output):
         assert value.type.tensor_type.shape.dim[0].dim_value == 3
     own = op_model([op], 2)
-    assert with_batch(own, 3) is own
+    assert with_batch(own, 2) == own
+    with pytest.raises(ValueError, match="made for batch=2, asked was batch=3"):
+        with_batch(own, 3)
 
 
 def test_a_job_says_what_it_needs_in_plain_words(tmp_path: Path) -> None:
-    files = runner(tmp_path).job_files(replace(JOB, cores=(4, 5, 6, 7), rest_s=0.5), "x")
+    files = runner(tmp_path).job_files(replace(JOB, cores=(4, 5, 6, 7), rest_s=0.5))
     assert json.loads(files["job.json"])["runtime"] == "onnxruntime_perf_test"
     text = files["job.sh"].decode()
     assert "mask=f0\n" in text

@@ -7,13 +7,13 @@ import json
 import math
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -23,15 +23,18 @@ from hypothesis import strategies as st
 import profilers.measure.bench
 import profilers.remote.rounds
 import profilers.tables.build
+from profilers.contract import DeviceError, LinkError
 from profilers.onboard.conditions import Conditions
 from profilers.onboard.job import SAMPLES, UNUSABLE, Job, Round, name_of, read_rounds
 from profilers.onboard.lock import machine_lock
 from profilers.onboard.rounds import Sample, Target
-from profilers.remote.device import Described, RemoteOptions, RemoteProfiler
+from profilers.remote.device import RemoteOptions, RemoteProfiler
+from profilers.remote.runner import Described
 from profilers.remote.runners import PythonRunner, runner_zip
-from profilers.remote.transport import DeviceError, LinkError, Transport
+from profilers.remote.transport import Transport
 from profilers.tables.build import build_table
 from profilers.tables.plan import extremes, plan
+from tests.support.entry import REPOSITORY
 from tests.support.local_transport import LocalTransport
 from tests.support.spaces import load_space, load_spec
 from tfnas.latency.table import LatencyTable
@@ -274,9 +277,8 @@ def test_answers_count_once(
 class Newer(PythonRunner):
     """Of another version of the runtime."""
 
-    def describe(self, transport: Transport, folder: str) -> Described:
-        told = super().describe(transport, folder)
-        return replace(told, versions=(("onnxruntime", "99"),))
+    def describe(self, transport: Transport) -> Described:
+        return replace(super().describe(transport), versions=(("onnxruntime", "99"),))
 
 
 def cut_off(board: LocalTransport, path: Path) -> Path:
@@ -356,7 +358,7 @@ def test_what_others_left_in_the_folder_of_jobs_is_passed_over(
     board: LocalTransport, tmp_path: Path
 ) -> None:
     profiler = opened(board)
-    jobs = Path(profiler.folder) / "jobs"
+    jobs = Path(profiler.folder.path) / "jobs"
     damaged = json.dumps({**json.loads(JOB.to_json()), "cores": 5})
     for text in ("", "{", "[]", "[" * 100_000, '{"format": "tfnas.job/1"}', damaged):
         folder = jobs / name_of(text)
@@ -370,7 +372,7 @@ def test_what_others_left_in_the_folder_of_jobs_is_passed_over(
         bench.workload(extremes(load_space())[0].ops)
     assert not folder.exists()  # nobody came for it
     assert len(list(jobs.iterdir())) == 6
-    assert [path.name for path in Path(profiler.folder).iterdir()] == ["jobs"]
+    assert [path.name for path in Path(profiler.folder.path).iterdir()] == ["jobs"]
 
 
 def test_a_busy_device_is_waited_for(
@@ -477,20 +479,33 @@ def test_jobs_of_another_version_are_refused() -> None:
         Job.from_json(json.dumps({"format": "tfnas.job/0"}))
 
 
-def test_the_runner_is_one_file_of_what_it_imports() -> None:
+def test_the_runner_is_the_folder_onboard_and_imports_nothing_else(tmp_path: Path) -> None:
     assert runner_zip() == runner_zip()
-    with zipfile.ZipFile(BytesIO(runner_zip())) as archive:
-        text = {name: archive.read(name).decode() for name in archive.namelist()}
-    for name, source in text.items():
-        for node in ast.walk(ast.parse(source, feature_version=(3, 10))):
-            if isinstance(node, ast.Import):
-                modules = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                modules = [str(node.module)]
-            else:
-                continue
-            for module in modules:
-                own = f"{module.replace('.', '/')}.py"
-                top = module.partition(".")[0]
-                known = top in sys.stdlib_module_names or top in ("numpy", "onnxruntime", "ncnn")
-                assert known or own in text, f"{name} imports {module}"
+    path = tmp_path / "runner.pyz"
+    path.write_bytes(runner_zip())
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        for name in names:
+            if name.endswith(".py"):  # what the oldest Python reads that we say it needs
+                ast.parse(archive.read(name), feature_version=(3, 10))
+    folder = REPOSITORY / "profilers" / "onboard"
+    own = {f"profilers/onboard/{path.name}" for path in folder.iterdir() if path.is_file()}
+    assert set(names) == {"__main__.py", "profilers/__init__.py", *own}
+    modules = [name[: -len(".py")].replace("/", ".") for name in names if name.endswith(".py")]
+    script = "\n".join(
+        ["import importlib, sys", f"sys.path.insert(0, {str(path)!r})"]
+        + [f"importlib.import_module({name!r})" for name in modules if name != "__main__"]
+        + ["tops = {n: m for n, m in sys.modules.items() if n.split('.')[0] == 'profilers'}"]
+        + ["assert all('runner.pyz' in module.__file__ for module in tops.values()), tops"]
+        + ["assert 'tfnas' not in sys.modules"]
+    )
+    subprocess.run([sys.executable, "-I", "-c", script], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("python", ["true", "echo"])
+def test_an_interpreter_that_is_none_is_refused(python: str, board: LocalTransport) -> None:
+    with pytest.raises(ValueError, match=rf"what {python} says there makes no sense"):
+        RemoteProfiler(
+            "ssh", board, PythonRunner("onnxruntime", python), OPTIONS,
+            threads=1, batch=1, precision="fp32",
+        )  # fmt: skip

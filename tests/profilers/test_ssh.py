@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from profilers.contract import LinkError
 from profilers.remote.ssh import SshTransport
-from profilers.remote.transport import LinkError, TooMuchError
+from profilers.remote.transport import TooMuchError
 from tests.support.entry import run_entry
 from tests.support.spaces import load_space, macs_table
 from tests.support.sshd import is_installed, sshd

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from profilers.cpu import op_model
+from profilers.models import op_model
 from tests.support.spaces import load_space
 from tfnas.space.ops import ACTIVATIONS, OpSpec
 

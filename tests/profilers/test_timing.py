@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from profilers.measure.timing import MIN_ROUNDS, Measured, Samples, measure, unit_of
+from profilers.measure.timing import MIN_ROUNDS, Anchors, Measured, Samples, measure, unit_of
 from profilers.onboard.rounds import BURST_MS, Rounds, Target, runs_for
 from tests.support.simulated_device import Machine, Model
 
@@ -29,7 +29,7 @@ def run(
         rounds,
         precision=precision,
         max_seconds=seconds,
-        anchors=[Model("anchor", ms, machine) for ms in ANCHORS_MS],
+        anchors=Anchors([Model("anchor", ms, machine) for ms in ANCHORS_MS]),
     )
 
 
@@ -93,17 +93,17 @@ def test_precise_workloads_leave_the_rounds() -> None:
 def test_samples_pool() -> None:
     machine = busy()
     rounds = Rounds(Model("reference", REFERENCE_MS, machine), random.Random(1), machine.now)
-    model, anchors = Model("m", 2.0, machine), [Model("a", ms, machine) for ms in ANCHORS_MS]
-    pool: list[Samples] = []
+    model = Model("m", 2.0, machine)
+    anchors = Anchors([Model("a", ms, machine) for ms in ANCHORS_MS])
     results: list[Measured] = []
     for _ in range(3):
         results += measure(
-            [model], rounds, precision=1e-6, max_seconds=2, anchors=anchors, anchor_pool=pool,
+            [model], rounds, precision=1e-6, max_seconds=2, anchors=anchors,
             pooled=[results[-1].pool] if results else None,
         )  # fmt: skip
     counts = [r.samples for r in results]
     assert counts == sorted(set(counts))
-    assert len(pool[0]) == counts[-1]
+    assert len(anchors.samples[0]) == counts[-1]
     assert results[-1].spread_ms < results[0].spread_ms
 
 

@@ -35,6 +35,10 @@ lines]
 [ro.product.manufacturer]: [Maker]
 [ro.product.model]: [Model One]
 """
+GETPROP_SCRIPT = """\
+cat <<'END' | if [ "$1" ]; then sed -n "s/^\\[$1\\]: \\[\\(.*\\)\\]/\\1/p"; else cat; fi
+{}END
+"""
 
 
 class GoneError(Exception):
@@ -92,9 +96,9 @@ class AdbDevice:
         self.drop()
 
     def set_properties(self, text: str) -> None:
-        """What `getprop` prints; without, it fails."""
+        """What `getprop` prints, all or a name's value; without, it fails."""
         getprop = self._bin / "getprop"
-        getprop.write_text(f"#!/bin/sh\ncat <<'END'\n{text}END\n" if text else "#!/bin/sh\nfalse\n")
+        getprop.write_text("#!/bin/sh\n" + (GETPROP_SCRIPT.format(text) if text else "false\n"))
         getprop.chmod(0o755)
 
     def environment(self) -> dict[str, str]:

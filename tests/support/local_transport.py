@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from profilers.contract import LinkError
 from profilers.onboard.job import SAMPLES
-from profilers.remote.transport import LinkError, Ran
+from profilers.remote.transport import Ran
 
 
 @dataclass

@@ -6,7 +6,6 @@ import random
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from profilers.contract import Profiler
 from profilers.onboard.rounds import Burst
@@ -103,5 +102,5 @@ class SimulatedProfiler(Profiler):
         own = random.Random(zlib.crc32("|".join(map(str, ops)).encode()))
         return ms * self.whole * (1 + own.uniform(-1, 1) * self.net_error)
 
-    def model_workload(self, onnx_path: Path) -> Model:
-        raise ValueError(f"{onnx_path}: nothing can be loaded here")
+    def load(self, name: str, model: bytes) -> Model:
+        raise ValueError(f"{name}: nothing can be loaded here")

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from profilers.configured import configured_device
 from profilers.contract import Profiler
-from profilers.devices import open_configured, open_profiler
+from profilers.devices import open_profiler
 from profilers.tables.build import extremes_ms, is_complete
 from profilers.tables.own import check_own, find_table, same_machine, table_path
 from tfnas.app.schemas import DeriveConfig, SearchConfig
@@ -62,7 +63,7 @@ def find_device(
         table = LatencyTable.load(file)
         table = table.for_space(spec.build(table.device.quantum))
         return reach(table, cfg.device), table, file
-    profiler = open_configured(cfg)
+    profiler = configured_device(cfg)
     found = find_table(profiler.device)
     if found is None:
         return profiler, None, table_path(profiler.device)

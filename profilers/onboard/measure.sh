@@ -1,6 +1,6 @@
 # Takes rounds on a device without Python: `sh measure.sh FOLDER JOB`. Runs under Android's mksh with
 # toybox, busybox and dash. JOB/job.sh has the job's variables and `run_model`, which runs the
-# program on the model $model for $runs times; see profilers/programs.py, which also reads the
+# program on the model $model for $runs times; see profilers/remote/programs.py, which also reads the
 # answer.
 LC_ALL=C; export LC_ALL
 ORT_DISABLE_TELEMETRY=1; export ORT_DISABLE_TELEMETRY
@@ -59,7 +59,7 @@ look() {  # at most every second
     done >> "$samples"
 }
 
-# The lock of profilers/lock.py: the kernel's, so it ends with this process, however that dies.
+# The lock of profilers/onboard/lock.py: the kernel's, so it ends with this process, however that dies.
 for folder in "${TMPDIR:-}" /tmp "${here%/*}"; do
     [ -n "$folder" ] && [ -w "$folder" ] && break
 done
