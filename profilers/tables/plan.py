@@ -86,7 +86,7 @@ def digest_of(table: LatencyTable, wanted: Plan) -> str:
     rows = [
         (str(op), row.median_ms)
         for op in wanted.ops
-        if op.kind != "classifier" and (row := table.rows.get(op))
+        if not op.classifies and (row := table.rows.get(op))
     ]
     return hashlib.sha256(repr(rows).encode()).hexdigest()[:12]
 

@@ -151,7 +151,7 @@ def _range(table: LatencyTable) -> Iterator[Finding]:
                 text = f"{_name(curve)}: width {w2} takes {b.median_ms:.4g} ms where its "
                 yield Finding(False, "out of range", text + f"neighbours say {line:.4g} ms")
     quantum = table.device.quantum
-    off = [op for op in table.rows if op.kind == "mbconv" and op.expands and op.c_mid % quantum]
+    off = [op for op in table.rows if op.expands and op.c_mid % quantum]
     if off:
         text = f"{len(off)} rows at widths off the quantum {quantum}, such as {off[0]}"
         yield Finding(False, "out of range", text)
@@ -183,7 +183,7 @@ RULES: tuple[Callable[[LatencyTable], Iterator[Finding]], ...] = (
 def _curves(table: LatencyTable) -> Mapping[OpSpec, list[tuple[int, Measurement]]]:
     curves: dict[OpSpec, list[tuple[int, Measurement]]] = defaultdict(list)
     for op, row in table.rows.items():
-        if op.kind == "mbconv":
+        if op.has_width:
             curves[op.curve].append((op.c_mid, row))
     return {curve: sorted(points, key=lambda p: p[0]) for curve, points in curves.items()}
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from tfnas.latency.table import LatencyTable
 from tfnas.pages.page import Part, bar, element
-from tfnas.space.ops import OpSpec
+from tfnas.space.ops import KINDS, OpSpec
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
 
@@ -115,12 +115,10 @@ def _colour(stage: int | None) -> str:
 
 
 def _op(op: OpSpec) -> Iterator[Part]:
-    if op.kind == "classifier":
-        yield "pool, linear"
-        return
-    if op.kernel <= LARGEST:
+    kind = KINDS[op.kind]
+    if "kernel" not in kind.lacks and op.kernel <= LARGEST:
         yield _kernel(op.kernel)
-    yield f"{'conv ' if op.kind == 'conv' else ''}{op.kernel}×{op.kernel}"
+    yield kind.drawing(op)
 
 
 def _kernel(size: int) -> Markup:
@@ -136,7 +134,7 @@ def _kernel(size: int) -> Markup:
 
 
 def _width(op: OpSpec, bounds: tuple[int, int] | None) -> Iterator[Part]:
-    if op.kind != "mbconv":
+    if not op.has_width:
         return
     if bounds is None:
         yield str(op.c_mid)

@@ -71,7 +71,7 @@ def _threads(device: Device) -> str:
 def _tiles(table: LatencyTable) -> Markup:
     spreads = [m.spread_ms / m.median_ms for m in table.rows.values() if _is_known(m)]
     one = next(iter(table.spaces.values())) if len(table.spaces) == 1 else SpaceFit()
-    curves = sum(curve.kind == "mbconv" for curve in _by_curve(table))
+    curves = sum(curve.has_width for curve in _by_curve(table))
     widths = f"±{100 * np.median(spreads):.2g} %" if spreads else "unknown"
     tiles = [
         page.tile("measured rows", f"{len(table.rows):,}", f"{curves:,} curves of blocks"),
@@ -232,7 +232,7 @@ def _coverage(table: LatencyTable) -> list[Markup]:
     """What shapes were measured, and which spaces of ours that is enough for."""
     shapes: dict[Shape, list[Row]] = defaultdict(list)
     for op, row in table.rows.items():
-        if op.kind == "mbconv":
+        if op.has_width:
             shapes[op.size, op.c_in, op.c_out, op.stride, op.act].append((op, row))
     rows = []
     for shape in sorted(shapes, key=lambda s: (-s[0], *s[1:]))[:MOST_ROWS]:
@@ -276,7 +276,7 @@ def _spaces_covered(table: LatencyTable) -> list[tuple[Part, ...]]:
         except ValueError:
             rows.append((file.stem, "no: no net has widths that are multiples of the quantum", ""))
             continue
-        gaps = [op for op in table.missing(space) if op.kind != "classifier"]
+        gaps = [op for op in table.missing(space) if not op.classifies]
         last = space.head[-1]
         classes = sorted(
             op.c_out

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
+
+from tfnas.files.bounded import shown
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,13 @@ def check_choice(name: str, value: str, known: Any) -> None:
     """Raises ValueError, with the known values, if `value` is none of them."""
     if value not in known:
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
+
+
+def lookup(what: str, name: object, known: Mapping[str, T]) -> T:
+    """An entry by its name, which may be anything. Raises ValueError, with the known names."""
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"{what} {shown(name)}: expected one of {', '.join(known)}")
+    return known[name]
 
 
 def smallest(*limits: int | None) -> int | None:

@@ -9,35 +9,58 @@ Sizes are pixels, widths are channels. Nothing here imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from math import ceil
+from math import ceil, prod
+from typing import Any, NamedTuple
 
 from tfnas.files.bounded import shown
+from tfnas.process.checks import lookup
 
 ACTIVATIONS = ("relu", "relu6", "swish", "hard_swish", "none")
-KINDS = ("conv", "mbconv", "classifier")
-# The fields that a kind doesn't have, with what they are then.
-NOT_OF: Mapping[str, tuple[tuple[str, object], ...]] = {
-    "conv": (("c_mid", 0), ("c_se", 0)),
-    "mbconv": (),
-    "classifier": (("c_mid", 0), ("c_se", 0), ("kernel", 1), ("stride", 1), ("act", "none")),
-}
 MAX_CHANNELS = 65_536
 MAX_SIZE = 8_192
 MAX_OPS = 1_000_000  # a space beyond this is refused before anything is allocated
 MAX_LAYERS = 1_000  # of a space or a subnet
+MAX_OP_LAYERS = 8  # with weights
 MAX_VALUES = 2**28  # weights of an op or a subnet, or values between two layers: 1 GiB in float32
+
+
+class Layer(NamedTuple):
+    """A convolution or a linear layer inside an op."""
+
+    name: str  # in the torch module and in ONNX
+    shape: tuple[int, ...]  # of its weight: (c_out, c_in / groups, k, k), or (c_out, c_in)
+    pixels: int  # of its output, for each of which the weights are applied once
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a kind of op is, whatever builds it. Builders have registries with the same names.
+
+    Attributes:
+        lacks: the fields of an `OpSpec` that it doesn't have, with what they are then.
+        layers: those with weights, in order.
+        label: what it is called in messages and in the keys of spaces.
+        drawing: what it is called where all but its layers is drawn.
+        adds_input: whether its input is added to its output where their shapes agree.
+        classifies: whether its output is one value a class, so that nothing can follow it.
+    """
+
+    lacks: Mapping[str, Any]
+    layers: Callable[[OpSpec], tuple[Layer, ...]]
+    label: Callable[[OpSpec], str]
+    drawing: Callable[[OpSpec], str]
+    adds_input: bool = False
+    classifies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class OpSpec:
     """One op with everything that its latency depends on inside a device.
 
-    Kinds: `conv` is convolution, batch norm, activation. `mbconv` is the inverted residual block of
-    MobileNetV2 (arXiv 1801.04381), with squeeze-excite if `c_se` > 0, and without the expanding 1x1
-    convolution where `c_mid` equals `c_in`. `classifier` is global average pooling and one linear
-    layer. Fields that a kind doesn't have are 0 (`stride` and `kernel`: 1; `act`: "none").
+    `KINDS` says what each kind is. Fields that a kind doesn't have are 0 (`stride` and `kernel`: 1;
+    `act`: "none").
 
     Raises:
         ValueError: for a field that is out of range, and for an op too large to be built.
@@ -54,8 +77,7 @@ class OpSpec:
     act: str
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"op kind {shown(self.kind)}: expected one of {', '.join(KINDS)}")
+        kind = lookup("op kind", self.kind, KINDS)
         if self.act not in ACTIVATIONS:
             expected = ", ".join(ACTIVATIONS)
             raise ValueError(f"activation {shown(self.act)}: expected one of {expected}")
@@ -76,28 +98,44 @@ class OpSpec:
                 )
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel={self.kernel}: expected an odd size")
-        for name, none in NOT_OF[self.kind]:
+        for name, none in kind.lacks.items():
             if getattr(self, name) != none:
                 raise ValueError(
                     f"{name}={getattr(self, name)} of a {self.kind}, which has none: expected "
                     f"{none}"
                 )
+        widest = max(self.c_in, self.c_mid, self.c_se, self.c_out)
+        weights = MAX_OP_LAYERS * (self.kernel * widest) ** 2
+        if max(weights, widest * self.size**2) > MAX_VALUES:  # a bound, and cheap
+            self._check_size()
+
+    def _check_size(self) -> None:
         for what, count in (("weights", self.weights), ("values in a layer", self.values)):
             if count > MAX_VALUES:
                 raise ValueError(f"{self}: {count:,} {what}, {MAX_VALUES:,} are the most")
 
     @property
+    def classifies(self) -> bool:
+        return KINDS[self.kind].classifies
+
+    @property
+    def has_width(self) -> bool:
+        """Whether it has a mid width, which may be searched."""
+        return "c_mid" not in KINDS[self.kind].lacks
+
+    @property
     def out_size(self) -> int:
         """Height and width of the output in pixels ("same" padding of kernel // 2)."""
-        return 1 if self.kind == "classifier" else ceil(self.size / self.stride)
+        return 1 if self.classifies else ceil(self.size / self.stride)
 
     @property
     def expands(self) -> bool:
-        return self.kind == "mbconv" and self.c_mid != self.c_in
+        return self.has_width and self.c_mid != self.c_in
 
     @property
     def residual(self) -> bool:
-        return self.kind == "mbconv" and self.stride == 1 and self.c_in == self.c_out
+        adds = KINDS[self.kind].adds_input
+        return adds and self.stride == 1 and self.c_in == self.c_out
 
     @property
     def curve(self) -> OpSpec:
@@ -105,12 +143,24 @@ class OpSpec:
         return replace(self, c_mid=0)
 
     @property
+    def is_curve(self) -> bool:
+        """Whether its mid width is left open, so that it can't be built; see `curve`."""
+        return self.has_width and self.c_mid == 0
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Those with weights, in order."""
+        return KINDS[self.kind].layers(self)
+
+    @property
     def weights(self) -> int:
         """Those of convolutions and linear layers, without biases."""
-        if self.kind == "mbconv":
-            expand = self.c_in if self.expands else 0
-            return self.c_mid * (expand + self.kernel**2 + 2 * self.c_se + self.c_out)
-        return self.kernel**2 * self.c_in * self.c_out
+        return sum(prod(layer.shape) for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image, convolutions and linear layers only."""
+        return sum(prod(layer.shape) * layer.pixels for layer in self.layers)
 
     @property
     def values(self) -> int:
@@ -118,32 +168,61 @@ class OpSpec:
         inner = max(self.c_in, self.c_mid) * self.size**2
         return max(inner, max(self.c_mid, self.c_out) * self.out_size**2)
 
-    @property
-    def is_curve(self) -> bool:
-        """Whether its mid width is left open, so that it can't be built; see `curve`."""
-        return self.kind == "mbconv" and self.c_mid == 0
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates for one image, convolutions and linear layers only."""
-        out = self.out_size**2
-        if self.kind == "conv":
-            return self.kernel**2 * self.c_in * self.c_out * out
-        if self.kind == "classifier":
-            return self.c_in * self.c_out
-        expand = self.c_in * self.c_mid * self.size**2 if self.expands else 0
-        depthwise = self.kernel**2 * self.c_mid * out
-        return expand + depthwise + 2 * self.c_mid * self.c_se + self.c_mid * self.c_out * out
-
     def __str__(self) -> str:
-        if self.kind == "classifier":
-            return f"classifier {self.c_in}→{self.c_out}"
-        mid = f"·{self.c_mid}" if self.kind == "mbconv" else ""
-        se = f" se{self.c_se}" if self.c_se else ""
-        return (
-            f"{self.kind} {self.size}px {self.c_in}{mid}→{self.c_out} "
-            f"k{self.kernel} s{self.stride}{se} {self.act}"
-        )
+        return KINDS[self.kind].label(self)
 
 
+def _label(op: OpSpec) -> str:
+    mid = f"·{op.c_mid}" if op.has_width else ""
+    se = f" se{op.c_se}" if op.c_se else ""
+    shape = f"{op.kind} {op.size}px {op.c_in}{mid}→{op.c_out}"
+    return f"{shape} k{op.kernel} s{op.stride}{se} {op.act}"
+
+
+def _conv_layers(op: OpSpec) -> tuple[Layer, ...]:
+    return (Layer("conv", (op.c_out, op.c_in, op.kernel, op.kernel), op.out_size**2),)
+
+
+def _mbconv_layers(op: OpSpec) -> tuple[Layer, ...]:
+    mid, out = op.c_mid, op.out_size**2
+    depthwise = Layer("depthwise", (mid, 1, op.kernel, op.kernel), out)
+    project = Layer("project", (op.c_out, mid, 1, 1), out)
+    expand = (Layer("expand", (mid, op.c_in, 1, 1), op.size**2),) if op.expands else ()
+    if not op.c_se:
+        return *expand, depthwise, project
+    squeeze = Layer("se_reduce", (op.c_se, mid, 1, 1), 1)
+    excite = Layer("se_expand", (mid, op.c_se, 1, 1), 1)
+    return *expand, depthwise, squeeze, excite, project
+
+
+def _classifier_layers(op: OpSpec) -> tuple[Layer, ...]:
+    return (Layer("linear", (op.c_out, op.c_in), 1),)
+
+
+KINDS: Mapping[str, Kind] = {
+    # Convolution, batch norm, activation.
+    "conv": Kind(
+        lacks={"c_mid": 0, "c_se": 0},
+        layers=_conv_layers,
+        label=_label,
+        drawing=lambda op: f"conv {op.kernel}×{op.kernel}",
+    ),
+    # The inverted residual block of MobileNetV2 (arXiv 1801.04381), with squeeze-excite if `c_se`
+    # is above 0, and without the expanding 1x1 convolution where `c_mid` equals `c_in`.
+    "mbconv": Kind(
+        lacks={},
+        layers=_mbconv_layers,
+        label=_label,
+        drawing=lambda op: f"{op.kernel}×{op.kernel}",
+        adds_input=True,
+    ),
+    # Global average pooling and one linear layer.
+    "classifier": Kind(
+        lacks={"c_mid": 0, "c_se": 0, "kernel": 1, "stride": 1, "act": "none"},
+        layers=_classifier_layers,
+        label=lambda op: f"classifier {op.c_in}→{op.c_out}",
+        drawing=lambda _: "pool, linear",
+        classifies=True,
+    ),
+}
 OP_FIELDS = tuple(f.name for f in fields(OpSpec))

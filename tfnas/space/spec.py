@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import ceil, inf
 
 from tfnas.files.bounded import MAX_NAME, check_text, shown
-from tfnas.space.ops import MAX_CHANNELS, MAX_LAYERS, MAX_OPS, MAX_VALUES, OpSpec
+from tfnas.process.checks import lookup
+from tfnas.space.ops import KINDS, MAX_CHANNELS, MAX_LAYERS, MAX_OPS, MAX_VALUES, OpSpec
 from tfnas.space.search_space import Block, Choice, SearchSpace, Stage
 
 
@@ -107,7 +108,7 @@ class SpaceSpec:
                 c, size = spec.c_out, ceil(size / stride)
             stages.append(Stage(tuple(blocks), spec.min_depth))
         head, _, _ = self._fixed(self.head, c, size)
-        if head[-1].kind != "classifier":
+        if not head[-1].classifies:
             raise ValueError(f"space {self.name}: the head must end with kind: classifier")
         space = SearchSpace(self.name, self.resolution, stem, tuple(stages), head, quantum)
         weights = sum(max(c.at(c.widths[-1]).weights for c in block) for block in space.blocks)
@@ -148,10 +149,11 @@ class SpaceSpec:
         assert self.classes is not None
         ops = []
         for layer in layers:
-            if layer.kind == "classifier":
-                op = OpSpec("classifier", size, c, 0, 0, self.classes, 1, 1, "none")
+            kind = lookup("op kind", layer.kind, KINDS)
+            if kind.classifies:
+                op = OpSpec(layer.kind, size, c, c_out=self.classes, **kind.lacks)
             else:
-                mid = c * layer.expansion if layer.kind == "mbconv" else 0
+                mid = 0 if "c_mid" in kind.lacks else c * layer.expansion
                 op = OpSpec(
                     layer.kind, size, c, mid, layer.c_se, layer.c_out,
                     layer.kernel, layer.stride, layer.act,

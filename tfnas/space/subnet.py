@@ -36,7 +36,7 @@ class Subnet:
 
     def __post_init__(self) -> None:
         ops = self.ops
-        if not ops or ops[-1].kind != "classifier":
+        if not ops or not ops[-1].classifies:
             raise ValueError("a subnet must end with a classifier")
         if len(ops) > MAX_LAYERS or sum(op.weights for op in ops) > MAX_VALUES:
             raise ValueError(
@@ -54,7 +54,7 @@ class Subnet:
                     f"{after} can't follow {before}: it gets "
                     f"{before.out_size}px with {before.c_out} channels"
                 )
-            if before.kind == "classifier":
+            if before.classifies:
                 raise ValueError("a classifier must be the last op of a subnet")
 
     @cached_property
