@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+import types
 from collections.abc import Callable
 
 import pytest
@@ -9,21 +12,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfnas.nets import layers
+from tests.support.spaces import load_space
+from tfnas.nets import activations, layers
 from tfnas.nets.layers import (
+    OPERATORS,
     PIXELS,
     Squeeze,
     act_depthwise,
     batch_norm,
     depthwise,
+    fused,
     leading,
     moments,
     norm_act_pointwise,
     norm_act_squeeze_pointwise,
     normed_pointwise,
 )
-
-ACTS = ("relu", "relu6", "swish", "hard_swish", "none")
+from tfnas.nets.supernet import Supernet
+from tfnas.space.ops import ACTIVATIONS
 
 
 @pytest.fixture
@@ -79,7 +85,7 @@ def test_depthwise(kernel: int, stride: int, height: int, width: int, rng: torch
         both_agree(lambda x, w: depthwise(x, w, stride), [x, weight], frozen)
 
 
-@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("act", ACTIVATIONS)
 @pytest.mark.parametrize("frozen", FROZEN)
 def test_activation_and_convolution(
     act: str, frozen: tuple[int, ...], rng: torch.Generator
@@ -91,7 +97,7 @@ def test_activation_and_convolution(
     both_agree(lambda x, w: norm_act_pointwise(x, w, act), [x, weight], frozen)
 
 
-@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("act", ACTIVATIONS)
 @pytest.mark.parametrize("frozen", [(), (0,), (1, 2, 3, 4, 5), (2, 4), (5,)])
 def test_squeeze_excite(act: str, frozen: tuple[int, ...], rng: torch.Generator) -> None:
     x = images(rng, 4, 24, 7, 6)
@@ -146,3 +152,45 @@ def test_leading_channels_of_a_weight(dim: int, count: int, rng: torch.Generator
         expected.narrow(dim, 0, count).copy_(whole.detach().narrow(dim, 0, count).cos())
         torch.testing.assert_close(whole.grad, expected)
     assert torch.equal(leading(whole.detach(), count, dim), whole.narrow(dim, 0, count))
+
+
+def test_every_private_operator_is_in_the_list() -> None:
+    found = set()
+    for module in (layers, activations):
+        found |= set(re.findall(r"\baten\.(\w+\.\w+)\(", inspect.getsource(module)))
+    assert found == set(OPERATORS)
+
+
+@pytest.mark.parametrize("operator", ["silu_backward.grad_input", "no_such_operator.default"])
+def test_without_a_private_operator_the_plain_forms_run(
+    operator: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole net trains alike, and one warning says why it is slower."""
+    net = Supernet(load_space("tiny"))
+    x = images(torch.Generator().manual_seed(0), 4, 3, 32, 32).float()
+    paths = [index % len(block) for index, block in enumerate(net.space.blocks)]
+    depths = [len(stage.blocks) for stage in net.space.stages]
+
+    def gradients() -> list[Tensor]:
+        net.zero_grad()
+        net.double()(x.double(), paths, depths, net.initial_widths()).square().sum().backward()
+        return [p.grad for p in net.parameters() if p.grad is not None]
+
+    expected = gradients()
+    ops = types.SimpleNamespace(
+        **{
+            name: types.SimpleNamespace(**{overload: getattr(getattr(layers.aten, name), overload)})
+            for name, overload in (known.split(".") for known in OPERATORS if known != operator)
+        }
+    )
+    monkeypatch.setattr(layers, "aten", ops)
+    monkeypatch.setattr(layers, "OPERATORS", tuple({*OPERATORS, operator}))
+    layers._has_operators.cache_clear()
+    try:
+        assert not fused(x)
+        for ours, theirs in zip(gradients(), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+    finally:
+        layers._has_operators.cache_clear()
+    (record,) = caplog.records
+    assert f"has no {operator}:" in record.getMessage()

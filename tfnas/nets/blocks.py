@@ -6,27 +6,16 @@ Module and parameter names say what a layer is (`expand`, `depthwise`, `se_reduc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tfnas.nets.activations import activate
+from tfnas.process.checks import lookup
 from tfnas.space.ops import OpSpec
 from tfnas.space.subnet import Subnet
-
-
-def _identity(x: Tensor) -> Tensor:
-    return x
-
-
-ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "relu6": F.relu6,
-    "swish": F.silu,
-    "hard_swish": F.hardswish,
-    "none": _identity,
-}
 
 
 class ConvBN(nn.Module):
@@ -41,7 +30,7 @@ class ConvBN(nn.Module):
         self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
-        return ACTIVATION_FUNCTIONS[self.act](self.bn(self.conv(x)))
+        return activate(self.bn(self.conv(x)), self.act)
 
 
 class MBConv(nn.Module):
@@ -66,7 +55,7 @@ class MBConv(nn.Module):
         y = self.depthwise(y)  # (N, c_mid, out_size, out_size)
         if self.se_reduce is not None and self.se_expand is not None:
             s = self.se_reduce(F.adaptive_avg_pool2d(y, 1))  # (N, c_se, 1, 1)
-            y = y * torch.sigmoid(self.se_expand(ACTIVATION_FUNCTIONS[self.op.act](s)))
+            y = y * torch.sigmoid(self.se_expand(activate(s, self.op.act)))
         y = self.project(y)  # (N, c_out, out_size, out_size)
         if not self.op.residual:
             return y
@@ -99,11 +88,14 @@ def build(op: OpSpec) -> nn.Module:
 
     A classifier gives (N, c_out).
     """
-    if op.kind == "conv":
-        return ConvBN(op.c_in, op.c_out, op.kernel, op.stride, 1, op.act)
-    if op.kind == "mbconv":
-        return MBConv(op)
-    return Classifier(op)
+    return lookup("op kind", op.kind, TORCH_KINDS)(op)
+
+
+TORCH_KINDS: Mapping[str, Callable[[OpSpec], nn.Module]] = {
+    "conv": lambda op: ConvBN(op.c_in, op.c_out, op.kernel, op.stride, 1, op.act),
+    "mbconv": MBConv,
+    "classifier": Classifier,
+}
 
 
 class Network(nn.Module):

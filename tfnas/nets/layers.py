@@ -10,12 +10,16 @@ What the CPU forms do differently, with the same results but for rounding:
 - The gradient of a depthwise kernel is taken in slices of three columns: oneDNN (in torch 2.13) has
   a fast form for those only, and takes three times as long for kernels of five.
 
+They call operators that torch keeps to itself. Where one is missing, the plain forms do the work.
+
 Images are (N, C, H, W) in channels_last memory. No function has second derivatives on a CPU.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,9 +27,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from tfnas.nets.blocks import ACTIVATION_FUNCTIONS
+from tfnas.nets.activations import activate, activation
 
+log = logging.getLogger(__name__)
 aten = torch.ops.aten
+OPERATORS = (  # torch's own, with their overloads, that the CPU forms and activations call
+    "convolution_backward.default", "hardswish_backward.default", "hardtanh_backward.default",
+    "native_batch_norm.default", "native_batch_norm_backward.default", "silu_backward.grad_input",
+    "threshold_backward.grad_input",
+)  # fmt: skip
 
 EPS = 1e-5  # of batch norm, torch's default
 PIXELS = 8  # a covariance of c channels is taken from so many times c pixels, or not at all
@@ -43,7 +53,7 @@ class Squeeze:
 
     def gate(self, pooled: Tensor, act: str) -> Tensor:  # (N, c) -> (N, c)
         s = F.linear(pooled, self.reduce.flatten(1), self.reduce_bias)
-        s = F.linear(ACTIVATION_FUNCTIONS[act](s), self.expand.flatten(1), self.expand_bias)
+        s = F.linear(activate(s, act), self.expand.flatten(1), self.expand_bias)
         return torch.sigmoid(s)
 
 
@@ -58,7 +68,23 @@ class Moments:
 
 def fused(x: Tensor) -> bool:
     """Whether the CPU forms are used for x."""
-    return x.device.type == "cpu"
+    return x.device.type == "cpu" and _has_operators()
+
+
+@cache
+def _has_operators() -> bool:
+    """Whether this torch has all `OPERATORS`; a warning, once, where it hasn't."""
+    missing = []
+    for operator in OPERATORS:
+        name, overload = operator.split(".")
+        if not hasattr(getattr(aten, name, None), overload):
+            missing.append(operator)
+    if missing:
+        log.warning(
+            "warning: torch %s has no %s: supernets run in their plain forms, which are slower",
+            torch.__version__, ", ".join(missing),
+        )  # fmt: skip
+    return not missing
 
 
 def moments(x: Tensor) -> Moments | None:
@@ -102,7 +128,7 @@ def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
 def act_depthwise(x: Tensor, weight: Tensor, act: str, stride: int) -> Tensor:
     """Activation, then `depthwise`."""
     if not fused(x):
-        return _conv(ACTIVATION_FUNCTIONS[act](x), weight, stride, len(weight))
+        return _conv(activate(x, act), weight, stride, len(weight))
     out: Tensor = _ActConv.apply(x, weight, act, stride, len(weight), False)  # type: ignore[no-untyped-call]
     return out
 
@@ -110,7 +136,7 @@ def act_depthwise(x: Tensor, weight: Tensor, act: str, stride: int) -> Tensor:
 def norm_act_pointwise(x: Tensor, weight: Tensor, act: str) -> Tensor:
     """Batch norm, activation, 1x1 convolution by (c_out, c_in, 1, 1)."""
     if not fused(x):
-        return F.conv2d(ACTIVATION_FUNCTIONS[act](batch_norm(x)), weight)
+        return F.conv2d(activate(batch_norm(x), act), weight)
     out: Tensor = _ActConv.apply(x, weight, act, 1, 1, True)  # type: ignore[no-untyped-call]
     return out
 
@@ -118,7 +144,7 @@ def norm_act_pointwise(x: Tensor, weight: Tensor, act: str) -> Tensor:
 def norm_act_squeeze_pointwise(x: Tensor, squeeze: Squeeze, weight: Tensor, act: str) -> Tensor:
     """As `norm_act_pointwise`, with squeeze-excite (arXiv 1709.01507) before the convolution."""
     if not fused(x):
-        y = ACTIVATION_FUNCTIONS[act](batch_norm(x))
+        y = activate(batch_norm(x), act)
         gate = squeeze.gate(y.mean((2, 3)), act)
         return F.conv2d(y * gate[:, :, None, None], weight)
     s = squeeze
@@ -175,9 +201,9 @@ class _ActConv(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, act: str, stride: int, groups: int, norm: bool
     ) -> Tensor:
         y, inv_std = _normalize(x) if norm else (x, None)
-        z = ACTIVATION_FUNCTIONS[act](y)
-        if act == "relu" and not norm:
-            y = z  # above 0 where its input was: one of them is enough
+        z = activate(y, act)
+        if activation(act).by_output and not norm:
+            y = z  # one of them is enough
         ctx.act, ctx.stride, ctx.groups = act, stride, groups
         # The weights' gradient needs z; without one, its memory is worth more than its time.
         ctx.save_for_backward(y, inv_std, weight, z if ctx.needs_input_grad[1] else None)
@@ -192,7 +218,7 @@ class _ActConv(torch.autograd.Function):
             g, y if z is None else z, weight, ctx.stride, ctx.groups, need_x, need_weight
         )
         if gx is not None:
-            gx = _act_backward(gx, y, ctx.act)
+            gx = activation(ctx.act).gradient(gx, y)
             if inv_std is not None:
                 gx = _norm_backward(gx, y, inv_std)
         return gx, gw, None, None, None, None
@@ -207,7 +233,7 @@ class _ActGateConv(torch.autograd.Function):
         expand_bias: Tensor, weight: Tensor, act: str,
     ) -> Tensor:  # fmt: skip
         y, inv_std = _normalize(x)
-        z = ACTIVATION_FUNCTIONS[act](y)
+        z = activate(y, act)
         squeeze = Squeeze(reduce, reduce_bias, expand, expand_bias)
         gate = squeeze.gate(z.mean((2, 3)), act)[:, :, None, None]
         keep = any(ctx.needs_input_grad[1:6])
@@ -222,10 +248,10 @@ class _ActGateConv(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         y, inv_std, reduce, reduce_bias, expand, expand_bias, weight, z, gated = ctx.saved_tensors
         if z is None:
-            z = ACTIVATION_FUNCTIONS[ctx.act](y)
+            z = activate(y, ctx.act)
         pooled = z.mean((2, 3))
         low = F.linear(pooled, reduce.flatten(1), reduce_bias)  # (N, c_se)
-        hidden = ACTIVATION_FUNCTIONS[ctx.act](low)
+        hidden = activate(low, ctx.act)
         gate = torch.sigmoid(F.linear(hidden, expand.flatten(1), expand_bias))  # (N, c)
         need_weight = ctx.needs_input_grad[5]
         g_gated, gw = _conv_backward(
@@ -233,20 +259,20 @@ class _ActGateConv(torch.autograd.Function):
         )
         assert g_gated is not None
         g_gate = (g_gated * z).sum((2, 3)) * gate * (1 - gate)
-        g_low = _act_backward(g_gate @ expand.flatten(1), low, ctx.act)
+        g_low = activation(ctx.act).gradient(g_gate @ expand.flatten(1), low)
         g_squeeze = (
             (g_low.t() @ pooled).view(reduce.shape), g_low.sum(0),
             (g_gate.t() @ hidden).view(expand.shape), g_gate.sum(0),
         )  # fmt: skip
         share = (g_low @ reduce.flatten(1)) / (y.shape[2] * y.shape[3])
         gz = torch.addcmul(share[:, :, None, None], g_gated, gate[:, :, None, None])
-        gx = _norm_backward(_act_backward(gz, y, ctx.act), y, inv_std)
+        gx = _norm_backward(activation(ctx.act).gradient(gz, y), y, inv_std)
         return gx, *g_squeeze, gw, None
 
 
 def _normalize(x: Tensor) -> tuple[Tensor, Tensor]:
     """(x normalized, 1 / standard deviation)"""
-    y, _, inv_std = torch.native_batch_norm(x, None, None, None, None, True, 0.0, EPS)
+    y, _, inv_std = aten.native_batch_norm.default(x, None, None, None, None, True, 0.0, EPS)
     return y, inv_std
 
 
@@ -258,19 +284,6 @@ def _norm_backward(g: Tensor, y: Tensor, inv_std: Tensor) -> Tensor:
         g, y, inv_std, None, None, mean, one, True, EPS, [True, False, False]
     )[0]
     return gx
-
-
-def _act_backward(g: Tensor, x: Tensor, act: str) -> Tensor:
-    """The gradient before an activation of x; may overwrite g."""
-    if act == "swish":
-        return aten.silu_backward.grad_input(g, x, grad_input=g)
-    if act == "relu":
-        return aten.threshold_backward.grad_input(g, x, 0, grad_input=g)
-    if act == "relu6":
-        return aten.hardtanh_backward.default(g, x, 0.0, 6.0)
-    if act == "hard_swish":
-        return aten.hardswish_backward.default(g, x)
-    return g
 
 
 def _conv(x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:

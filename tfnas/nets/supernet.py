@@ -9,7 +9,7 @@ slices. BatchNorm is without affine parameters and always uses batch statistics,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tfnas.nets.blocks import ACTIVATION_FUNCTIONS
+from tfnas.nets.activations import activate
 from tfnas.nets.layers import (
     Moments,
     Squeeze,
@@ -30,8 +30,9 @@ from tfnas.nets.layers import (
     norm_act_squeeze_pointwise,
     normed_pointwise,
 )
+from tfnas.process.checks import lookup
 from tfnas.space.ops import OpSpec
-from tfnas.space.search_space import Choice, SearchSpace
+from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
 
 RIM = 0.25  # of a larger kernel's weights around those of the smallest one, when ops start alike
@@ -75,7 +76,7 @@ class SuperConv(nn.Module):
         self.conv = nn.Conv2d(c_in, c_out, op.kernel, op.stride, op.kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, c_in, H, W)
-        return ACTIVATION_FUNCTIONS[self.op.act](batch_norm(self.conv(x)))
+        return activate(batch_norm(self.conv(x)), self.op.act)
 
     def weights(self) -> dict[str, Tensor]:
         """A copy, named as in `tfnas.nets.blocks.ConvBN`."""
@@ -158,6 +159,29 @@ class SuperMBConv(nn.Module):
         return found
 
 
+class SuperClassifier(nn.Linear):
+    """Global average pooling and one linear layer."""
+
+    def __init__(self, op: OpSpec, c_in: int):
+        super().__init__(c_in, op.c_out)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, c_in, H, W) -> (N, classes)
+        return super().forward(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy, named as in `tfnas.nets.blocks.Classifier`."""
+        named = self.named_parameters()
+        return {f"linear.{name}": value.detach().clone() for name, value in named}
+
+
+# Of (op, c_in, c_mid, c_se, c_out): a proxy's channels are other than the op's.
+SHARED_KINDS: Mapping[str, Callable[[OpSpec, int, int, int, int], nn.Module]] = {
+    "conv": lambda op, c_in, _mid, _se, c_out: SuperConv(op, c_in, c_out),
+    "mbconv": SuperMBConv,
+    "classifier": lambda op, c_in, _mid, _se, _out: SuperClassifier(op, c_in),
+}
+
+
 class Supernet(nn.Module):
     """All candidate ops of a space with shared weights, (N, in_channels, R, R) -> (N, classes).
 
@@ -173,13 +197,14 @@ class Supernet(nn.Module):
             raise ValueError(f"channel_factor={channel_factor}: expected above 0 and at most 1")
         self.space = space
         self.channel_factor = channel_factor
-        self.stem = nn.Sequential(*(self._fixed(op) for op in space.stem))
+        self.stem = nn.Sequential(*(self._shared(op, op.c_mid) for op in space.stem))
         self.blocks = nn.ModuleList(
-            nn.ModuleList(self._candidate(choice) for choice in block) for block in space.blocks
+            nn.ModuleList(self._shared(choice.op, choice.widths[-1]) for choice in block)
+            for block in space.blocks
         )
         *convs, classifier = space.head
-        self.head = nn.Sequential(*(self._fixed(op) for op in convs))
-        self.classifier = nn.Linear(self._scaled(classifier.c_in), classifier.c_out)
+        self.head = nn.Sequential(*(self._shared(op, op.c_mid) for op in convs))
+        self.classifier = self._shared(classifier, 0)
         for module in self.modules():  # torch's own starts otherwise, as in the published code
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -210,18 +235,10 @@ class Supernet(nn.Module):
     def _scaled(self, channels: int) -> int:
         return max(1, round(channels * self.channel_factor)) if channels else 0
 
-    def _c_in(self, op: OpSpec) -> int:
-        return op.c_in if op is self.space.stem[0] else self._scaled(op.c_in)
-
-    def _fixed(self, op: OpSpec) -> nn.Module:
-        c_in, c_out = self._c_in(op), self._scaled(op.c_out)
-        if op.kind == "conv":
-            return SuperConv(op, c_in, c_out)
-        return SuperMBConv(op, c_in, self._scaled(op.c_mid), self._scaled(op.c_se), c_out)
-
-    def _candidate(self, choice: Choice) -> SuperMBConv:
-        op, s = choice.op, self._scaled
-        return SuperMBConv(op, s(op.c_in), s(choice.widths[-1]), s(op.c_se), s(op.c_out))
+    def _shared(self, op: OpSpec, mid: int) -> nn.Module:
+        c_in = op.c_in if op is self.space.stem[0] else self._scaled(op.c_in)
+        channels = (self._scaled(c) for c in (mid, op.c_se, op.c_out))
+        return lookup("op kind", op.kind, SHARED_KINDS)(op, c_in, *channels)
 
     def initial_widths(self) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(choice.op.c_mid for choice in block) for block in self.space.blocks)
@@ -282,7 +299,7 @@ class Supernet(nn.Module):
 
     def top(self, h: Tensor) -> Tensor:
         """From the last stage's output (N, C, H, W) to the logits (N, classes)."""
-        return self.classifier(F.adaptive_avg_pool2d(self.head(h), 1).flatten(1))
+        return self.classifier(self.head(h))
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -370,9 +387,8 @@ class Supernet(nn.Module):
         for block, pick, op in self.placed(subnet, picks):
             anew = trained is not None and op.c_mid != trained[block][pick]
             layers.append(self.candidate(block, pick).weights(op.c_mid, anew))
-        layers += [layer.weights() for layer in self.head]  # type: ignore[operator]
-        linear = self.classifier.named_parameters()
-        layers.append({f"linear.{name}": value.detach().clone() for name, value in linear})
+        last = (*self.head, self.classifier)
+        layers += [layer.weights() for layer in last]  # type: ignore[operator]
         return {
             f"layers.{index}.{name}": value
             for index, layer in enumerate(layers)
