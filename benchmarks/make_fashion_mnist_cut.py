@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tfnas.data.idx import ASSETS
 from tfnas.data.images import ArrayImages, first_per_class
-from tfnas.data.sets import ASSETS, load_images
+from tfnas.data.sets import load_images
 
 TRAIN_IMAGES, TEST_IMAGES = 12_000, 3_000
 

@@ -13,6 +13,7 @@ import onnx
 from onnx import numpy_helper
 
 from tfnas.files.bounded import shown
+from tfnas.process.checks import lookup
 
 FILE_ID = b"TFL3"
 VERSION = 3  # of the schema
@@ -49,7 +50,6 @@ class _Writer:
 
     def __init__(self, schema: Any, graph: onnx.GraphProto):
         self._schema = schema
-        self._kinds = schema.BuiltinOperator
         self._graph = graph
         self._constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
         values = (*graph.input, *graph.value_info, *graph.output)
@@ -67,25 +67,8 @@ class _Writer:
         self._indices = {name.name: self._activation(name.name) for name in graph.input}
 
     def node(self, node: onnx.NodeProto) -> None:
-        if node.output[0] in self._indices:
-            return  # done with the layer before it
-        known: Mapping[str, Callable[[onnx.NodeProto], None]] = {
-            "Conv": self._conv,
-            "Relu": self._clip,
-            "Clip": self._clip,
-            "HardSwish": lambda node: self._plain(node, self._kinds.HARD_SWISH),
-            "Sigmoid": lambda node: self._plain(node, self._kinds.LOGISTIC),
-            "Mul": self._binary,
-            "Add": self._binary,
-            "GlobalAveragePool": self._pool,
-            "Flatten": self._flatten,
-            "Gemm": self._gemm,
-        }
-        if node.op_type not in known:
-            raise ValueError(
-                f"no TFLite layer for {shown(node.op_type)}: expected {', '.join(known)}"
-            )
-        known[node.op_type](node)
+        if node.output[0] not in self._indices:  # or else it is done with the layer before it
+            lookup("no TFLite layer for", node.op_type, TFLITE_LAYERS)(self, node)
 
     def model(self) -> Any:
         schema = self._schema
@@ -130,23 +113,30 @@ class _Writer:
         return self._tensor(name, shape)
 
     def _emit(
-        self, kind: int, inputs: Sequence[int], output: str, options: Any = None, type_: str = ""
+        self, kind: str, inputs: Sequence[int], output: str, options: str = "", **values: Any
     ) -> None:
-        """Append an operator whose output is the value of that name."""
+        """Append an operator whose output is the value of that name.
+
+        Args:
+            kind: of the schema's `BuiltinOperator`.
+            options: the schema's name of what `values` are, without its `Options`.
+        """
         self._indices[output] = self._activation(output)
-        self._operator(kind, inputs, self._indices[output], options, type_)
+        self._operator(kind, inputs, self._indices[output], options, **values)
 
     def _operator(
-        self, kind: int, inputs: Sequence[int], output: int, options: Any = None, type_: str = ""
+        self, kind: str, inputs: Sequence[int], output: int, options: str = "", **values: Any
     ) -> None:
-        operator = self._schema.OperatorT()
-        if kind not in self._codes:
-            self._codes.append(kind)
-        operator.opcodeIndex = self._codes.index(kind)
+        operator, code = self._schema.OperatorT(), getattr(self._schema.BuiltinOperator, kind)
+        if code not in self._codes:
+            self._codes.append(code)
+        operator.opcodeIndex = self._codes.index(code)
         operator.inputs, operator.outputs = list(inputs), [output]
-        if options is not None:
-            operator.builtinOptions = options
-            operator.builtinOptionsType = getattr(self._schema.BuiltinOptions, type_)
+        if options:
+            operator.builtinOptions = getattr(self._schema, f"{options}OptionsT")()
+            vars(operator.builtinOptions).update(values)
+            types = self._schema.BuiltinOptions
+            operator.builtinOptionsType = getattr(types, f"{options}Options")
         self._operators.append(operator)
 
     def _fused(self, node: onnx.NodeProto) -> tuple[int, str]:
@@ -184,81 +174,81 @@ class _Writer:
             else:  # TFLite's has more zeros at the end than at the beginning
                 name = f"{node.output[0]}.pad"
                 pads = np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32)
-                shape = [
-                    self._shapes[node.input[0]][0], size[0] + top + bottom,
-                    size[1] + left + right, channels,
-                ]  # fmt: skip
-                padded = self._tensor(name, shape)
-                self._operator(
-                    self._kinds.PAD, [x, self._constant(f"{name}s", pads)], padded,
-                    self._schema.PadOptionsT(), "PadOptions",
-                )  # fmt: skip
-                x = padded
+                batch = self._shapes[node.input[0]][0]
+                padded = [batch, size[0] + top + bottom, size[1] + left + right, channels]
+                output = self._tensor(name, padded)
+                self._operator("PAD", [x, self._constant(f"{name}s", pads)], output, "Pad")
+                x = output
         is_depthwise = group == channels and group > 1
-        if is_depthwise:
-            options = self._schema.DepthwiseConv2DOptionsT()
-            options.depthMultiplier = weight.shape[0] // channels
-            weight = weight.transpose(1, 2, 3, 0)  # (C, 1, H, W) -> (1, H, W, C)
-        else:
-            options = self._schema.Conv2DOptionsT()
-            weight = weight.transpose(0, 2, 3, 1)  # (O, I, H, W) -> (O, H, W, I)
-        options.padding = padding
-        options.strideH, options.strideW = strides
-        options.dilationHFactor = options.dilationWFactor = 1
-        options.fusedActivationFunction, output = self._fused(node)
+        # (C, 1, H, W) -> (1, H, W, C), (O, I, H, W) -> (O, H, W, I)
+        weight = weight.transpose((1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1))
+        activation, behind = self._fused(node)
+        options = {
+            "padding": padding, "strideH": strides[0], "strideW": strides[1],
+            "dilationHFactor": 1, "dilationWFactor": 1, "fusedActivationFunction": activation,
+        }  # fmt: skip
         inputs = [x, self._constant(node.input[1], weight), self._constant(node.input[2], bias)]
-        kind = self._kinds.DEPTHWISE_CONV_2D if is_depthwise else self._kinds.CONV_2D
-        self._emit(
-            kind, inputs, output, options,
-            "DepthwiseConv2DOptions" if is_depthwise else "Conv2DOptions",
-        )  # fmt: skip
+        if is_depthwise:
+            options["depthMultiplier"] = weight.shape[3] // channels
+            self._emit("DEPTHWISE_CONV_2D", inputs, behind, "DepthwiseConv2D", **options)
+        else:
+            self._emit("CONV_2D", inputs, behind, "Conv2D", **options)
 
-    def _plain(self, node: onnx.NodeProto, kind: int) -> None:
+    def _plain(self, node: onnx.NodeProto, kind: str) -> None:
         self._emit(kind, [self._indices[node.input[0]]], node.output[0])
 
     def _clip(self, node: onnx.NodeProto) -> None:
-        if node.op_type == "Clip" and not self._is_relu6(node):
+        if not self._is_relu6(node):
             raise ValueError("no TFLite layer for Clip but from 0 to 6")
-        self._plain(node, self._kinds.RELU if node.op_type == "Relu" else self._kinds.RELU6)
+        self._plain(node, "RELU6")
 
     def _binary(self, node: onnx.NodeProto) -> None:
-        name = node.op_type.upper()
-        options = getattr(self._schema, f"{node.op_type}OptionsT")()
-        options.fusedActivationFunction = self._schema.ActivationFunctionType.NONE
         if len({len(self._shapes[value]) for value in node.input}) != 1:
             raise ValueError(f"no TFLite layer for {node.op_type} of unlike shapes")
         inputs = [self._indices[value] for value in node.input]
+        none = self._schema.ActivationFunctionType.NONE
         self._emit(
-            getattr(self._kinds, name), inputs, node.output[0], options, f"{node.op_type}Options"
+            node.op_type.upper(), inputs, node.output[0], node.op_type, fusedActivationFunction=none
         )
 
     def _pool(self, node: onnx.NodeProto) -> None:
-        options = self._schema.ReducerOptionsT()
-        options.keepDims = True
         axes = self._constant(f"{node.output[0]}.axes", np.array([1, 2], np.int32))
         inputs = [self._indices[node.input[0]], axes]
-        self._emit(self._kinds.MEAN, inputs, node.output[0], options, "ReducerOptions")
+        self._emit("MEAN", inputs, node.output[0], "Reducer", keepDims=True)
 
     def _flatten(self, node: onnx.NodeProto) -> None:
         shape = self._shapes[node.input[0]]
         if shape[2:] != [1, 1]:
             raise ValueError(f"no TFLite layer for Flatten of {shape}: expected one pixel")
-        options = self._schema.ReshapeOptionsT()
-        options.newShape = shape[:2]
         new = self._constant(f"{node.output[0]}.shape", np.array(shape[:2], np.int32))
         inputs = [self._indices[node.input[0]], new]
-        self._emit(self._kinds.RESHAPE, inputs, node.output[0], options, "ReshapeOptions")
+        self._emit("RESHAPE", inputs, node.output[0], "Reshape", newShape=shape[:2])
 
     def _gemm(self, node: onnx.NodeProto) -> None:
         given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         usual = {"transA": 0, "transB": 0, "alpha": 1.0, "beta": 1.0}
         if {**usual, **given} != {**usual, "transB": 1} or len(node.input) != 3:
             raise ValueError("no TFLite layer for this Gemm: expected x·Bᵀ + c")
-        options = self._schema.FullyConnectedOptionsT()
-        options.fusedActivationFunction, output = self._fused(node)
+        activation, behind = self._fused(node)
         inputs = [self._indices[node.input[0]]]
         inputs += [self._constant(name, self._constants[name]) for name in node.input[1:]]
-        self._emit(self._kinds.FULLY_CONNECTED, inputs, output, options, "FullyConnectedOptions")
+        options = {"fusedActivationFunction": activation}
+        self._emit("FULLY_CONNECTED", inputs, behind, "FullyConnected", **options)
+
+
+# By ONNX's name of the layer.
+TFLITE_LAYERS: Mapping[str, Callable[[_Writer, onnx.NodeProto], None]] = {
+    "Conv": _Writer._conv,
+    "Relu": lambda writer, node: writer._plain(node, "RELU"),
+    "Clip": _Writer._clip,
+    "HardSwish": lambda writer, node: writer._plain(node, "HARD_SWISH"),
+    "Sigmoid": lambda writer, node: writer._plain(node, "LOGISTIC"),
+    "Mul": _Writer._binary,
+    "Add": _Writer._binary,
+    "GlobalAveragePool": _Writer._pool,
+    "Flatten": _Writer._flatten,
+    "Gemm": _Writer._gemm,
+}
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

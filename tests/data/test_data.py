@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 
-from tfnas.data import augment, sets
+from tfnas.data import augment, idx
 from tfnas.data.batches import Batches
 from tfnas.data.cifar import CIFAR10, CIFAR100, CifarLayout
+from tfnas.data.idx import ASSETS
 from tfnas.data.images import ArrayImages, Dataset, FileImages, first_per_class, stratified_split
-from tfnas.data.sets import ASSETS, SOURCES, load_images, num_classes
+from tfnas.data.sets import SOURCES, load_images, num_classes
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 CUT_SHA256 = "1e96bfd40507089fdde7afc23df81d422e1208b2d96b87eafaefb599c253772f"
@@ -202,10 +203,10 @@ def test_idx_files(tmp_path: Path, suffix: str, below: str) -> None:
 def test_without_root_debian_comes_before_the_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sets, "DEBIAN_FASHION_MNIST", tmp_path / "none")
+    monkeypatch.setattr(idx, "DEBIAN_FASHION_MNIST", tmp_path / "none")
     assert load_images("fashion_mnist").origin.startswith("shipped cut")
     write_fashion_mnist(tmp_path / "debian")
-    monkeypatch.setattr(sets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setattr(idx, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
     assert load_images("fashion_mnist").origin.startswith(f"idx files in {tmp_path / 'debian'}")
     assert load_images("fashion_mnist", root="shipped").origin.startswith("shipped cut")
 

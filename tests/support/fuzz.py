@@ -106,12 +106,10 @@ def npz(path: Path) -> None:
                 archive.writestr(f"{each}.npy", good)
         found = loaders.attempt(read_npz, path)
         if found is not None:
-            for pixels, labels in (
-                (found.train_pixels, found.train_labels),
-                (found.test_pixels, found.test_labels),
-            ):
-                assert len(pixels) == len(labels)
-                assert 0 <= labels.min() <= labels.max() < len(found.classes)
+            classes, *parts = found
+            for images in parts:
+                assert len(images.pixels) == len(images.labels)
+                assert 0 <= images.labels.min() <= images.labels.max() < len(classes)
 
 
 def pickles() -> list[bytes]:

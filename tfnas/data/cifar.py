@@ -13,7 +13,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from tfnas.data.idx import unpacked
-from tfnas.data.images import ImageArrays, some
+from tfnas.data.images import ArrayImages, Dataset, Place, data_set, some
 from tfnas.files.bounded import MAX_NAME, check_text, read_bytes
 from tfnas.files.pickles import Made, parse_pickle
 
@@ -56,8 +56,14 @@ CIFAR100 = CifarLayout(
 )
 
 
-def read_cifar(path: Path, layout: CifarLayout) -> ImageArrays:
-    """Reads the published archive, the folder extracted from it, or a folder that holds either.
+def load(place: Place, layout: CifarLayout) -> Dataset:
+    classes, train, test = read_cifar(place.path, layout)
+    return data_set(place.name, classes, train, test, f"python archive {place.path}")
+
+
+def read_cifar(path: Path, layout: CifarLayout) -> tuple[tuple[str, ...], ArrayImages, ArrayImages]:
+    """The classes, training and test images of the published archive, the folder extracted from
+    it, or a folder that holds either.
 
     Raises FileNotFoundError where there is none, ValueError where it isn't as published, be it
     damaged or made to do something else.
@@ -78,15 +84,13 @@ def read_cifar(path: Path, layout: CifarLayout) -> ImageArrays:
         classes = tuple(check_text(name, MAX_NAME) for name in names)
     except ValueError as error:
         raise ValueError(f"{place}: {layout.meta} {error} as the name of a class") from None
-    parts = [_cifar_images(files[f], layout, f"{place}: {f}") for f in layout.train]
-    test_pixels, test_labels = _cifar_images(files[layout.test], layout, f"{place}: {layout.test}")
-    return ImageArrays(
-        classes=classes,
-        train_pixels=np.concatenate([pixels for pixels, _ in parts]),
-        train_labels=np.concatenate([labels for _, labels in parts]),
-        test_pixels=test_pixels,
-        test_labels=test_labels,
+    *train, test = (
+        ArrayImages(*_cifar_images(files[file], layout, f"{place}: {file}"))
+        for file in (*layout.train, layout.test)
     )
+    pixels = np.concatenate([part.pixels for part in train])
+    labels = np.concatenate([part.labels for part in train])
+    return classes, ArrayImages(pixels, labels), test
 
 
 def _read_cifar_folder(folder: Path, layout: CifarLayout) -> Iterator[tuple[str, bytes]]:

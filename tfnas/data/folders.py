@@ -7,13 +7,42 @@ from pathlib import Path
 
 import numpy as np
 
+from tfnas.data.images import Dataset, FileImages, Place, data_set, some, stratified_split
 from tfnas.files.bounded import check_text, shown
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-MAX_BYTES = 1 << 30  # of one idx file once unpacked
-MAX_RATIO = 20  # of unpacked to packed bytes; Fashion-MNIST has 2, a bomb has 1000
-SMALL = 1 << 24  # bytes that may come of the smallest file: sorted labels pack well
-MAX_IMAGES = 5_000_000  # of a list; ImageNet has 1.3 million
+TRAIN_FRACTION, SPLIT_SEED = 0.8, 0
+
+
+def load(place: Place) -> Dataset:
+    """From train/<class> and val/<class> (or test/), or from class folders alone."""
+    train_folder, test_folder = folder_layout(place.path)
+    classes = class_folders(train_folder)
+    train = FileImages(*scan_classes(train_folder, classes))
+    if test_folder is None:
+        rare = [c for c, n in zip(classes, np.bincount(train.labels), strict=True) if n < 2]
+        if rare:
+            raise ValueError(
+                f"{train_folder}: one image only in {some(rare)}; expected two or more a "
+                "class, or train/ and val/ folders, since a test set must be split off"
+            )
+        kept, held_out = stratified_split(train.labels, TRAIN_FRACTION, SPLIT_SEED)
+        train, test = train.take(kept), train.take(held_out)
+        origin = f"class folders in {train_folder}, no val/ or test/: a fixed stratified 80/20"
+    else:
+        test_classes = class_folders(test_folder)
+        if test_classes != classes:
+            raise ValueError(
+                f"{train_folder} and {test_folder} must hold the same classes; only in one of "
+                f"them: {some(sorted(set(classes) ^ set(test_classes)))}"
+            )
+        test = FileImages(*scan_classes(test_folder, classes))
+        origin = f"class folders in {train_folder}, tested on {test_folder.name}/"
+    return data_set(place.name, classes, train, test, origin)
+
+
+def count(place: Place) -> int:
+    return len(class_folders(folder_layout(place.path)[0]))
 
 
 def folder_layout(path: Path) -> tuple[Path, Path | None]:

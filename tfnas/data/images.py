@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
-
-if TYPE_CHECKING:
-    pass
-
-
-@dataclass(frozen=True, eq=False)
-class ImageArrays:
-    """A set in memory: pixels uint8 (N, H, W, C) with C 1 or 3, labels int64 (N,)."""
-
-    classes: tuple[str, ...]
-    train_pixels: np.ndarray
-    train_labels: np.ndarray
-    test_pixels: np.ndarray
-    test_labels: np.ndarray
-
 
 # The usual figures of ImageNet, whose subsets come as files; those of other files aren't far.
 FILES_MEAN, FILES_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -76,6 +62,26 @@ class FileImages:
 Images = ArrayImages | FileImages
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a user says that an image set lies: what every reader of a format gets."""
+
+    name: str
+    root: str | None = None
+    train_list: str | None = None
+    test_list: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """The root; raises ValueError where none is given, FileNotFoundError where it isn't."""
+        if self.root is None:
+            raise ValueError(f"data={self.name} needs data.root: the path where its files lie")
+        path = Path(self.root).expanduser()
+        if not path.exists():
+            raise FileNotFoundError(f"data.root={self.root}: no such file or folder")
+        return path
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """An image set, its labels counted from 0 in the order of `classes`."""
@@ -121,6 +127,44 @@ class Dataset:
         kept = first_per_class(self.train.labels, max_train)
         origin = f"{self.origin}; {max_train:,} of the training images (max_train)"
         return replace(self, train=self.train.take(kept), origin=origin)
+
+
+def data_set(
+    name: str, classes: tuple[str, ...], train: Images, test: Images, origin: str
+) -> Dataset:
+    """With the mean and deviation of its pixels, for files the usual ones.
+
+    Raises ValueError where the first file of a class has no header of an image.
+    """
+    if isinstance(train, ArrayImages):
+        mean, std = _mean_std(train.pixels)
+    else:
+        mean, std = FILES_MEAN, FILES_STD
+    for images in (train, test):
+        if isinstance(images, FileImages):
+            from tfnas.data.augment import check_header
+
+            for first in np.unique(images.labels, return_index=True)[1]:
+                check_header(images.paths[first])
+    origin = f"{origin}, {len(train):,} training and {len(test):,} test images"
+    return Dataset(name, classes, train, test, mean, std, origin)
+
+
+def _mean_std(pixels: np.ndarray) -> tuple[Triple, Triple]:
+    """Of uint8 (N, H, W, C) in 0..1 by channel, gray counted as three equal ones."""
+    values = np.arange(256) / 255
+    means, stds = [], []
+    for channel in range(pixels.shape[3]):
+        histogram = np.zeros(256, np.int64)
+        for start in range(0, len(pixels), 1000):  # bincount widens its input to 8 bytes a pixel
+            part = pixels[start : start + 1000, ..., channel]
+            histogram += np.bincount(part.ravel(), minlength=256)
+        share = histogram / max(histogram.sum(), 1)
+        mean = float(share @ values)
+        means.append(round(mean, 4))
+        stds.append(round(max(math.sqrt(share @ (values - mean) ** 2), 1 / 255), 4))
+    r, g, b = range(3) if len(means) == 3 else (0, 0, 0)
+    return (means[r], means[g], means[b]), (stds[r], stds[g], stds[b])
 
 
 def first_per_class(labels: np.ndarray, total: int) -> np.ndarray:

@@ -7,10 +7,55 @@ from pathlib import Path
 
 import numpy as np
 
-from tfnas.data.folders import MAX_IMAGES
+from tfnas.data.images import Dataset, FileImages, Place, data_set, some
 from tfnas.files.bounded import shown
 
+MAX_IMAGES = 5_000_000  # of a list; ImageNet has 1.3 million
 MAX_LINE = 4_500  # characters; Linux has no longer paths
+
+
+def load(place: Place) -> Dataset:
+    """From two text files of `path label` lines, the paths relative to the root."""
+    train_list, test_list = place.train_list, place.test_list
+    train, test = _listed("train_list", train_list, place), _listed("test_list", test_list, place)
+    count = _classes_of(train.labels, train_list)
+    if test.labels.max() >= count:
+        raise ValueError(
+            f"{test_list}: label {test.labels.max()}, expected 0 to {count - 1} as in {train_list}"
+        )
+    for given, images in ((train_list, train), (test_list, test)):
+        absent = [path for path in images.paths if not Path(path).is_file()]
+        if absent:
+            raise FileNotFoundError(
+                f"{given}: {len(absent):,} of {len(images):,} files aren't there, the first "
+                f"{absent[0]}; data.root must be the folder that the list's paths start from"
+            )
+    classes = tuple(str(label) for label in range(count))
+    origin = f"{train_list} and {test_list} below {place.root}"
+    return data_set(place.name, classes, train, test, origin)
+
+
+def count(place: Place) -> int:
+    train = _listed("train_list", place.train_list, place)
+    return _classes_of(train.labels, place.train_list)
+
+
+def _listed(key: str, given: str | None, place: Place) -> FileImages:
+    if given is None:
+        raise ValueError(f"data=list needs data.{key}: a text file of `path label` lines")
+    return FileImages(*read_list(Path(given).expanduser(), place.path))
+
+
+def _classes_of(labels: np.ndarray, train_list: str | None) -> int:
+    used = np.unique(labels)
+    count = int(used[-1]) + 1
+    if len(used) != count:
+        unused = np.setdiff1d(np.arange(min(count, len(used) + 10)), used)
+        raise ValueError(
+            f"{train_list}: labels up to {count - 1} but no image with label "
+            f"{some(unused.tolist())}; number the classes from 0 without gaps"
+        )
+    return count
 
 
 def read_list(file: Path, root: Path) -> tuple[tuple[str, ...], np.ndarray]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfnas.data.images import ImageArrays
+from tfnas.data.images import ArrayImages, Dataset, Place, data_set
 from tfnas.files.bounded import MAX_NAME, check_text, shown
 
 MAX_BYTES = 1 << 33  # of all that is read of an archive, once unpacked
@@ -27,21 +27,29 @@ EXPECTED = (
 )
 
 
-def read_npz(path: Path) -> ImageArrays:
-    """A whole archive. Other arrays in it, such as MedMNIST's val_images, are left alone.
+def load(place: Place) -> Dataset:
+    classes, train, test = read_npz(place.path)
+    return data_set(place.name, classes, train, test, f"numpy archive {place.path}")
+
+
+def count(place: Place) -> int:
+    return count_npz(place.path)
+
+
+def read_npz(path: Path) -> tuple[tuple[str, ...], ArrayImages, ArrayImages]:
+    """The classes, training and test images of an archive. Other arrays in it, such as MedMNIST's
+    val_images, are left alone.
 
     Raises ValueError where it isn't one, or its arrays don't fit together.
     """
     values = _read(path, [f"{part}_{what}" for part in PARTS for what in ("images", "labels")])
-    pixels = {part: _pixels(values[f"{part}_images"], f"{path}: {part}_images") for part in PARTS}
-    labels = {
-        part: _labels(values[f"{part}_labels"], len(pixels[part]), f"{path}: {part}_labels")
-        for part in PARTS
-    }
-    return ImageArrays(
-        _classes(path, values.get(CLASSES), [labels[part] for part in PARTS]),
-        pixels["train"], labels["train"], pixels["test"], labels["test"],
-    )  # fmt: skip
+    pixels = [_pixels(values[f"{part}_images"], f"{path}: {part}_images") for part in PARTS]
+    labels = [
+        _labels(values[f"{part}_labels"], len(images), f"{path}: {part}_labels")
+        for part, images in zip(PARTS, pixels, strict=True)
+    ]
+    train, test = map(ArrayImages, pixels, labels)
+    return _classes(path, values.get(CLASSES), labels), train, test
 
 
 def count_npz(path: Path) -> int:
@@ -61,7 +69,7 @@ def _classes(path: Path, names: np.ndarray | None, labels: list[np.ndarray]) -> 
         return tuple(map(str, range(highest + 1)))
     if names.dtype.kind != "U" or names.ndim != 1 or not highest < len(names) <= MAX_CLASSES:
         raise ValueError(
-            f"{path}: classes is {_told(names)}, expected {highest + 1} texts or more, "
+            f"{path}: classes is {_form(names)}, expected {highest + 1} texts or more, "
             f"{MAX_CLASSES:,} at most"
         )
     try:
@@ -85,8 +93,8 @@ def _read(path: Path, names: list[str]) -> dict[str, np.ndarray]:
                 _check_size(archive, info)
             return {name: _array(archive, info) for name, info in infos.items()}
     except Exception as error:  # zipfile, what unpacks and numpy raise whatever they stumble over
-        told = textwrap.shorten(str(error) or type(error).__name__, 300)
-        raise ValueError(f"{path} can't be read as a numpy archive: {told}; {EXPECTED}") from None
+        reason = textwrap.shorten(str(error) or type(error).__name__, 300)
+        raise ValueError(f"{path} can't be read as a numpy archive: {reason}; {EXPECTED}") from None
 
 
 def _entries(archive: zipfile.ZipFile, names: list[str]) -> dict[str, zipfile.ZipInfo]:
@@ -128,14 +136,14 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     return array
 
 
-def _told(array: np.ndarray) -> str:
+def _form(array: np.ndarray) -> str:
     return f"{array.dtype.name} {array.shape}"
 
 
 def _pixels(array: np.ndarray, where: str) -> np.ndarray:
     gray = array.ndim == 3
     if array.dtype != np.uint8 or not (gray or (array.ndim == 4 and array.shape[3] in (1, 3))):
-        raise ValueError(f"{where} is {_told(array)}; {EXPECTED}")
+        raise ValueError(f"{where} is {_form(array)}; {EXPECTED}")
     if 0 in array.shape:
         raise ValueError(f"{where} is empty: {array.shape}")
     return array[..., None] if gray else array
@@ -143,7 +151,7 @@ def _pixels(array: np.ndarray, where: str) -> np.ndarray:
 
 def _labels(array: np.ndarray, count: int, where: str) -> np.ndarray:
     if array.dtype.kind not in "ui" or array.size != count or array.shape[:1] != (count,):
-        raise ValueError(f"{where} is {_told(array)} for {count:,} images; {EXPECTED}")
+        raise ValueError(f"{where} is {_form(array)} for {count:,} images; {EXPECTED}")
     labels = array.reshape(-1).astype(np.int64)
     if count and labels.min() < 0:
         raise ValueError(f"{where} holds {labels.min()}: expected 0 and more")

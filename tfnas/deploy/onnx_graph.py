@@ -6,13 +6,14 @@ have the same ops for a runtime to fuse. Batch norm is folded into the convoluti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tfnas.process.checks import lookup
 from tfnas.space.ops import OpSpec
 
 OPSET = 17  # the newest that TensorRT 8.6 reads
@@ -39,21 +40,6 @@ class _Graph:
         self.initializers.append(numpy_helper.from_array(value, name))
         return name
 
-    def activation(self, x: str, act: str, name: str) -> str:
-        if act == "none":
-            return x
-        if act == "relu":
-            return self.node("Relu", [x], f"{name}.relu")
-        if act == "relu6":
-            for bound, value in (("low", 0.0), ("high", 6.0)):
-                tensor = numpy_helper.from_array(np.array(value, np.float32), f"{name}.{bound}")
-                self.initializers.append(tensor)
-            return self.node("Clip", [x, f"{name}.low", f"{name}.high"], f"{name}.relu6")
-        if act == "hard_swish":
-            return self.node("HardSwish", [x], f"{name}.hard_swish")
-        gate = self.node("Sigmoid", [x], f"{name}.sigmoid")
-        return self.node("Mul", [x, gate], f"{name}.swish")
-
     def conv(
         self, x: str, name: str, kernel: int, stride: int = 1, group: int = 1, act: str = "none"
     ) -> str:
@@ -63,28 +49,118 @@ class _Graph:
             "Conv", inputs, f"{name}.conv", kernel_shape=[kernel, kernel],
             strides=[stride, stride], pads=[pad] * 4, group=group,
         )  # fmt: skip
-        return self.activation(y, act, name)
+        return lookup("activation", act, ONNX_ACTIVATIONS)(self, y, name)
 
-    def op(self, x: str, op: OpSpec, name: str) -> str:
-        if op.kind == "conv":
-            return self.conv(x, f"{name}.conv", op.kernel, op.stride, 1, op.act)
-        if op.kind == "classifier":
-            pooled = self.node("GlobalAveragePool", [x], f"{name}.pool")
-            flat = self.node("Flatten", [pooled], f"{name}.flat", axis=1)
-            inputs = [
-                flat, self.constant(f"{name}.linear.weight"), self.constant(f"{name}.linear.bias")
-            ]  # fmt: skip
-            return self.node("Gemm", inputs, f"{name}.linear", transB=1)
-        y = self.conv(x, f"{name}.expand", 1, act=op.act) if op.expands else x
-        y = self.conv(y, f"{name}.depthwise", op.kernel, op.stride, op.c_mid, op.act)
-        if op.c_se:
-            s = self.node("GlobalAveragePool", [y], f"{name}.se_pool")
-            s = self.conv(s, f"{name}.se_reduce", 1, act=op.act)
-            s = self.conv(s, f"{name}.se_expand", 1)
-            s = self.node("Sigmoid", [s], f"{name}.se_sigmoid")
-            y = self.node("Mul", [y, s], f"{name}.se_scale")
-        y = self.conv(y, f"{name}.project", 1)
-        return self.node("Add", [x, y], f"{name}.residual") if op.residual else y
+
+def _relu6(graph: _Graph, x: str, name: str) -> str:
+    for bound, value in (("low", 0.0), ("high", 6.0)):
+        tensor = numpy_helper.from_array(np.array(value, np.float32), f"{name}.{bound}")
+        graph.initializers.append(tensor)
+    return graph.node("Clip", [x, f"{name}.low", f"{name}.high"], f"{name}.relu6")
+
+
+def _swish(graph: _Graph, x: str, name: str) -> str:
+    gate = graph.node("Sigmoid", [x], f"{name}.sigmoid")
+    return graph.node("Mul", [x, gate], f"{name}.swish")
+
+
+# The nodes of each activation behind a layer, of which the last one is named after it.
+ONNX_ACTIVATIONS: Mapping[str, Callable[[_Graph, str, str], str]] = {
+    "relu": lambda graph, x, name: graph.node("Relu", [x], f"{name}.relu"),
+    "relu6": _relu6,
+    "swish": _swish,
+    "hard_swish": lambda graph, x, name: graph.node("HardSwish", [x], f"{name}.hard_swish"),
+    "none": lambda _graph, x, _name: x,
+}
+
+
+class _Written:
+    """Names and shapes in a model, to read its ops off them."""
+
+    def __init__(self, model: onnx.ModelProto):
+        self.nodes = {node.name: node for node in model.graph.node}
+        self.shapes = {t.name: tuple(t.dims) for t in model.graph.initializer}
+
+    def shape(self, layer: str) -> tuple[int, ...] | None:
+        """Of a layer's weight; None where there is no such layer."""
+        return self.shapes.get(f"{layer}.weight")
+
+    def act(self, layer: str) -> str:
+        return next((act for act in ONNX_ACTIVATIONS if f"{layer}.{act}" in self.nodes), "none")
+
+    def stride(self, layer: str) -> int:
+        attributes = {a.name: a for a in self.nodes[f"{layer}.conv"].attribute}
+        return attributes["strides"].ints[0]
+
+
+def _write_conv(graph: _Graph, x: str, op: OpSpec, name: str) -> str:
+    return graph.conv(x, f"{name}.conv", op.kernel, op.stride, 1, op.act)
+
+
+def _read_conv(model: _Written, name: str, size: int) -> OpSpec | None:
+    layer = f"{name}.conv"
+    if (shape := model.shape(layer)) is None:
+        return None
+    c_out, c_in, kernel, _ = shape
+    stride, act = model.stride(layer), model.act(layer)
+    return OpSpec("conv", size, c_in, 0, 0, c_out, kernel, stride, act)
+
+
+def _write_mbconv(graph: _Graph, x: str, op: OpSpec, name: str) -> str:
+    y = graph.conv(x, f"{name}.expand", 1, act=op.act) if op.expands else x
+    y = graph.conv(y, f"{name}.depthwise", op.kernel, op.stride, op.c_mid, op.act)
+    if op.c_se:
+        s = graph.node("GlobalAveragePool", [y], f"{name}.se_pool")
+        s = graph.conv(s, f"{name}.se_reduce", 1, act=op.act)
+        s = graph.conv(s, f"{name}.se_expand", 1)
+        s = graph.node("Sigmoid", [s], f"{name}.se_sigmoid")
+        y = graph.node("Mul", [y, s], f"{name}.se_scale")
+    y = graph.conv(y, f"{name}.project", 1)
+    return graph.node("Add", [x, y], f"{name}.residual") if op.residual else y
+
+
+def _read_mbconv(model: _Written, name: str, size: int) -> OpSpec | None:
+    layer = f"{name}.depthwise"
+    shape, project = model.shape(layer), model.shape(f"{name}.project")
+    if shape is None or project is None:
+        return None
+    c_mid, _, kernel, _ = shape
+    c_in = (model.shape(f"{name}.expand") or (c_mid, c_mid))[1]
+    c_se = (model.shape(f"{name}.se_reduce") or (0,))[0]
+    stride, act = model.stride(layer), model.act(layer)
+    return OpSpec("mbconv", size, c_in, c_mid, c_se, project[0], kernel, stride, act)
+
+
+def _write_classifier(graph: _Graph, x: str, op: OpSpec, name: str) -> str:
+    pooled = graph.node("GlobalAveragePool", [x], f"{name}.pool")
+    flat = graph.node("Flatten", [pooled], f"{name}.flat", axis=1)
+    weights = [graph.constant(f"{name}.linear.{what}") for what in ("weight", "bias")]
+    return graph.node("Gemm", [flat, *weights], f"{name}.linear", transB=1)
+
+
+def _read_classifier(model: _Written, name: str, size: int) -> OpSpec | None:
+    if (shape := model.shape(f"{name}.linear")) is None:
+        return None
+    return OpSpec("classifier", size, shape[1], 0, 0, shape[0], 1, 1, "none")
+
+
+class OnnxKind(NamedTuple):
+    """One kind of op in ONNX.
+
+    Attributes:
+        write: appends its nodes behind a value, all named after its index; the output's name.
+        read: the op of an index and a size, None where it is of another kind.
+    """
+
+    write: Callable[[_Graph, str, OpSpec, str], str]
+    read: Callable[[_Written, str, int], OpSpec | None]
+
+
+ONNX_KINDS: Mapping[str, OnnxKind] = {
+    "conv": OnnxKind(_write_conv, _read_conv),
+    "mbconv": OnnxKind(_write_mbconv, _read_mbconv),
+    "classifier": OnnxKind(_write_classifier, _read_classifier),
+}
 
 
 def build_model(
@@ -104,13 +180,11 @@ def build_model(
     graph = _Graph(weights)
     x = INPUT
     for index, op in enumerate(ops):
-        x = graph.op(x, op, str(index))
+        x = lookup("op kind", op.kind, ONNX_KINDS).write(graph, x, op, str(index))
     graph.nodes[-1].output[0] = OUTPUT
     first, last = ops[0], ops[-1]
     n = "batch" if batch is None else batch
-    out = [n, last.c_out] if last.kind == "classifier" else [
-        n, last.c_out, last.out_size, last.out_size
-    ]  # fmt: skip
+    out = [n, last.c_out, *([] if last.classifies else [last.out_size] * 2)]
     proto = helper.make_graph(
         graph.nodes,
         "tfnas",
@@ -133,25 +207,10 @@ def build_model(
 def weight_shapes(ops: Sequence[OpSpec]) -> dict[str, tuple[int, ...]]:
     """Name and shape of every folded weight that `build_model` needs, in order."""
     shapes: dict[str, tuple[int, ...]] = {}
-
-    def conv(name: str, out: int, per_group: int, kernel: int = 1) -> None:
-        shapes[f"{name}.weight"] = (out, per_group, kernel, kernel)
-        shapes[f"{name}.bias"] = (out,)
-
     for index, op in enumerate(ops):
-        if op.kind == "conv":
-            conv(f"{index}.conv", op.c_out, op.c_in, op.kernel)
-        elif op.kind == "classifier":
-            shapes[f"{index}.linear.weight"] = (op.c_out, op.c_in)
-            shapes[f"{index}.linear.bias"] = (op.c_out,)
-        else:
-            if op.expands:
-                conv(f"{index}.expand", op.c_mid, op.c_in)
-            conv(f"{index}.depthwise", op.c_mid, 1, op.kernel)
-            if op.c_se:
-                conv(f"{index}.se_reduce", op.c_se, op.c_mid)
-                conv(f"{index}.se_expand", op.c_mid, op.c_se)
-            conv(f"{index}.project", op.c_out, op.c_mid)
+        for layer in op.layers:
+            shapes[f"{index}.{layer.name}.weight"] = layer.shape
+            shapes[f"{index}.{layer.name}.bias"] = layer.shape[:1]
     return shapes
 
 
@@ -206,33 +265,14 @@ def _batch_of(model: onnx.ModelProto) -> int | None:
 
 
 def _read_ops(model: onnx.ModelProto) -> tuple[OpSpec, ...]:
-    nodes = {node.name: node for node in model.graph.node}
-    shapes = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    written = _Written(model)
     size = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
-
-    def act(layer: str) -> str:
-        acts = ("relu", "relu6", "hard_swish", "swish")
-        return next((act for act in acts if f"{layer}.{act}" in nodes), "none")
-
-    def stride(layer: str) -> int:
-        return {a.name: a for a in nodes[f"{layer}.conv"].attribute}["strides"].ints[0]
-
     ops: list[OpSpec] = []
-    for index in range(len({name.partition(".")[0] for name in nodes})):
-        if f"{index}.linear.weight" in shapes:
-            c_out, c_in = shapes[f"{index}.linear.weight"]
-            op = OpSpec("classifier", size, c_in, 0, 0, c_out, 1, 1, "none")
-        elif f"{index}.conv.weight" in shapes:
-            c_out, c_in, kernel, _ = shapes[f"{index}.conv.weight"]
-            layer = f"{index}.conv"
-            op = OpSpec("conv", size, c_in, 0, 0, c_out, kernel, stride(layer), act(layer))
-        else:
-            layer = f"{index}.depthwise"
-            c_mid, _, kernel, _ = shapes[f"{layer}.weight"]
-            c_in = shapes.get(f"{index}.expand.weight", (c_mid, c_mid))[1]
-            c_se = shapes.get(f"{index}.se_reduce.weight", (0,))[0]
-            c_out = shapes[f"{index}.project.weight"][0]
-            op = OpSpec("mbconv", size, c_in, c_mid, c_se, c_out, kernel, stride(layer), act(layer))
+    for index in range(len({name.partition(".")[0] for name in written.nodes})):
+        found = (kind.read(written, str(index), size) for kind in ONNX_KINDS.values())
+        op = next((op for op in found if op is not None), None)
+        if op is None:
+            raise ValueError(f"layer {index} is of no kind among {', '.join(ONNX_KINDS)}")
         ops.append(op)
         size = op.out_size
     return tuple(ops)
