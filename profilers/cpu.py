@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +11,7 @@ import numpy as np
 
 from profilers.contract import Profiler, fingerprint
 from profilers.onboard.conditions import Conditions
-from profilers.onboard.linux import own_conditions, own_hardware, readable
+from profilers.onboard.linux import own_conditions, own_cores, own_hardware, readable
 from profilers.onboard.ort import OrtWorkload, runtime
 from tfnas.files.bounded import read_bytes, shown
 from tfnas.latency.table import Device
@@ -33,8 +32,8 @@ class Options:
 def open_device(options: Options, *, threads: int, batch: int, precision: str) -> CpuProfiler:
     check_choice("backend", options.backend, ("auto", "onnxruntime"))
     check_choice("precision of device=cpu", precision, ("fp32",))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if threads > (cores or 1):
+    cores = len(own_cores())
+    if threads > cores:
         raise ValueError(f"threads={threads}: this process may use {cores} cores")
     return CpuProfiler(threads, batch)
 

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from profilers.contract import Profiler
+from profilers.onboard.lock import check_lockable
 from tfnas.app.schemas import DeviceContext
 from tfnas.app.values import conf_path
 from tfnas.files.bounded import shown
@@ -32,9 +33,10 @@ def open_profiler(
 
     Raises:
         ValueError, LookupError: for a device, option or precision that can't be had from here.
-        OSError: for one that can't be reached.
+        OSError: for one that can't be reached, and on a system that can't measure.
     """
     check_choice("device", kind, BACKENDS)
+    check_lockable()
     for name, value in (("threads", threads), ("batch", batch)):
         if not 1 <= value <= 4096:
             raise ValueError(f"{name}={value}: expected a number from 1 to 4096")

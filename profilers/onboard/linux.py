@@ -99,9 +99,18 @@ def watched_files(*, clocks: bool = True) -> dict[str, str]:
     return found
 
 
+def own_cores() -> set[int]:
+    """Those that this process may use. Raises OSError where the system doesn't tell."""
+    if not hasattr(os, "sched_getaffinity"):
+        raise OSError(
+            "measuring needs Linux: this system doesn't tell which cores a process may use"
+        )
+    return os.sched_getaffinity(0)
+
+
 def own_conditions() -> Conditions:
     """Those of this machine, now."""
-    cores = os.sched_getaffinity(0)
+    cores = own_cores()
     return conditions(watched_files(clocks=len(cores) <= READ_CLOCKS), cores)
 
 

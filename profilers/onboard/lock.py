@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 import tempfile
@@ -10,6 +9,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # as on Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+def check_lockable() -> None:
+    """Raises OSError where this system has no locks."""
+    if fcntl is None:
+        raise OSError("measuring needs Linux: this system has no locks to measure one at a time")
 
 
 @contextmanager
@@ -25,7 +35,9 @@ def machine_lock(
 
     Raises:
         TimeoutError: if another process has it for longer than `wait_s`.
+        OSError: where this system has no locks.
     """
+    check_lockable()
     path = Path(tempfile.gettempdir()) / f"tfnas-{name}-{os.getuid()}.lock"
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:

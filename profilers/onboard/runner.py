@@ -26,6 +26,7 @@ from profilers.onboard.linux import (
     board_name,
     fastest_cores,
     own_conditions,
+    own_cores,
     own_hardware,
     watched_files,
 )
@@ -38,7 +39,7 @@ FORMAT = "tfnas.runner/1"
 
 def describe() -> str:
     """This machine, its cores and the runtimes that are installed, as JSON."""
-    allowed = sorted(os.sched_getaffinity(0))
+    allowed = sorted(own_cores())
     return json.dumps(
         {
             "format": FORMAT,

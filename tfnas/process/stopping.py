@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -13,6 +12,11 @@ from pathlib import Path
 from types import FrameType
 
 from tfnas.process.ranks import ALONE, Ranks
+
+try:
+    import fcntl
+except ImportError:  # as on Windows
+    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +88,10 @@ def locked(folder: Path) -> Iterator[None]:
         OSError: if the folder can't be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        log.warning("warning: this system can't lock %s: run nothing else in it", folder)
+        yield
+        return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
