@@ -388,7 +388,7 @@ class Supernet(nn.Module):
             anew = trained is not None and op.c_mid != trained[block][pick]
             layers.append(self.candidate(block, pick).weights(op.c_mid, anew))
         last = (*self.head, self.classifier)
-        layers += [layer.weights() for layer in last]  # type: ignore[operator]
+        layers += [layer.weights() for layer in last]
         return {
             f"layers.{index}.{name}": value
             for index, layer in enumerate(layers)
