@@ -196,7 +196,7 @@ class Supernet(nn.Module):
             raise ValueError(f"channel_factor={channel_factor}: expected above 0 and at most 1")
         self.space = space
         self.channel_factor = channel_factor
-        self.stem = nn.Sequential(*(self._fixed(op) for op in space.stem))
+        self.stem = nn.Sequential(*(self._shared(op, op.c_mid) for op in space.stem))
         self.blocks = nn.ModuleList(
             nn.ModuleList(self._shared(choice.op, choice.widths[-1]) for choice in block)
             for block in space.blocks
