@@ -170,7 +170,8 @@ class SuperClassifier(nn.Linear):
 
     def weights(self) -> dict[str, Tensor]:
         """A copy, named as in `tfnas.nets.blocks.Classifier`."""
-        return {f"linear.{name}": value.detach().clone() for name, value in self.named_parameters()}
+        named = self.named_parameters()
+        return {f"linear.{name}": value.detach().clone() for name, value in named}
 
 
 # Of (op, c_in, c_mid, c_se, c_out): a proxy's channels are other than the op's.
@@ -202,8 +203,8 @@ class Supernet(nn.Module):
             for block in space.blocks
         )
         *convs, classifier = space.head
-        self.head = nn.Sequential(*(self._fixed(op) for op in convs))
-        self.classifier = self._fixed(classifier)
+        self.head = nn.Sequential(*(self._shared(op, op.c_mid) for op in convs))
+        self.classifier = self._shared(classifier, 0)
         for module in self.modules():  # torch's own starts otherwise, as in the published code
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -238,9 +239,6 @@ class Supernet(nn.Module):
         c_in = op.c_in if op is self.space.stem[0] else self._scaled(op.c_in)
         channels = (self._scaled(c) for c in (mid, op.c_se, op.c_out))
         return lookup("op kind", op.kind, SHARED_KINDS)(op, c_in, *channels)
-
-    def _fixed(self, op: OpSpec) -> nn.Module:
-        return self._shared(op, op.c_mid)
 
     def initial_widths(self) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(choice.op.c_mid for choice in block) for block in self.space.blocks)
@@ -389,7 +387,8 @@ class Supernet(nn.Module):
         for block, pick, op in self.placed(subnet, picks):
             anew = trained is not None and op.c_mid != trained[block][pick]
             layers.append(self.candidate(block, pick).weights(op.c_mid, anew))
-        layers += [layer.weights() for layer in (*self.head, self.classifier)]
+        last = (*self.head, self.classifier)
+        layers += [layer.weights() for layer in last]
         return {
             f"layers.{index}.{name}": value
             for index, layer in enumerate(layers)
