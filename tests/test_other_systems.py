@@ -17,7 +17,7 @@ for module in ("fcntl", "resource", "termios"):
     sys.modules[module] = None
 for name in (
     "O_DIRECTORY", "O_NOFOLLOW", "getuid", "pread", "pwrite", "sched_getaffinity",
-    "sched_setaffinity", "sysconf",
+    "sched_setaffinity",
 ):
     delattr(os, name)
 del signal.SIGHUP
