@@ -110,12 +110,12 @@ def test_the_shared_form_equals_torch(kind: str, act: str) -> None:
         widest = op.c_mid + 8 if op.expands else op.c_mid
         shared = SHARED_KINDS[kind](op, op.c_in, widest, op.c_se, op.c_out).double()
         module = build(op).double().train()
-        missing, unexpected = module.load_state_dict(shared.state(op.c_mid), strict=False)
+        width = (op.c_mid,) if op.has_width else ()
+        missing, unexpected = module.load_state_dict(shared.weights(*width), strict=False)
         assert not unexpected
         assert all("bn." in name for name in missing)
         x = torch.randn(3, op.c_in, 7, 7, dtype=torch.float64)
-        found = shared(x, op.c_mid) if op.has_width else shared(x)
-        torch.testing.assert_close(found, module(x), rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(shared(x, *width), module(x), rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize(("kind", "act"), EVERY)
