@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tfnas.data import cifar, folders, idx, lists, npz
+from tfnas.data.cifar import CIFAR10, CIFAR100
 from tfnas.data.images import Dataset, Place
 
 
@@ -19,8 +21,8 @@ class Source:
 
 SOURCES = {
     "fashion_mnist": Source(idx.load, idx.count),
-    "cifar10": Source(lambda place: cifar.load(place, cifar.CIFAR10), lambda _: 10),
-    "cifar100": Source(lambda place: cifar.load(place, cifar.CIFAR100), lambda _: 100),
+    "cifar10": Source(partial(cifar.load, layout=CIFAR10), lambda _: CIFAR10.classes),
+    "cifar100": Source(partial(cifar.load, layout=CIFAR100), lambda _: CIFAR100.classes),
     "npz": Source(npz.load, npz.count),
     "folder": Source(folders.load, folders.count),
     "list": Source(lists.load, lists.count),
