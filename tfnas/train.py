@@ -54,8 +54,8 @@ def prepare(config: TrainConfig) -> Work:
         now = identity(subnet, dataset, config.recipe, config.seed)
         check_finished(out, now if config.weights is None else {**now, "weights": config.weights})
         return lambda: _finished(out)
-    if is_sweep():  # members that didn't get so far start
-        resume = resume and begun
+    if resume and is_sweep():  # members that didn't get so far start
+        resume = begun
     training = _training(config, subnet, dataset, out, resume, ranks)
     ranks.broadcast(subnet.to_json())
     ranks.agree(None)
