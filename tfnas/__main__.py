@@ -5,6 +5,7 @@ One name for all commands: `tfnas NAME ...` is `python -m MODULE ...`.
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 from dataclasses import dataclass
@@ -49,7 +50,10 @@ def main() -> None:
     """Run a command as `python -m` would: the same arguments, output and status."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "help"):
-        print(usage())
+        try:
+            print(usage(), flush=True)
+        except BrokenPipeError:  # as in `tfnas --help | head`: nobody reads on
+            os._exit(0)
         return
     if name == "--version":
         from tfnas.version import __version__
