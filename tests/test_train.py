@@ -182,7 +182,7 @@ def test_resuming_with_other_options_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("network", {}), ("epoch", 1), ("epoch", "x"), ("history", [{}]), ("seconds", 3),
+    [("network", {}), ("epoch", 1), ("epoch", "x"), ("rows", [{}]), ("seconds", 3),
      ("optimizer", None), ("rng", None), ("batch", 99), ("kept", None)],
 )  # fmt: skip
 def test_a_checkpoint_that_makes_no_sense(tmp_path: Path, name: str, value: object) -> None:
