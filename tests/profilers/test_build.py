@@ -279,7 +279,7 @@ def test_another_context_is_refused(
 ) -> None:
     device = open_profiler("cpu").device
     old = replace(device, fingerprint=f"{device.fingerprint[:6]}-000000",
-                  versions=(("onnxruntime", "1.0.0"),))  # fmt: skip
+                  versions={"onnxruntime": "1.0.0"})  # fmt: skip
     monkeypatch.setattr(profilers.tables.own, "user_tables_path", lambda: tmp_path)
     monkeypatch.setattr(profilers.tables.own, "shipped_tables_path", lambda: tmp_path)
     path = tmp_path / table_name(device)
