@@ -1,7 +1,7 @@
 """NVIDIA GPUs: by TensorRT, TensorRT-RTX or torch, whichever is installed and knows the GPU.
 
 Latency is that of the net alone on a CUDA stream, by the device's events: copies from and to the
-host are excluded. Nothing on the GPU is set: clocks, power limit and MIG are told as they are.
+host are excluded. Nothing on the GPU is set: clocks, power limit and MIG are recorded as they are.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def open_device(options: Options, *, threads: int, batch: int, precision: str) -
 
 
 def check_options(options: Options, threads: int, precision: str) -> None:
-    """What can be told without a GPU. Raises ValueError."""
+    """What can be known without a GPU. Raises ValueError."""
     check_choice("device.backend", options.backend, ("auto", *BACKENDS))
     check_choice("precision of device=gpu", precision, PRECISIONS)
     if threads != 1:

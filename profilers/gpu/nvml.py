@@ -1,7 +1,7 @@
 """What NVIDIA's management library says of a GPU. It is only read: nothing is ever set.
 
 Not every GPU, driver and version of nvidia-ml-py (module pynvml) knows every reading; what one of
-them doesn't tell is left out, and the rest is still told.
+them doesn't tell is left out, and the rest still comes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Gpu:
         driver: its version.
         memory_mib: in all.
         mig: "off", or the name of the instance or "on" where MIG is.
-        power_limit_w: enforced; None where it isn't told.
+        power_limit_w: enforced; None where it isn't known.
     """
 
     name: str
@@ -177,7 +177,7 @@ class GpuReader:
         return others
 
     def _reasons(self) -> list[str] | None:
-        """Why the clocks are where they are; None where it isn't told."""
+        """Why the clocks are where they are; None where it isn't known."""
         for word in ("Event", "Throttle"):  # renamed in 2023; old drivers lack the new function
             bits = self._read(f"nvmlDeviceGetCurrentClocks{word}Reasons", self._parent)
             if bits is not None:

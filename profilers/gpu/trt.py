@@ -103,7 +103,7 @@ class EngineBuilder:
         """An engine, serialized.
 
         Raises:
-            ValueError: if the model can't be parsed or no engine be built, with the reasons told.
+            ValueError: if the model can't be parsed or no engine be built, with the reasons.
         """
         trt = self.trt
         self._errors.clear()
@@ -124,7 +124,7 @@ class EngineBuilder:
         return bytes(engine)
 
     def why(self) -> str:
-        """The last errors that the runtime told."""
+        """The last errors that the runtime logged."""
         return " ".join("; ".join(self._errors).split())[:500] or "it gave no reason"
 
     def _config(self) -> Any:

@@ -2,7 +2,7 @@
 
 A row of ops is a workload on every device, so stem, stages and head are measured like anything
 else, in the same rounds as the net. What a part costs inside the net is not what it costs alone
-(caches, changes of memory layout at its ends): both are told, and neither is made to fit.
+(caches, changes of memory layout at its ends): both are shown, and neither is made to fit.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Program:
         ms = self.unit_ms * float(found[-1]) if found else math.nan
         if not 0 < ms < MAX_MS:
             last = (output.strip().splitlines() or [""])[-1]
-            raise ValueError(f"{self.name} told no time: {shown(last)}")
+            raise ValueError(f"{self.name} printed no time: {shown(last)}")
         return ms
 
 

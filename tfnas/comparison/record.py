@@ -23,7 +23,9 @@ FILE, HEADER = "compare.json", {"format": "tfnas.compare/1"}
 WHAT = "comparison of tfnas.compare"
 UNFINISHED, FINISHED = "unfinished", "finished"
 MAX_BYTES = 50_000_000
-SAME_LATENCY = 0.01  # fraction; nets that differ by more are compared on purpose, and told so
+SAME_LATENCY = (
+    0.01  # fraction; nets that differ by more are compared on purpose, and the page says so
+)
 ROUNDING = 1e-9  # fraction; what equal differences of floats differ by is far below
 
 
@@ -76,7 +78,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Table:
-    """The latency table that all nets are told by."""
+    """The latency table that all nets are read on."""
 
     file: str
     device: str

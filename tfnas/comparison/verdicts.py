@@ -57,84 +57,84 @@ def points(interval: Interval) -> str:
 def verdicts(comparison: Comparison) -> list[str]:
     """What the differences say, a sentence each."""
     first = comparison.methods[0].name
-    told = []
+    lines = []
     for method in comparison.methods[1:]:
         apart = comparison.difference(method)
         if comparison.told_apart(method):
             sign = "above" if apart.mean > 0 else "below"
-            told.append(
+            lines.append(
                 f"{method.name} is {100 * abs(apart.mean):.2f} points {sign} {first} "
                 f"({100 * apart.low:+.2f} to {100 * apart.high:+.2f}): the interval excludes zero"
             )
         elif comparison.without_spread(method):
-            told.append(
+            lines.append(
                 f"{method.name} can't be told from {first}: the difference is "
                 f"{100 * apart.mean:+.2f} points in all values, which doesn't show how sure it is"
             )
         else:
-            told.append(
+            lines.append(
                 f"{method.name} can't be told from {first}: the difference is "
                 f"{100 * apart.low:+.2f} to {100 * apart.high:+.2f} points, which includes zero"
             )
-    return told
+    return lines
 
 
 def warnings(comparison: Comparison) -> list[str]:
     """Where the comparison isn't what one may take it for."""
-    c, told = comparison, []
+    c, lines = comparison, []
     if c.latency_gap > SAME_LATENCY:
-        told.append(
+        lines.append(
             f"the nets don't take the same time: they differ by {100 * c.latency_gap:.2g} %, "
             f"allowed by latency_tolerance={c.latency_tolerance:g}"
         )
     elif c.latency_tolerance > SAME_LATENCY:
-        told.append(
+        lines.append(
             f"latency_tolerance={c.latency_tolerance:g} was given; the nets differ by "
             f"{100 * c.latency_gap:.2g} %"
         )
     if c.resolution != c.deployed_resolution:
-        told.append(
+        lines.append(
             f"accuracies are those at {c.resolution} px, latencies those at "
             f"{c.deployed_resolution} px"
         )
     for method in c.methods if c.status == FINISHED else ():
         if len(set(c.values(method))) == 1:
-            told.append(
+            lines.append(
                 f"all top-1 values of {method.name} are equal, as of nets that learned nothing or "
                 "were tested on few images: no interval can be told from them"
             )
         elif method is not c.methods[0] and c.without_spread(method):
-            told.append(
+            lines.append(
                 f"all differences of {method.name} to {c.methods[0].name} are equal, as happens "
                 "with few test images: no interval can be told from them; give more seeds"
             )
-    return told
+    return lines
 
 
 def cautions(comparison: Comparison) -> list[str]:
     """How far the intervals go."""
     c, first = comparison, comparison.methods[0]
     n = min(len(method.nets) for method in c.methods) if c.several else len(c.seeds)
-    told = []
+    lines = []
     if n < FEW:
         what, more = ("nets of a method", "nets") if c.several else ("seeds", "seeds")
         kept = "" if c.several else "; finished trainings are kept when seeds are added"
-        told.append(
+        lines.append(
             f"with {n} {what} an interval is wide: {student(n - 1):.1f} standard errors to either "
             f"side, where many {more} need 2.0{kept}"
         )
     if c.several:
-        told.append("a net counts as one value, its mean over the seeds")
+        lines.append("a net counts as one value, its mean over the seeds")
     else:
-        told.append(
+        lines.append(
             "differences are paired: with one seed all nets see the same images in the same order. "
             "Intervals are over seeds of these very nets, and say nothing of others that the same "
             "method would find"
         )
-    told.append(f"all are tested on the same {c.data.test_images:,} images")
+    lines.append(f"all are tested on the same {c.data.test_images:,} images")
     if len(c.methods) > 2:
-        told.append(
+        lines.append(
             f"each of the {len(c.methods) - 1} differences to {first.name} has a 95 % interval of "
             "its own: that one of them excludes zero by chance is more likely than 5 %"
         )
-    return told
+    return lines

@@ -117,11 +117,11 @@ def _check_identity(path: Path, state: State, identity: Mapping[str, Any]) -> No
 def changes(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Which options differ, `key: VALUE there, VALUE now`; "" if none do.
 
-    Of a group of options that is another one by its `name` nothing else is told.
+    Of a group of options that is another one by its `name` nothing else is named.
     """
     names = [n for n in {**now, **there} if there.get(n) != now.get(n)]
     groups = [name.removesuffix("name") for name in names if name.endswith(".name")]
-    told = [n for n in names if n.endswith(".name") or not n.startswith(tuple(groups))]
+    named = [n for n in names if n.endswith(".name") or not n.startswith(tuple(groups))]
     return "; ".join(
-        f"{name}: {shown(there.get(name))} there, {shown(now.get(name))} now" for name in told
+        f"{name}: {shown(there.get(name))} there, {shown(now.get(name))} now" for name in named
     )

@@ -124,7 +124,7 @@ def impossible_values(
 ) -> tuple[str, ...]:
     """What a lint says of the raw file: values that aren't positive, and outliers of curves.
 
-    Without a unit where the layout fixes none, values are told in the file's own unit.
+    Without a unit where the layout fixes none, values keep the file's own unit.
 
     Raises:
         ValueError: if the file can't be read.

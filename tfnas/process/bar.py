@@ -2,7 +2,7 @@
 
 The handler of the console's log lines (conf/hydra/job_logging/) owns the terminal, so lines scroll
 above the bar unharmed. Where there is no such handler, or no terminal, nothing is drawn, and what
-is in progress is told by lines alone. A bar is drawn by whom it is called by, and never by a thread
+is in progress stands in lines alone. A bar is drawn by whom it is called by, and never by a thread
 of its own: one that measures latencies would be disturbed.
 """
 

@@ -73,7 +73,7 @@ def read_files(folder: Path) -> RunFiles:
             warnings.append(clean(reason if str(file) in reason else f"{file}: {reason}"))
             return None
 
-    # `read_run` has told what is wrong with it; what it doesn't believe is not shown.
+    # `read_run` has said what is wrong with it; what it doesn't believe is not shown.
     result = tried(files.result, Result.load) if run.gap is not None else None
     subnet = tried(files.subnet, Subnet.load)
     stages = tried(files.stages, load_stages)
@@ -96,7 +96,7 @@ def read_files(folder: Path) -> RunFiles:
         if abs(now_ms / result.table_ms - 1) > SAME:
             warnings.append(
                 f"the table was measured anew since: it now says {now_ms:.4g} ms of this net, "
-                f"{result.table_ms:.4g} ms then; shares of blocks are told as it is now"
+                f"{result.table_ms:.4g} ms then; shares of blocks are those of now"
             )
     return RunFiles(
         run=run,

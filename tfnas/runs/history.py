@@ -13,7 +13,7 @@ from tfnas.strategies.contract import EpochRecord
 MAX_BYTES = 20_000_000  # ninety epochs of the published space take half a million
 MAX_EPOCHS = 2_000
 OLDER = [f.name for f in fields(EpochRecord) if f.default is not MISSING]
-TOLD = 3  # unusable lines that are told one by one
+NAMED = 3  # unusable lines that are named one by one
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class History:
 
 
 def load_history(path: Path) -> History:
-    """The epochs of a run; a line that makes no sense is left out and told, never an error."""
+    """The epochs of a run; a line that makes no sense is left out with a warning, never an error."""
     try:
         lines = read_bytes(path, MAX_BYTES).decode().splitlines()
     except (OSError, ValueError) as error:
@@ -48,9 +48,9 @@ def load_history(path: Path) -> History:
             wrong.append(f"line {number} of {path} {error}")
         else:
             records.append(record)
-    warnings = wrong[:TOLD]
-    if len(wrong) > TOLD:
-        warnings.append(f"{len(wrong) - TOLD} more lines of {path} are left out")
+    warnings = wrong[:NAMED]
+    if len(wrong) > NAMED:
+        warnings.append(f"{len(wrong) - NAMED} more lines of {path} are left out")
     if len(lines) > MAX_EPOCHS:
         warnings.append(f"of {len(lines):,} lines of {path} the first {MAX_EPOCHS:,} are shown")
     return History(tuple(records), tuple(warnings))

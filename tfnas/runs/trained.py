@@ -39,11 +39,11 @@ class TrainResult:
     trained: Trained
     epochs: tuple[EpochResult, ...]
     seconds: float
-    deployed_resolution: int  # pixels, what the subnet's latency is told for
+    deployed_resolution: int  # pixels, those of the subnet's latency
 
     @property
     def line(self) -> str:
-        """The accuracy, marked where it isn't that of the net whose latency is told."""
+        """The accuracy, marked where it isn't that of the net whose latency is known."""
         t = self.trained
         text = f"top-1 {100 * t.top1:.1f} %, top-5 {100 * t.top5:.1f} % at {t.resolution} px"
         if t.resolution == self.deployed_resolution:
