@@ -23,9 +23,7 @@ FILE, HEADER = "compare.json", {"format": "tfnas.compare/1"}
 WHAT = "comparison of tfnas.compare"
 UNFINISHED, FINISHED = "unfinished", "finished"
 MAX_BYTES = 50_000_000
-SAME_LATENCY = (
-    0.01  # fraction; nets that differ by more are compared on purpose, and the page says so
-)
+SAME_LATENCY = 0.01  # fraction; nets that differ by more are compared on purpose, which is said
 ROUNDING = 1e-9  # fraction; what equal differences of floats differ by is far below
 
 

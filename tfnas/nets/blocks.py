@@ -102,7 +102,7 @@ class Network(nn.Module):
     """A subnet as a torch module, (N, in_channels, R, R) -> (N, classes) logits.
 
     Layers are numbered like `subnet.ops`. Any resolution R may be fed; the subnet's own is the one
-    its latency is that of.
+    that its latency is of.
 
     Args:
         drop_connect: rate at the last block, growing linearly with depth from the first.

@@ -30,7 +30,7 @@ def stop_on_signals(ranks: Ranks = ALONE) -> Iterator[Callable[[], bool]]:
     """A flag that the first SIGINT, SIGTERM or SIGHUP sets; the second one ends the process.
 
     Of several ranks none is ended by a second one: torchrun hands on what it gets, and a cluster's
-    manager signals all processes, so that each rank is signalled twice, the second time perhaps when it
+    manager signals all processes, so each rank gets it twice, the second time perhaps when it
     has saved and ends. One that doesn't end in time torchrun kills.
     """
     caught: list[int] = []

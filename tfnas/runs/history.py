@@ -30,7 +30,7 @@ class History:
 
 
 def load_history(path: Path) -> History:
-    """The epochs of a run; a line that makes no sense is left out with a warning, never an error."""
+    """The epochs of a run; a senseless line is left out with a warning."""
     try:
         lines = read_bytes(path, MAX_BYTES).decode().splitlines()
     except (OSError, ValueError) as error:
