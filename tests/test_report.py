@@ -345,7 +345,7 @@ def test_a_member_without_page_ends_nothing(
         raise RuntimeError("can't be drawn")
 
     run = saved(tmp_path / "0", RESULT)
-    monkeypatch.setattr("tfnas.pages.run_page.run_page", fail)
+    monkeypatch.setattr("tfnas.pages.run.run_page", fail)
     lines, errors = told(tmp_path, capsys=capsys)
     assert errors == f"warning: no page in {run} (RuntimeError: can't be drawn)\n"
     assert lines[-1] == f"wrote {tmp_path / 'report.html'}"

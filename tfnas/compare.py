@@ -45,7 +45,7 @@ from tfnas.comparison.verdicts import cautions, table, verdicts, warnings
 from tfnas.data.images import Dataset
 from tfnas.files.atomic import write_atomically
 from tfnas.nets.weights import fingerprint
-from tfnas.pages.compare_page import PAGE, page
+from tfnas.pages.compare import PAGE, compare_page
 from tfnas.process.accelerator import cpu_threads, pick_accelerator
 from tfnas.process.checks import check_writable
 from tfnas.process.exits import DONE, UNUSABLE_INPUT
@@ -143,7 +143,7 @@ def _compare(plan: Plan, command: str) -> int:
                 done = train_next(plan, done, net, seed, stop)
     done = replace(done, status=FINISHED)
     done.save(plan.out / FILE)
-    write_atomically(plan.out / PAGE, page(done, plan.subnets))
+    write_atomically(plan.out / PAGE, compare_page(done, plan.subnets))
     _print_results(done)
     log.info("wrote %s and %s", plan.out / FILE, plan.out / PAGE)
     return DONE

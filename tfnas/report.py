@@ -94,13 +94,13 @@ def _report(folders: Sequence[Path], file: Path | None) -> int:
 def _write_pages(single: Path | None, runs: Sequence[Run], base: Path) -> None:
     """The page of the one run that was given, else of all, in `base`, with those of single runs
     that have a result and none yet. One that fails is a warning: the table is printed already."""
-    from tfnas.pages.run_page import write_report  # which draws: matplotlib takes its time
+    from tfnas.pages.run import write_report  # which draws: matplotlib takes its time
 
     if single is not None:
         with _warned(single):
             print(f"wrote {write_report(single)}")
         return
-    from tfnas.pages.runs_page import runs_page
+    from tfnas.pages.runs import runs_page
 
     for run in runs:
         if run.gap is not None and not RunFolder(run.folder).report.exists():

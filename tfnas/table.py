@@ -106,7 +106,7 @@ def _page(args: argparse.Namespace) -> int:
     if out.resolve() == args.file.resolve():
         raise ValueError(f"{out} is the table itself; give another file with --out")
     table = LatencyTable.load(args.file)
-    from tfnas.pages.table_page import table_page
+    from tfnas.pages.table import table_page
 
     write_atomically(out, table_page(table))
     print(f"wrote {out}")

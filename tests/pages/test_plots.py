@@ -20,30 +20,40 @@ X = [1.0, 2.0, 3.0]
 
 def made(name: str) -> dict[str, Markup]:
     """One of each plot, named after `name`."""
-    line = plots.Line(HOSTILE, X, [1.0, None, 2.0], plots.SERIES[0])
+    lines = [
+        plots.Line(HOSTILE, X, [1.0, None, 2.0], plots.SERIES[0]),
+        plots.Line("b", X, X, plots.SERIES[1], True, spread=[0.1, 0, 0.2], ringed=[1]),
+    ]
     points = [plots.Point(1, 2, HOSTILE, (0.9, 1.1), (1.8, 2.2), "a"), plots.Point(2, 3, group="b")]
+    bars = [
+        plots.Bars("table", [1.0, None], plots.SERIES[0]),
+        plots.Bars("device", [1.1, 2.0], plots.SERIES[1], [(1.0, 1.2), (1.8, 2.2)]),
+    ]
+    level = plots.Level(1.5, HOSTILE)
     return {
-        "lines": plots.lines(
-            f"{name}-lines", HOSTILE, [line, plots.Line("b", X, X, plots.SERIES[1], True)],
-            x_label=HOSTILE, y_label="ms", level=(1.5, HOSTILE),
+        "lines": plots.draw(
+            f"{name}-lines", HOSTILE,
+            plots.Chart(HOSTILE, "ms", lines=lines, levels=[level], whole_x=True),
         ),
         "heat": plots.heat(
-            f"{name}-heat", HOSTILE, np.array([[0.0, 1.0], [np.nan, 0.5]]), rows=[HOSTILE, "b"],
-            columns=["c", "d"], most=1, texts=[["0", "1"], ["", HOSTILE]], outlined=[(0, 1)],
+            f"{name}-heat", HOSTILE, np.array([[0.0, 1.0], [np.nan, 5]]), rows=[HOSTILE, "b"],
+            columns=["c", "d"], outlined=[(0, 1)],
         ),
-        "bars": plots.bars(
-            f"{name}-bars", HOSTILE, ["stem", HOSTILE],
-            [("table", [1.0, None], plots.SERIES[0]), ("device", [1.1, 2.0], plots.SERIES[1])],
-            x_label="ms", intervals=[[None, None], [(1.0, 1.2), (1.8, 2.2)]],
+        "bars": plots.draw(
+            f"{name}-bars", HOSTILE, plots.Chart("ms", bars=bars, rows=["stem", HOSTILE])
         ),
-        "scatter": plots.scatter(
-            f"{name}-scatter", HOSTILE, points, x_label="ms", y_label="%", diagonal=True,
-            level=(2.0, "level"),
+        "scatter": plots.draw(
+            f"{name}-scatter", HOSTILE,
+            plots.Chart("ms", "%", points=points, diagonal=True, levels=[level], band=(None, 3.0)),
+        ),
+        "panels": plots.panels(
+            f"{name}-panels", HOSTILE, [plots.Chart("x", "y", HOSTILE, lines=lines)] * 2,
+            legend=["a", HOSTILE],
         ),
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["lines", "heat", "bars", "scatter"])
+@pytest.mark.parametrize("kind", ["lines", "heat", "bars", "scatter", "panels"])
 def test_plots_fit_a_page(kind: str) -> None:
     one, other = made("one")[kind], made("other")[kind]
     found = check_self_contained(page.document("two of a kind", one, other))
@@ -56,7 +66,7 @@ def test_plots_fit_a_page(kind: str) -> None:
 
 def test_names_of_points_in_one_place_stand_below_each_other() -> None:
     points = [plots.Point(1, 2, f"net {i}") for i in range(4)] + [plots.Point(9, 9, "far")]
-    drawing = plots.scatter("x", "x", points, x_label="ms", y_label="%")
+    drawing = plots.draw("x", "x", plots.Chart("ms", "%", points=points))
     heights = [float(y) for y in re.findall(r' y="([\d.]+)"[^>]*>net \d<', drawing)]
     assert len(heights) == 4
     apart = sorted(abs(a - b) for i, a in enumerate(heights) for b in heights[:i])
@@ -71,37 +81,39 @@ def test_the_same_arguments_give_the_same_figure() -> None:
 
 def test_a_value_that_is_missing_leaves_a_gap() -> None:
     line = plots.Line("a", X, [1.0, None, 2.0], plots.SERIES[0])
-    broken = plots.lines("x", "x", [line], x_label="x", y_label="y")
+    broken = plots.draw("x", "x", plots.Chart("x", "y", lines=[line]))
     path = re.search(r'<path d="([^"]*)"[^>]*style="fill: none; stroke: var\(--s1\)', broken)
     assert path is not None
     assert path[1].count("M") == 2 or path[1].count("L") == 0
 
 
 def test_the_middle_of_a_heat_map_is_half_as_strong() -> None:
-    drawn = plots.heat(
-        "x", "x", np.array([[0.5, 1.0]]), rows=["a"], columns=["b", "c"], most=1
-    )  # fmt: skip
+    drawn = plots.heat("x", "x", np.array([[2.0, 4.0]]), rows=["a"], columns=["b", "c"])
     strengths = re.findall(r"fill: var\(--s1\); opacity: ([\d.]+)", drawn)
-    assert [float(s) for s in strengths] == pytest.approx([0.375, 0.75])
+    assert [float(s) for s in strengths] == pytest.approx([0.27, 0.54])
+
+
+def named(name: str) -> Markup:
+    """Charts that name a line, a level, points, a row and bars so."""
+    line, bars = plots.Line(name, X, X, plots.SERIES[0]), plots.Bars(name, [1.0], plots.SERIES[0])
+    points = [plots.Point(1, 2, name, group=name), plots.Point(2, 3)]
+    charts = (
+        plots.Chart("x", "y", lines=[line, line], levels=[plots.Level(2.0, name)]),
+        plots.Chart("x", "y", points=points),
+        plots.Chart("ms", bars=[bars], rows=[name]),
+    )
+    return page.join(plots.draw("x", "x", chart) for chart in charts)
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "電話 📱"])
 def test_any_name_leaves_room(name: str) -> None:
-    line = plots.Line(name, X, X, plots.SERIES[0])
-    drawn = plots.lines("x", name, [line, line], x_label="x", y_label="y", level=(2.0, name))
-    assert name[:20] in drawn
-    points = [plots.Point(1, 2, name, group=name), plots.Point(2, 3)]
-    drawn = plots.scatter("x", name, points, x_label="x", y_label="y")
-    assert name[:20] in drawn
-    drawn = plots.bars("x", name, [name], [(name, [1.0], plots.SERIES[0])], x_label="ms")
-    assert name[:20] in drawn
+    found = re.findall(r"<text[^>]*>([^<]*)", named(name))
+    assert sum(text.startswith(name[:20]) for text in found) >= 5
+    assert max(map(len, found)) <= plots.LONGEST
 
 
 def test_no_name_brings_control_characters() -> None:
-    evil = "a\x00\x1b\u202e\nb"
-    line = plots.Line(evil, X, X, plots.SERIES[0])
-    drawn = plots.lines("x", evil, [line, line], x_label="x", y_label="y", level=(2.0, evil))
-    drawn += plots.bars("x", evil, [evil], [(evil, [1.0], plots.SERIES[0])], x_label="ms")
+    drawn = named("a\x00\x1b\u202e\nb")
     assert "a    b" in drawn
     assert drawn.replace("\n", "").isprintable()
 
@@ -109,7 +121,7 @@ def test_no_name_brings_control_characters() -> None:
 def test_matplotlib_is_imported_where_it_draws_only() -> None:
     code = (
         "import sys, tfnas, tfnas.pages.page, tfnas.pages.plots, tfnas.report;"
-        "import tfnas.pages.run_page;"
+        "import tfnas.pages.run;"
         "sys.exit('matplotlib' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,7 +7,7 @@ the browser to load or run anything, should that ever fail.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 from urllib.parse import quote
 
@@ -16,8 +16,10 @@ from markupsafe import Markup, escape
 Part: TypeAlias = "Markup | str | float | None"  # None is left out
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-VOID = ("meta", "br", "hr", "wbr")
+VOID = ("meta", "br")
 LONGEST = 2_000  # characters of one text: a page is to be read
+MOST_ROWS = 1_000  # of a table
+NOTHING, MINUS = "–", "−"
 
 # Colours stand for what they mean; `tfnas.pages.plots` draws with the same names. The series were
 # chosen to differ in lightness as well, for who sees colours otherwise.
@@ -34,99 +36,7 @@ DARK = {
     "s5": "#f2857b", "s6": "#5fc9cb", "s7": "#dcb85c", "s8": "#a7b0ba",
 }  # fmt: skip
 
-RULES = """
-* { box-sizing: border-box }
-html { -webkit-text-size-adjust: 100%; color-scheme: light dark }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 var(--font) }
-main { max-width: 1120px; margin: 0 auto; padding: 2rem 1.25rem 4rem }
-h1 { font-size: 1.55rem; line-height: 1.25; margin: 0 0 .25rem; overflow-wrap: anywhere }
-h2 { font-size: 1.1rem; margin: 2.75rem 0 .75rem; padding-bottom: .35rem;
-  border-bottom: 1px solid var(--line) }
-h3 { font-size: .95rem; margin: 1.5rem 0 .5rem }
-p { margin: .5rem 0; max-width: 75ch; overflow-wrap: anywhere }
-a { color: var(--s1) }
-.muted, figcaption, caption, dt, .tile small { color: var(--muted) }
-.num, td.num, th.num { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-.good { color: var(--good) } .bad { color: var(--bad) } .doubt { color: var(--doubt) }
-code, pre { font: .87em/1.5 var(--mono) }
-pre { margin: .5rem 0; padding: .7rem .9rem; background: var(--panel); border-radius: 6px;
-  white-space: pre-wrap; overflow-wrap: anywhere }
-.note { border-left: 3px solid var(--muted); background: var(--panel); border-radius: 0 6px 6px 0;
-  padding: .5rem .9rem; margin: .75rem 0 }
-.note.bad, .note.doubt { color: inherit }
-.note.good { border-color: var(--good); color: inherit }
-.note.bad { border-color: var(--bad) } .note.doubt { border-color: var(--doubt) }
-.scroll { margin: .75rem 0 }
-/* What doesn't fit scrolls; an edge with more behind it is shaded, until it is reached. */
-.scroll, .wide { overflow-x: auto;
-  --shade: color-mix(in srgb, var(--ink) 24%, transparent);
-  background:
-    linear-gradient(to right, var(--paper) 40%, transparent) left / 2.5rem 100% local,
-    linear-gradient(to left, var(--paper) 40%, transparent) right / 2.5rem 100% local,
-    linear-gradient(to right, var(--shade), transparent) left / .7rem 100%,
-    linear-gradient(to left, var(--shade), transparent) right / .7rem 100%;
-  background-repeat: no-repeat }
-table { border-collapse: collapse; min-width: 40%; font-size: .93rem }
-caption { text-align: left; padding-bottom: .4rem }
-th, td { text-align: left; vertical-align: baseline; padding: .32rem 1rem .32rem 0;
-  border-bottom: 1px solid var(--line) }
-th { font-weight: 600; color: var(--muted) }
-tr > :last-child { padding-right: 0 }
-dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2rem 1.25rem;
-  margin: .75rem 0 }
-dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums }
-figure { margin: 0; min-width: 0; break-inside: avoid }
-figcaption { font-size: .88rem; margin-top: .25rem }
-figure > .scroll { margin: 0 }
-.figures { display: grid; gap: 1.75rem 1.5rem; margin: 1rem 0;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)) }
-.figures > .wide { grid-column: 1 / -1 }
-svg.plot { display: block; width: 100%; height: auto }
-.wide > svg.plot { min-width: 46rem }
-svg.plot * { stroke-linejoin: round; stroke-linecap: butt }
-.tiles { display: grid; gap: 1rem; margin: 1.25rem 0;
-  grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)) }
-.tile { background: var(--panel); border-radius: 8px; padding: .75rem 1rem }
-.tile small { display: block; font-size: .85rem }
-.tile b { display: block; font-size: 1.2rem; font-weight: 600; line-height: 1.4;
-  white-space: nowrap;
-  font-variant-numeric: tabular-nums }
-.badge { font-weight: 600 }
-.bar { display: block; position: relative; height: .6em; min-width: 4.5em; background: var(--line);
-  border-radius: 2px; overflow: hidden }
-.bar > i { position: absolute; top: 0; bottom: 0; left: 0; background: var(--bar, var(--s1)) }
-.net { width: 100%; font-size: .88rem }
-.net th, .net td { vertical-align: middle; padding: .24rem .8rem .24rem 0; white-space: nowrap }
-.net tr.first > td { border-top: 2px solid var(--line) }
-.net th:first-child, .net td:first-child { border-left: 4px solid var(--bar, transparent);
-  padding-left: .6rem }
-.net .span { width: 22% } .net .share { width: 17% }
-.net .bounds { display: grid; grid-template-columns: 2.6em minmax(4.5em, 1fr) 5em; gap: .6em;
-  align-items: center; font-size: .85em }
-.net .bounds > :first-child { text-align: right }
-.kernel { display: inline-block; vertical-align: -.2em; width: 1.05em; height: 1.05em;
-  margin-right: .45em; fill: var(--bar, var(--ink)) }
-.mark { display: inline-block; font-size: .8em; font-weight: 600; padding: 0 .45em;
-  border-radius: 3px; background: var(--line) }
-summary { cursor: pointer; margin: .75rem 0 }
-@media (min-width: 48rem) { .figures > .scroll { grid-column: span 2; margin: 0 } }
-@media (max-width: 30rem) { dl { grid-template-columns: 1fr } dd { margin-bottom: .4rem } }
-@media print {
-  @page { margin: 14mm }
-  body { font-size: 10pt }
-  main { max-width: none; padding: 0 }
-  * { -webkit-print-color-adjust: exact; print-color-adjust: exact }
-  h2, h3 { break-after: avoid }
-  .scroll, .wide { overflow: visible; background: none }
-  .figures { grid-template-columns: repeat(3, 1fr) }
-  .figures > .scroll { grid-column: span 2; margin: 0 }
-  .figures table { font-size: .8rem }
-  .wide > svg.plot { min-width: 0 }
-  tr, .note, .tile { break-inside: avoid }
-  details > summary { list-style: none }
-  details::details-content { content-visibility: visible; display: block; block-size: auto }
-}
-"""
+RULES = Path(__file__).with_name("page.css")  # the same in both themes
 
 
 def style() -> str:
@@ -142,7 +52,7 @@ def style() -> str:
     return (
         f":root {{ {variables(LIGHT)}; {fonts} }}\n"
         f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {variables(DARK)} }} }}"
-        f"{RULES}"
+        f"\n{RULES.read_text()}"
     )
 
 
@@ -248,13 +158,16 @@ def table(
     numeric: Collection[int] = (),
     caption: Part = None,
     name: str | None = None,
+    how: str = "",
 ) -> Markup:
     """
     Args:
-        rows: cells; None is an empty one.
+        rows: cells; None is an empty one. Those after the first `MOST_ROWS` are left out.
         numeric: columns of figures, which are aligned at their right.
         name: id.
+        how: rows that are left out can be had otherwise.
     """
+    kept = list(rows)
 
     def row(tag: str, cells: Sequence[Part]) -> Markup:
         made = (
@@ -267,10 +180,40 @@ def table(
         "table",
         element("caption", caption) if caption is not None else None,
         element("thead", row("th", header)),
-        element("tbody", *(Markup("\n") + row("td", cells) for cells in rows)),
+        element("tbody", *(Markup("\n") + row("td", cells) for cells in kept[:MOST_ROWS])),
         id=name,
     )
-    return element("div", inner, class_="scroll")
+    return element("div", inner, class_="scroll") + left_out(len(kept) - MOST_ROWS, "rows", how)
+
+
+def left_out(number: int, what: str, how: str = "") -> Markup:
+    """That there is more than is shown, if there is: a `number` above 0."""
+    rest = f"{number:,} more {what} are left out{how}."
+    return paragraph(rest, kind="muted") if number > 0 else Markup("")
+
+
+def ms(value: float | None) -> str:
+    """A latency as it is read, without its unit; a dash where there is none."""
+    return NOTHING if value is None else f"{value:.4g}"
+
+
+def off(value: float, target: float) -> str:
+    """How far from a target, signed."""
+    return f"{100 * (value / target - 1):+.2f} %".replace("-", MINUS)
+
+
+def count(number: int, one: str, several: str | None = None) -> str:
+    """A number of things, by their name."""
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
+
+
+def coloured(label: str, kind: str | None, **attributes: str | None) -> Markup:
+    """A word of judgement.
+
+    Args:
+        kind: good | bad | doubt | None.
+    """
+    return element("span", label, class_=kind, **attributes)
 
 
 def key_values(pairs: Iterable[tuple[Part, Part]]) -> Markup:
@@ -283,8 +226,8 @@ def figure(drawing: Markup, caption: Part = None, *, wide: bool = False) -> Mark
     Args:
         wide: takes the whole row of `figures`; what doesn't fit a narrow screen can be scrolled.
     """
-    told = element("figcaption", caption) if caption is not None else None
-    return element("figure", drawing, told, class_="wide" if wide else None)
+    below = element("figcaption", caption) if caption else None
+    return element("figure", drawing, below, class_="wide" if wide else None)
 
 
 def figures(*parts: Part) -> Markup:
@@ -292,9 +235,9 @@ def figures(*parts: Part) -> Markup:
     return element("div", *parts, class_="figures")
 
 
-def details(summary: Part, *parts: Part, opened: bool = False) -> Markup:
+def details(summary: Part, *parts: Part) -> Markup:
     """What only some want to read."""
-    return element("details", element("summary", summary), *parts, open=opened)
+    return element("details", element("summary", summary), *parts)
 
 
 def bar(share: float) -> Markup:
@@ -316,8 +259,3 @@ def link(path: PurePosixPath | str, label: Part) -> Markup:
         raise ValueError(f"a link to {path}: expected a relative path")
     # "./": a colon in a name makes no scheme of it.
     return element("a", label, href=f"./{quote(str(path))}")
-
-
-def in_page(name: str, label: Part) -> Markup:
-    """A link to the `section` of that name."""
-    return element("a", label, href=f"#{name}")

@@ -1,24 +1,25 @@
 """Figures as SVG for `tfnas.pages.page`, drawn by matplotlib: text stays text, colours follow the
 theme.
 
-`draw` gives axes to draw on with any of matplotlib's methods, in the colours below; the rest are
-the plots that our pages have in common. What is drawn depends on nothing but the arguments.
+A `Chart` is plain data: lines, points, bars and levels. `draw`, `panels` and `heat` draw; what they
+draw depends on nothing but their arguments.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from tfnas.files.bounded import printable
-from tfnas.pages.page import LIGHT, text
+from tfnas.pages.page import LIGHT, Part, figure, text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,9 +33,12 @@ PAPER, PANEL, INK, MUTED, GRID = (
 GOOD, BAD, DOUBT = (PLACEHOLDERS[name] for name in ("good", "bad", "doubt"))
 SERIES = tuple(PLACEHOLDERS[name] for name in LIGHT if re.fullmatch(r"s\d", name))
 FONT = "DejaVu Sans"  # comes with matplotlib: lengths of text are estimated with it everywhere
-SIZE = (3.9, 2.5)  # inches: two or three beside each other
+WIDTH, HEIGHT = 3.9, 2.5  # inches: two or three beside each other
 WIDE = 12.2  # inches: alone in its row
+COLUMNS = 6  # of small plots beside each other
+PANEL_HEIGHT = 1.35  # inches
 FEW = 20  # points that can be told apart
+DASHED = (0, (4, 3))
 LONGEST = 24  # characters of a name in a figure
 LABEL_HEIGHT = 11.0  # points: of a line of text beside a point
 
@@ -74,18 +78,32 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a plot; `y` may hold None where there is no value."""
+    """One line, with a marker at each of its points where they are few.
+
+    Attributes:
+        label: "" or "_": not in the legend.
+        y: may hold None where there is no value.
+        width: points; a thicker line lies above thinner ones.
+        spread: half of the interval at each point; 0 where it isn't known.
+        ringed: indices of points that deserve doubt.
+        name: a part of its id.
+    """
 
     label: str
     x: Sequence[float]
     y: Sequence[float | None]
     colour: str
     dashed: bool = False
+    width: float = 1.5
+    markers: bool = True
+    spread: Sequence[float] = ()
+    ringed: Sequence[int] = ()
+    name: str | None = None
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point with its interval: (low, high) or None."""
+    """One point with its intervals: (low, high) or None."""
 
     x: float
     y: float
@@ -94,47 +112,219 @@ class Point:
     y_interval: tuple[float, float] | None = None
     group: str = ""  # of one colour, named in the legend
     colour: str | None = None  # None: that of the group
+    marker: str = "o"
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One bar in each row; a length and an interval (low, high) may be None."""
+
+    label: str
+    lengths: Sequence[float | None]
+    colour: str | Sequence[str]
+    intervals: Sequence[tuple[float, float] | None] = ()
+
+
+@dataclass(frozen=True)
+class Level:
+    """A value to compare with: a dashed line across the chart."""
+
+    value: float
+    label: str = ""  # in the legend
+    colour: str = INK
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What is drawn on one pair of axes, with a legend where there are several things.
+
+    Attributes:
+        muted: the title.
+        groups: of points: all that charts beside this one show, in one order for the same colours.
+        rows: names for y = 0, 1, ... from the top; levels and the band are then those of x.
+        band: what is wanted: (low, high), without a low end (None) all that is lower.
+        diagonal: x and y are the same quantity; a line shows where they are equal.
+        whole_x: x counts something.
+        bottom: the lower end of y.
+        top: the upper end of y, which counts something.
+    """
+
+    x_label: str = ""
+    y_label: str = ""
+    title: str = ""
+    muted: bool = False
+    lines: Sequence[Line] = ()
+    points: Sequence[Point] = ()
+    bars: Sequence[Bars] = ()
+    groups: Sequence[str] = ()
+    rows: Sequence[str] = ()
+    levels: Sequence[Level] = ()
+    band: tuple[float | None, float] | None = None
+    diagonal: bool = False
+    whole_x: bool = False
+    bottom: float | None = None
+    top: float | None = None
+
+
+def colour_of(index: int) -> tuple[str, bool]:
+    """(colour, dashed) of one of several lines."""
+    return SERIES[index % len(SERIES)], index >= len(SERIES)
+
+
+def short(name: str) -> str:
+    """A name that leaves room for what it names, as one line."""
+    return printable(name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…")
+
+
+def rows_height(chart: Chart) -> float:
+    """Inches that its rows need."""
+    return 0.75 + 0.2 * len(chart.rows) * (1 + 0.6 * max(0, len(chart.bars) - 1))
 
 
 def draw(
     name: str,
-    label: str,
-    paint: Callable[[Any], None],
-    *,
-    size: tuple[float, float] = SIZE,
-    rows: int | None = None,
-    columns: int | None = None,
-    **subplots: Any,
+    caption: Part,
+    *charts: Chart,
+    label: str | None = None,
+    height: float = HEIGHT,
+    wide: bool = False,
+    share_y: bool = False,
 ) -> Markup:
-    """A figure as inline SVG.
+    """A figure of one chart, or of several beside each other.
 
     Args:
         name: unique in the page, a part of every id within: lower case, digits, hyphens.
-        label: what the figure shows, for who can't see it.
-        paint: draws on the Axes that it is given, or on an array (rows, columns) of them where
-            `rows` or `columns` is given.
-        size: width and height in inches; it is scaled to the room there is.
-        subplots: see `matplotlib.figure.Figure.subplots`.
+        label: what the figure shows, for who can't see it; None: its caption.
+        height: inches.
+        wide: the figure takes the whole row, and what doesn't fit a narrow screen can be scrolled.
+    """
+
+    def paint(grid: Any) -> None:
+        for axes, chart in zip(grid.flat, charts, strict=True):
+            _paint(axes, chart)
+            _legend_above(axes, least=1 if len(chart.groups) > 1 else 2)
+
+    return _figure(name, caption, paint, (1, len(charts)), label, height, wide, share_y)
+
+
+def panels(
+    name: str,
+    caption: str,
+    charts: Sequence[Chart],
+    *,
+    legend: Sequence[str] = (),
+    share_y: bool = True,
+) -> Markup:
+    """Many small charts of one kind over one x, `COLUMNS` beside each other.
+
+    Args:
+        legend: of lines in the colours of `colour_of`, one above all.
+    """
+    columns = min(COLUMNS, max(len(charts), 4))  # few don't become huge
+    rows = math.ceil(len(charts) / columns)
+
+    def paint(grid: Any) -> None:
+        from matplotlib.lines import Line2D
+
+        for axes in grid.flat[len(charts) :]:
+            axes.set_visible(False)
+        for index, (axes, chart) in enumerate(zip(grid.flat, charts, strict=False)):
+            _paint(axes, chart, ticks=4)
+            if index + columns >= len(charts):
+                axes.tick_params(labelbottom=True)
+            else:
+                axes.set_xlabel("")
+            if index % columns:
+                axes.set_ylabel("")
+        if legend:
+            handles = [Line2D([], [], color=colour_of(i)[0], label=n) for i, n in enumerate(legend)]
+            for i, handle in enumerate(handles):
+                handle.set_linestyle("--" if colour_of(i)[1] else "-")
+            grid.flat[0].figure.legend(
+                handles=handles, loc="outside upper left", ncols=min(8, len(handles)),
+                handlelength=1.4, columnspacing=1.4,
+            )  # fmt: skip
+
+    height = rows * PANEL_HEIGHT + 0.35 + (0.3 if legend else 0)
+    return _figure(name, caption, paint, (rows, columns), None, height, True, share_y, share_x=True)
+
+
+def heat(
+    name: str,
+    caption: str,
+    counts: np.ndarray,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    outlined: Collection[tuple[int, int]] = (),
+    y_label: str = "",
+) -> Markup:
+    """A matrix as cells with their numbers, from transparent (0) to strong (the largest).
+
+    Args:
+        counts: (rows, columns); nan is left out.
+        outlined: (row, column) of cells to be seen first.
+    """
+    import numpy as np
+    from matplotlib.patches import Rectangle
+
+    def paint(grid: Any) -> None:
+        axes, (height, width) = grid.flat[0], counts.shape
+        known = np.argwhere(np.isfinite(counts))
+        most = max((counts[i, j] for i, j in known), default=0.0) or 1.0
+        for i, j in known:
+            strength = 0.54 * counts[i, j] / most
+            axes.add_patch(
+                Rectangle((j, i), 1, 1, facecolor=SERIES[0], alpha=strength, linewidth=0)
+            )
+            axes.text(
+                j + 0.5, i + 0.5, f"{counts[i, j]:,.0f}", ha="center", va="center", fontsize=7.5
+            )
+        for i, j in outlined:
+            axes.add_patch(Rectangle((j, i), 1, 1, facecolor="none", edgecolor=INK, linewidth=1.3))
+        axes.set_xlim(0, width)
+        axes.set_ylim(height, 0)
+        axes.set_xticks([j + 0.5 for j in range(width)], list(map(short, columns)))
+        axes.set_yticks([i + 0.5 for i in range(height)], list(map(short, rows)))
+        axes.tick_params(length=0, labeltop=True, labelbottom=False)
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        axes.set_ylabel(y_label)
+
+    return _figure(name, caption, paint, (1, 1), None, 0.5 + 0.2 * len(rows), True)
+
+
+def _figure(
+    name: str,
+    caption: Part,
+    paint: Callable[[Any], None],
+    grid: tuple[int, int],
+    label: str | None,
+    height: float,
+    wide: bool,
+    share_y: bool = False,
+    share_x: bool = False,
+) -> Markup:
+    """
+    Args:
+        paint: draws on an array of Axes, of the shape of `grid`.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    # A first figure tells of the font cache that it makes.
+    # A first figure logs the font cache that it makes.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with warnings.catch_warnings(), mpl.rc_context():
         # The browser has fonts of its own.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         mpl.rcdefaults()  # a matplotlibrc of the user's changes nothing
         mpl.rcParams.update({**STYLE, "svg.hashsalt": name})
-        figure = Figure(figsize=size, layout="constrained")
-        if rows is None and columns is None:
-            paint(figure.subplots(**subplots))
-        else:
-            paint(figure.subplots(rows or 1, columns or 1, squeeze=False, **subplots))
+        canvas = Figure(figsize=(WIDE if wide else WIDTH, height), layout="constrained")
+        paint(canvas.subplots(*grid, squeeze=False, sharex=share_x, sharey=share_y))
         file = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", metadata=nothing)
-    return _inline(file.getvalue(), name, label)
+        canvas.savefig(file, format="svg", metadata=nothing)
+    return figure(_inline(file.getvalue(), name, label or str(caption)), caption, wide=wide)
 
 
 def _inline(svg: str, name: str, label: str) -> Markup:
@@ -153,199 +343,92 @@ def _inline(svg: str, name: str, label: str) -> Markup:
     return Markup(head + body.rstrip())
 
 
-def lines(
-    name: str,
-    label: str,
-    drawn: Sequence[Line],
-    *,
-    x_label: str,
-    y_label: str,
-    level: tuple[float, str] | None = None,
-    from_zero: bool = False,
-    whole_x: bool = True,
-    size: tuple[float, float] = SIZE,
-) -> Markup:
-    """Lines over a common x, with a legend where there are several.
-
-    Args:
-        drawn: one or more, none of them empty.
-        level: of y, such as a target, with its label: a dashed line.
-        whole_x: x counts something.
+def _paint(axes: Axes, chart: Chart, ticks: int = 8) -> None:
     """
-
-    def paint(axes: Axes) -> None:
-        for line in drawn:
-            plot_line(axes, line)
-        if level is not None:
-            mark_level(axes, *level)
-        if from_zero:
-            axes.set_ylim(bottom=0)
-        ends = [x for line in drawn for x in (min(line.x), max(line.x))]
-        pad = 0.04 * (max(ends) - min(ends)) or 0.5
-        axes.set_xlim(min(ends) - pad, max(ends) + pad)
-        if whole_x:
-            count_x(axes)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        legend_above(axes)
-
-    return draw(name, label, paint, size=size)
-
-
-def short(name: str) -> str:
-    """A name that leaves room for what it names, as one line."""
-    return printable(name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…")
-
-
-def plot_line(
-    axes: Axes, line: Line, *, width: float = 1.5, markers: bool = True, above: bool = False
-) -> None:
-    """A line, with a marker at each of its points where there are few.
-
     Args:
-        width: points.
-        above: over lines that were drawn before and after.
+        ticks: the most of an x that counts something.
     """
-    axes.plot(
-        list(line.x),
-        [float("nan") if y is None else y for y in line.y],
-        color=line.colour,
-        linestyle="--" if line.dashed else "-",
-        linewidth=width,
-        marker="o" if len(line.x) == 1 or (markers and len(line.x) <= FEW) else None,
-        markersize=width + 2,
-        label=short(line.label),
-        zorder=3 if above else 2,
-    )
-
-
-def mark_level(axes: Axes, value: float, label: str) -> None:
-    """A dashed line across, to be named in the legend."""
-    axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=short(label))
-
-
-def legend_above(axes: Axes, columns: int = 3, least: int = 2) -> None:
-    """A legend that hides nothing, where there are several things to tell apart.
-
-    Args:
-        columns: the most; fewer where names are long.
-        least: with fewer things there is none.
-    """
-    handles, names = axes.get_legend_handles_labels()
-    if len(handles) < least:
-        return
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    room = 13 * (figure.get_figwidth() - 0.6)  # characters
-    lengths = [len(name) + 5 for name in names]
-    fit = len(names) if sum(lengths) <= room else max(1, int(room / max(lengths)))
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, handlelength=1.2,
-        columnspacing=1.0, handletextpad=0.5, ncols=min(columns, fit),
-    )  # fmt: skip
-
-
-def count_x(axes: Axes, ticks: int = 8) -> None:
-    """Whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=ticks))
-
-
-def heat(
-    name: str,
-    label: str,
-    values: np.ndarray,
-    *,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    most: float,
-    texts: Sequence[Sequence[str]] | None = None,
-    outlined: Sequence[tuple[int, int]] = (),
-    x_label: str = "",
-    y_label: str = "",
-    above: bool = False,
-    size: tuple[float, float] = SIZE,
-) -> Markup:
-    """A matrix as cells from transparent (0) to full (`most`).
-
-    Args:
-        values: (rows, columns); nan is left out.
-        texts: within the cells.
-        outlined: (row, column) of cells to be seen first.
-        above: the columns' names stand above them.
-    """
-    import numpy as np
-    from matplotlib.patches import Rectangle
-
-    def paint(axes: Axes) -> None:
-        height, width = values.shape
-        for i, j in np.argwhere(np.isfinite(values)):
-            share = min(1.0, max(0.0, float(values[i, j]) / most)) if most else 0.0
-            axes.add_patch(
-                Rectangle((j, i), 1, 1, facecolor=SERIES[0], alpha=0.75 * share, linewidth=0)
-            )
-            if texts is not None:
-                axes.text(
-                    j + 0.5, i + 0.5, texts[i][j], ha="center", va="center",
-                    fontsize=7.5,
-                )  # fmt: skip
-        for i, j in outlined:
-            axes.add_patch(Rectangle((j, i), 1, 1, facecolor="none", edgecolor=INK, linewidth=1.3))
-        axes.set_xlim(0, width)
-        axes.set_ylim(height, 0)
-        axes.set_xticks([j + 0.5 for j in range(width)], list(map(short, columns)))
-        axes.set_yticks([i + 0.5 for i in range(height)], list(map(short, rows)))
-        axes.tick_params(length=0, labeltop=above, labelbottom=not above)
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-
-    return draw(name, label, paint, size=size)
-
-
-def bars(
-    name: str,
-    label: str,
-    groups: Sequence[str],
-    series: Sequence[tuple[str, Sequence[float | None], str]],
-    *,
-    x_label: str,
-    intervals: Sequence[Sequence[tuple[float, float] | None]] | None = None,
-    size: tuple[float, float] | None = None,
-) -> Markup:
-    """Horizontal bars, one of each series beside each other in every group, the first at the top.
-
-    Args:
-        series: (label, a length a group, colour); None where there is none.
-        intervals: (low, high) of each series' bars, absolute.
-    """
-    thick = 0.8 / max(1, len(series))
-
-    def paint(axes: Axes) -> None:
-        for s, (title, lengths, colour) in enumerate(series):
-            places = [g - 0.4 + thick * (s + 0.5) for g in range(len(groups))]
-            axes.barh(
-                places,
-                [x or 0.0 for x in lengths],
-                height=0.86 * thick,
-                color=colour,
-                label=short(title),
-            )
-            for place, between in zip(places, intervals[s] if intervals else (), strict=False):
-                if between is not None:
-                    axes.plot(between, (place, place), color=INK, linewidth=1)
-        axes.set_yticks(range(len(groups)), list(map(short, groups)))
-        axes.set_ylim(len(groups) - 0.5, -0.5)
-        axes.set_xlim(left=0)
+    if chart.diagonal and chart.points:
+        ends = [f(v for p in chart.points for v in (p.x, p.y)) for f in (min, max)]
+        axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle=DASHED)
+    for line in chart.lines:
+        _paint_line(axes, line)
+    _paint_points(axes, chart)
+    _paint_bars(axes, chart.bars)
+    for level in chart.levels:
+        across = axes.axvline if chart.rows else axes.axhline
+        across(
+            level.value, color=level.colour, linewidth=1, linestyle=DASHED, label=short(level.label)
+        )
+    if chart.band is not None:
+        _paint_band(axes, *chart.band, upright=bool(chart.rows))
+    if chart.rows:
+        axes.set_yticks(range(len(chart.rows)), list(map(short, chart.rows)))
+        axes.set_ylim(len(chart.rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel(x_label)
-        legend_above(axes)
+    if chart.whole_x:
+        found = [*(x for line in chart.lines for x in line.x), *(p.x for p in chart.points)]
+        pad = 0.04 * (max(found) - min(found)) or 0.5
+        axes.set_xlim(min(found) - pad, max(found) + pad)
+        axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, min_n_ticks=1))
+    if chart.bottom is not None:
+        axes.set_ylim(bottom=chart.bottom)
+    if chart.top is not None:
+        axes.set_ylim(top=chart.top)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(chart.title, color=MUTED if chart.muted else INK)
+    axes.set_xlabel(chart.x_label)
+    axes.set_ylabel(chart.y_label)
 
-    height = 0.75 + 0.2 * len(groups) * (1 + 0.6 * (len(series) - 1))
-    return draw(name, label, paint, size=size or (SIZE[0], max(1.6, height)))
+
+def _paint_line(axes: Axes, line: Line) -> None:
+    x, y = list(line.x), [math.nan if v is None else v for v in line.y]
+    few = len(x) <= FEW and line.markers
+    (drawn,) = axes.plot(
+        x,
+        y,
+        color=line.colour,
+        linestyle="--" if line.dashed else "-",
+        linewidth=line.width,
+        marker="o" if few or len(x) == 1 else None,
+        markersize=line.width + 2,
+        label=short(line.label),
+        zorder=2 + line.width / 10,
+    )
+    drawn.set_gid(line.name)
+    if any(line.spread):
+        low, high = (
+            [v + sign * s for v, s in zip(y, line.spread, strict=True)] for sign in (-1, 1)
+        )
+        if few:
+            axes.vlines(x, low, high, color=line.colour, linewidth=1)
+        else:
+            axes.fill_between(x, low, high, color=line.colour, alpha=0.2, linewidth=0)
+    if line.ringed:
+        axes.plot(
+            [x[i] for i in line.ringed], [y[i] for i in line.ringed], "o", markersize=9,
+            markerfacecolor="none", markeredgecolor=DOUBT, markeredgewidth=1.5,
+        )  # fmt: skip
+
+
+def _paint_points(axes: Axes, chart: Chart) -> None:
+    order = list(dict.fromkeys((*chart.groups, *(p.group for p in chart.points))))
+    named = set()
+    for p in chart.points:
+        colour = p.colour or SERIES[order.index(p.group) % len(SERIES)]
+        if p.x_interval is not None:
+            axes.plot(p.x_interval, (p.y, p.y), color=colour)
+        if p.y_interval is not None:
+            axes.plot((p.x, p.x), p.y_interval, color=colour)
+        label = "" if p.group in named else short(p.group)
+        named.add(p.group)
+        axes.plot([p.x], [p.y], p.marker, color=colour, markersize=5, label=label)
+    if chart.points:
+        axes.margins(0.12)
+        _name_points(axes, chart.points)
 
 
 def _name_points(axes: Axes, points: Sequence[Point]) -> None:
@@ -366,48 +449,45 @@ def _name_points(axes: Axes, points: Sequence[Point]) -> None:
         )
 
 
-def scatter(
-    name: str,
-    label: str,
-    points: Sequence[Point],
-    *,
-    x_label: str,
-    y_label: str,
-    level: tuple[float, str] | None = None,
-    diagonal: bool = False,
-    groups: Sequence[str] = (),
-    size: tuple[float, float] = SIZE,
-) -> Markup:
-    """Points with their intervals and labels, coloured by group.
+def _paint_bars(axes: Axes, bars: Sequence[Bars]) -> None:
+    """One of each beside each other in every row."""
+    thick = 0.8 / max(1, len(bars))
+    for index, each in enumerate(bars):
+        places = [row - 0.4 + thick * (index + 0.5) for row in range(len(each.lengths))]
+        lengths = [x or 0.0 for x in each.lengths]
+        axes.barh(places, lengths, height=0.86 * thick, color=each.colour, label=short(each.label))
+        for place, interval in zip(places, each.intervals, strict=False):
+            if interval is not None:
+                axes.plot(interval, (place, place), color=INK, linewidth=1)
+
+
+def _paint_band(axes: Axes, low: float | None, high: float, *, upright: bool) -> None:
+    """All that is wanted in green, and in sight."""
+    span, ends, limit = (
+        (axes.axvspan, axes.get_xlim(), axes.set_xlim)
+        if upright
+        else (axes.axhspan, axes.get_ylim(), axes.set_ylim)
+    )
+    start = ends[0] if low is None else low
+    span(start, high, color=GOOD, alpha=0.16, linewidth=0)
+    limit(min(ends[0], start), max(ends[1], high))
+
+
+def _legend_above(axes: Axes, least: int) -> None:
+    """A legend that hides nothing, with fewer columns where names are long.
 
     Args:
-        level: see `lines`.
-        groups: all that figures beside this one show, in one order for the same colours.
-        diagonal: x and y are the same quantity; a line shows where they are equal.
+        least: with fewer things there is none.
     """
-
-    def paint(axes: Axes) -> None:
-        if diagonal and points:
-            values = [v for p in points for v in (p.x, p.y)]
-            ends = [min(values), max(values)]
-            axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        order = list(dict.fromkeys((*groups, *(p.group for p in points))))
-        told = set()
-        for p in points:
-            colour = p.colour or SERIES[order.index(p.group) % len(SERIES)]
-            if p.x_interval is not None:
-                axes.plot(p.x_interval, (p.y, p.y), color=colour, linewidth=1.2)
-            if p.y_interval is not None:
-                axes.plot((p.x, p.x), p.y_interval, color=colour, linewidth=1.2)
-            label = p.group if p.group and p.group not in told else "_"
-            told.add(p.group)
-            axes.plot([p.x], [p.y], "o", color=colour, markersize=5, label=short(label))
-        if level is not None:
-            mark_level(axes, *level)
-        axes.margins(0.12)
-        _name_points(axes, points)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        legend_above(axes, least=1 if len(groups) > 1 else 2)
-
-    return draw(name, label, paint, size=size)
+    handles, names = axes.get_legend_handles_labels()
+    if len(handles) < least:
+        return
+    canvas = axes.get_figure(root=True)
+    assert canvas is not None
+    room = 13 * (canvas.get_figwidth() - 0.6)  # characters
+    lengths = [len(name) + 5 for name in names]
+    fit = len(names) if sum(lengths) <= room else max(1, int(room / max(lengths)))
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, handlelength=1.2,
+        columnspacing=1.0, handletextpad=0.5, ncols=min(4, fit),
+    )  # fmt: skip

@@ -373,7 +373,7 @@ def draw_page(out: Path, status: int) -> None:
     if status == UNUSABLE_INPUT:
         return
     try:
-        from tfnas.pages.run_page import write_report
+        from tfnas.pages.run import write_report
 
         log.info("report: %s", write_report(out, STATUS_NAMES[status]))
     except (Exception, KeyboardInterrupt) as error:

@@ -16,8 +16,8 @@ from tfnas.app.values import shipped_tables_path
 from tfnas.latency.importers import read
 from tfnas.latency.lint import lint
 from tfnas.latency.table import Calibration, HeldOut, LatencyTable, Measurement, SpaceFit
-from tfnas.pages.page import text
-from tfnas.pages.table_page import MOST_FIGURES, MOST_ROWS, table_page
+from tfnas.pages.page import MOST_ROWS, text
+from tfnas.pages.table import MOST_FIGURES, table_page
 from tfnas.space.ops import OpSpec
 from tfnas.table import main
 
@@ -240,7 +240,7 @@ def test_a_page_is_bounded() -> None:
 def test_a_table_without_anything() -> None:
     page = Parsed(table_page(LatencyTable(macs_table(load_space()).device, {})))
     assert "No op was measured at several widths" in page.text
-    assert "The table tells no intervals" in page.text
+    assert "The table has no intervals" in page.text
 
 
 def test_an_imported_table_is_drawn_whole(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.comparison.test_record import A, B, C, made_up
 from tests.support.browser import Elements, check_self_contained, render
 from tests.support.nets import tiny_subnet
 from tfnas.comparison.record import Comparison
-from tfnas.pages.compare_page import page
+from tfnas.pages.compare import compare_page
 from tfnas.space.subnet import Subnet
 
 
@@ -21,7 +21,7 @@ def subnets(comparison: Comparison) -> dict[str, Subnet]:
 
 
 def page_of(comparison: Comparison) -> str:
-    return page(comparison, subnets(comparison))
+    return compare_page(comparison, subnets(comparison))
 
 
 def test_it_tells_all() -> None:

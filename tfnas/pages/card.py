@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from markupsafe import Markup
 
 from tfnas.latency.card import Card, CardNet
 from tfnas.latency.table import Calibration, SpaceFit
-from tfnas.pages import page, plots
+from tfnas.pages import page
+from tfnas.pages.plots import HEIGHT, MUTED, SERIES, Bars, Chart, Level, Point, draw, rows_height
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-MOST_NETS = 500
-MOST_STAGES = MOST_GROUPS = 30
+MOST_NETS, MOST_STAGES = 500, 30  # that are shown
 
 
 def space_section(index: int, key: str, fit: SpaceFit) -> Markup:
@@ -45,10 +42,7 @@ def space_section(index: int, key: str, fit: SpaceFit) -> Markup:
 def _calibration(c: Calibration) -> list[Markup]:
     # The largest input first; what isn't searched last.
     factors = sorted(c.factors, key=lambda f: (f[0] != "fixed", len(f[0]), f[0]), reverse=True)
-    rows = [
-        (group, f"{factor:.4f}", f"{c.scale * factor:.4f}")
-        for group, factor in factors[:MOST_GROUPS]
-    ]
+    rows = [(group, f"{factor:.4f}", f"{c.scale * factor:.4f}") for group, factor in factors]
     return [
         page.paragraph(
             "An op costs more or less inside a net than alone. A net is the sum of its rows, each "
@@ -66,6 +60,7 @@ def _card(name: str, data: Mapping[str, Any]) -> list[Markup]:
         card = Card.from_json(data)
     except ValueError as error:
         return [page.note(f"The calibration card can't be read: {error}")]
+    nets = card.nets[:MOST_NETS]
     return [
         page.element("h3", f"Calibration card: {len(card.nets)} whole nets"),
         page.paragraph(
@@ -74,14 +69,12 @@ def _card(name: str, data: Mapping[str, Any]) -> list[Markup]:
         ),
         _summary(card),
         page.figures(
-            page.figure(_agreement(f"{name}-nets", card), "On the line the table is right."),
-            page.figure(_errors(f"{name}-errors", card), "How far off the table is."),
-            page.figure(
-                _stages(f"{name}-stages", card),
-                "By how much more or less than the table says a stage costs inside whole nets.",
-            ),
+            _agreement(f"{name}-nets", nets),
+            _errors(f"{name}-errors", nets, card.bias_pct),
+            _stages(f"{name}-stages", card.stages_pct),
         ),
-        page.details("Nets", _nets(name, card)),
+        page.details("Nets", _nets(f"{name}-table", nets)),
+        page.left_out(len(card.nets) - len(nets), "nets"),
     ]
 
 
@@ -107,70 +100,50 @@ def _summary(card: Card) -> Markup:
     return page.tiles(*tiles)
 
 
-def _agreement(name: str, card: Card) -> Markup:
-    points = [
-        plots.Point(net.measured_ms, net.table_ms, x_interval=_interval(net))
-        for net in card.nets[:MOST_NETS]
-    ]
-    return plots.scatter(
-        name, "Whole nets: table against device", points,
-        x_label="device (ms)", y_label="table (ms)", diagonal=True,
+def _agreement(name: str, nets: Sequence[CardNet]) -> Markup:
+    points = []
+    for net in nets:
+        half = net.measured_ms * net.half_width_pct / 100
+        interval = net.measured_ms - half, net.measured_ms + half
+        points.append(Point(net.measured_ms, net.table_ms, x_interval=interval))
+    chart = Chart(points=points, x_label="device (ms)", y_label="table (ms)", diagonal=True)
+    label = "Whole nets: table against device"
+    return draw(name, "On the line the table is right.", chart, label=label)
+
+
+def _errors(name: str, nets: Sequence[CardNet], bias_pct: float) -> Markup:
+    points = []
+    for net in nets:
+        error, half = net.error_pct, net.half_width_pct
+        interval = error - half, error + half
+        points.append(Point(net.measured_ms, error, y_interval=interval, group="nets"))
+    chart = Chart(
+        points=points, levels=[Level(0, colour=MUTED), Level(bias_pct, "bias", SERIES[1])],
+        x_label="device (ms)", y_label="table against device (%)",
+    )  # fmt: skip
+    label = "Errors of the table by latency"
+    return draw(name, "How far off the table is.", chart, label=label)
+
+
+def _stages(name: str, residuals_pct: Mapping[str, float]) -> Markup:
+    stages = list(residuals_pct.items())[:MOST_STAGES]
+    lengths = [pct for _, pct in stages]
+    colours = [SERIES[0] if pct >= 0 else SERIES[1] for pct in lengths]
+    chart = Chart(
+        bars=[Bars("", lengths, colours)], rows=[stage for stage, _ in stages],
+        levels=[Level(0, colour=MUTED)], x_label="device against table (%)",
+    )  # fmt: skip
+    return draw(
+        name, "By how much more or less than the table says a stage costs inside whole nets.",
+        chart, label="Residuals by stage", height=max(HEIGHT, rows_height(chart)),
     )  # fmt: skip
 
 
-def _interval(net: CardNet) -> tuple[float, float]:
-    half = net.measured_ms * net.half_width_pct / 100
-    return net.measured_ms - half, net.measured_ms + half
-
-
-def _errors(name: str, card: Card) -> Markup:
-    nets = card.nets[:MOST_NETS]
-
-    def paint(axes: Axes) -> None:
-        x, y = [n.measured_ms for n in nets], [n.error_pct for n in nets]
-        axes.axhline(0, color=plots.MUTED, linewidth=1)
-        axes.axhline(
-            card.bias_pct, color=plots.SERIES[1], linewidth=1.2, linestyle=(0, (4, 3)), label="bias"
-        )
-        axes.vlines(
-            x, [e - n.half_width_pct for e, n in zip(y, nets, strict=True)],
-            [e + n.half_width_pct for e, n in zip(y, nets, strict=True)],
-            color=plots.SERIES[0], linewidth=1.2,
-        )  # fmt: skip
-        axes.plot(x, y, "o", color=plots.SERIES[0], markersize=5, label="nets")
-        axes.set_xlabel("device (ms)")
-        axes.set_ylabel("table against device (%)")
-        plots.legend_above(axes, 2)
-
-    return plots.draw(name, "Errors of the table by latency", paint)
-
-
-def _stages(name: str, card: Card) -> Markup:
-    stages = list(card.stages_pct.items())[:MOST_STAGES]
-
-    def paint(axes: Axes) -> None:
-        axes.barh(
-            range(len(stages)), [pct for _, pct in stages], height=0.7,
-            color=[plots.SERIES[0] if pct >= 0 else plots.SERIES[1] for _, pct in stages],
-        )  # fmt: skip
-        axes.axvline(0, color=plots.MUTED, linewidth=1)
-        axes.set_yticks(range(len(stages)), [plots.short(stage) for stage, _ in stages])
-        axes.set_ylim(len(stages) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel("device against table (%)")
-
-    size = (plots.SIZE[0], max(plots.SIZE[1], 0.75 + 0.2 * len(stages)))
-    return plots.draw(name, "Residuals by stage", paint, size=size)
-
-
-def _nets(name: str, card: Card) -> Markup:
+def _nets(name: str, nets: Sequence[CardNet]) -> Markup:
     rows = [
-        (
-            f"{net.table_ms:.4g}", f"{net.measured_ms:.4g}", f"±{net.half_width_pct:.2g} %",
-            f"{net.error_pct:+.2f} %", f"{net.macs / 1e6:,.1f}",
-        )
-        for net in card.nets[:MOST_NETS]
+        (page.ms(net.table_ms), page.ms(net.measured_ms), f"±{net.half_width_pct:.2g} %",
+         f"{net.error_pct:+.2f} %", f"{net.macs / 1e6:,.1f}")
+        for net in nets
     ]  # fmt: skip
     header = ("table (ms)", "device (ms)", "95 % interval", "error", "million MACs")
-    return page.table(header, rows, numeric=range(len(header)), name=f"{name}-table")
+    return page.table(header, rows, numeric=range(len(header)), name=name)

@@ -14,8 +14,8 @@ from tests.support.browser import Elements, check_self_contained
 from tests.support.run_folders import RESULT, saved_run, unfinished_run
 from tfnas.app.gathering import gather
 from tfnas.nets.weights import fingerprint
-from tfnas.pages.run_page import write_report
-from tfnas.pages.runs_page import differing, runs_page
+from tfnas.pages.run import write_report
+from tfnas.pages.runs import differing, runs_page
 
 UNMEASURED = {"measured_ms": None, "measured_ci_ms": None, "measured_raw_ms": None}
 

@@ -13,7 +13,7 @@ from tests.support.run_folders import RESULT
 from tests.support.spaces import load_space, macs_table
 from tfnas.latency.stages import StageTime, StageTimes
 from tfnas.pages import page
-from tfnas.pages.latency_sections import loop_section, off, scale, stages_section
+from tfnas.pages.latency import loop_section, scale, stages_section
 
 SPACE = load_space("tiny")
 NET = SPACE.sample(random.Random(0))
@@ -32,8 +32,8 @@ def page_of(part: Any) -> Elements:
 
 
 def test_off_the_target() -> None:
-    assert off(7.92, 8.0) == "−1.00 %"
-    assert off(8.08, 8.0) == "+1.00 %"
+    assert page.off(7.92, 8.0) == "−1.00 %"
+    assert page.off(8.08, 8.0) == "+1.00 %"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_the_trail_of_the_closed_loop() -> None:
 def test_a_long_trail_says_what_is_left_out() -> None:
     assert RESULT.loop is not None
     text = page_of(loop_section(RESULT.loop * 203, RESULT)).text
-    assert "Of 203 steps the last 3 are left out." in text
+    assert "3 more steps are left out." in text
 
 
 @pytest.mark.parametrize(

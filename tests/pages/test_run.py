@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.browser import Elements, check_self_contained
 from tests.support.run_folders import RESULT, saved_run, unfinished_run
-from tfnas.pages.run_page import run_page, verdict, write_report
+from tfnas.pages.run import run_page, verdict, write_report
 from tfnas.runs.files import read_files
 from tfnas.runs.status import write_status
 

@@ -13,16 +13,14 @@ from tfnas.app.command_line import override
 from tfnas.files.atomic import write_atomically
 from tfnas.intervals import plus_minus
 from tfnas.pages import page
-from tfnas.pages.latency_sections import loop_section, off, scale, stages_section
-from tfnas.pages.net_drawing import network
+from tfnas.pages.history import gather_history, history_figures
+from tfnas.pages.latency import loop_section, scale, stages_section
+from tfnas.pages.network import gather_network, network
 from tfnas.pages.page import Part
-from tfnas.pages.trajectories import departures, trajectories
 from tfnas.runs.files import RunFiles, read_files
+from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import Result
 from tfnas.runs.run import UNFINISHED, Run, clean
-
-REPORT = "report.html"
-MOST_OPTIONS = 1_000  # a page is to be read
 
 
 def write_report(folder: Path, status: str | None = None) -> Path:
@@ -34,7 +32,7 @@ def write_report(folder: Path, status: str | None = None) -> Path:
     Raises:
         OSError: if it can't be written.
     """
-    file = folder / REPORT
+    file = RunFolder(folder).report
     write_atomically(file, run_page(read_files(folder), status))
     return file
 
@@ -46,19 +44,13 @@ def run_page(files: RunFiles, status: str | None = None) -> str:
     if result is not None:
         parts += [_tiles(run, result), scale(result), *_doubts(result)]
     else:
-        parts += list(_unfinished(run, status))
+        parts += _unfinished(run, status)
     parts += [page.note(line) for line in files.warnings]
     if files.subnet is not None:
         parts.append(_network(files))
     if files.subnet is not None or files.stages is not None:
         parts.append(stages_section(files.subnet, files.table, files.stages))
-    figures = list(trajectories(files.records, files.space, files.subnet, run.target_ms))
-    if figures:
-        shown = page.figures(*figures)
-        parts.append(page.section("Search", shown, *_departures(files), name="search"))
-    elif result is not None:
-        told = "There is no history of it that can be shown."
-        parts.append(page.section("Search", page.paragraph(told, kind="muted")))
+    parts.append(_search(files))
     if result is not None and result.loop:
         parts.append(loop_section(result.loop, result))
     parts.append(_origin(files))
@@ -74,28 +66,25 @@ def verdict(result: Result) -> tuple[str, str]:
     """(kind of `page`, what to say) of a finished run."""
     which = "table's" if result.measured_ms is None else "measured"
     lower = ", any lower latency is fine" if result.at_most else ""
-    told = (
-        f"the {which} latency is {off(result.last_ms, result.target_ms)} off the target "
+    distance = (
+        f"the {which} latency is {page.off(result.last_ms, result.target_ms)} off the target "
         f"(tolerance {100 * result.tolerance:g} %{lower})."
     )
     if not result.within:
-        return "bad", f"Missed: {told}"
+        return "bad", f"Missed: {distance}"
     if result.measured_ms is None:
-        return "doubt", f"Met on the table only, not measured: {told}"
-    return "good", f"Met: {told}"
+        return "doubt", f"Met on the table only, not measured: {distance}"
+    return "good", f"Met: {distance}"
 
 
 def _headline(run: Run, result: Result | None, status: str | None) -> Markup:
     if result is None:
-        badge = page.element(
-            "span", (status or run.status).capitalize(), class_="badge doubt", id="status"
-        )
+        badge = page.coloured((status or run.status).capitalize(), "badge doubt", id="status")
         why = f"; {run.reason}" if run.reason and status is None else ""
         return page.paragraph(badge, f": this search has no result{why}.")
-    kind, told = verdict(result)
-    head, _, tail = told.partition(":")
-    badge = page.element("span", head, class_=f"badge {kind}", id="status")
-    return page.paragraph(badge, f":{tail}")
+    kind, sentence = verdict(result)
+    head, _, tail = sentence.partition(":")
+    return page.paragraph(page.coloured(head, f"badge {kind}", id="status"), f":{tail}")
 
 
 def _tiles(run: Run, result: Result) -> Markup:
@@ -105,7 +94,7 @@ def _tiles(run: Run, result: Result) -> Markup:
             data_target_ms=result.target_ms,
         ),
         page.tile(
-            "table", f"{result.table_ms:.4g} ms", off(result.table_ms, result.target_ms),
+            "table", f"{result.table_ms:.4g} ms", page.off(result.table_ms, result.target_ms),
             data_table_ms=result.table_ms,
         ),
     ]  # fmt: skip
@@ -117,12 +106,12 @@ def _tiles(run: Run, result: Result) -> Markup:
             page.tile(
                 "measured, 95 % interval",
                 f"{result.measured_ms:.4g} {plus_minus(low, high)} ms",
-                f"{off(result.measured_ms, result.target_ms)}; {low:.4g} to {high:.4g} ms"
+                f"{page.off(result.measured_ms, result.target_ms)}; {low:.4g} to {high:.4g} ms"
                 + ("; doubtful" if result.noisy else ""),
                 data_measured_ms=result.measured_ms, data_low_ms=low, data_high_ms=high,
             )
         )  # fmt: skip
-    tiles.append(page.tile("multiply-adds", _count(result.macs), f"{result.resolution} px"))
+    tiles.append(page.tile("multiply-adds", _short(result.macs), f"{result.resolution} px"))
     if run.top1 is not None:
         tiles.append(
             page.tile(
@@ -133,7 +122,7 @@ def _tiles(run: Run, result: Result) -> Markup:
     return page.tiles(*tiles)
 
 
-def _count(number: int) -> str:
+def _short(number: int) -> str:
     for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if number >= 0.9995 * unit:  # what rounds to it
             return f"{number / unit:.3g} {name}"
@@ -164,56 +153,54 @@ def _unfinished(run: Run, status: str | None) -> Iterator[Markup]:
 
 
 def _network(files: RunFiles) -> Markup:
-    subnet = files.subnet
+    subnet, table = files.subnet, files.table
     assert subnet is not None
-    told = []
+    notes = []
     if files.result is None:
-        told.append("Not the search's last word: it isn't finished.")
-    if files.table is None:
-        told.append("Latencies of single blocks aren't told: the table can't be read here.")
-    elif files.table.overhead_ms is not None:
-        told.append(
-            f"Stem and head take {files.table.fixed_ms(subnet):.3g} ms together, of which the "
-            "table has one figure."
+        notes.append("Not the search's last word: it isn't finished.")
+    if table is None:
+        notes.append("Latencies of single blocks aren't known: the table can't be read here.")
+    elif table.overhead_ms is not None:
+        notes.append(
+            f"Stem and head take {table.fixed_ms(subnet):.3g} ms together, of which the table has "
+            "one figure."
         )
     if files.space is None or subnet not in files.space:
-        told.append("Bounds of widths aren't told: the space isn't known.")
+        notes.append("Bounds of widths aren't known: the space isn't.")
     else:
-        told.append("Bars beside widths: between their bounds.")
-    if files.table is not None:
-        told.append(
+        notes.append("Bars beside widths: between their bounds.")
+    if table is not None:
+        notes.append(
             "Bars beside latencies: share of the net's on the table, the longest being the slowest "
             "block."
         )
-    drawing = network(subnet, files.space, files.table)
-    return page.section(
-        "Network", drawing, page.paragraph(" ".join(told), kind="muted"), name="network"
-    )
+    blocks = gather_network(subnet, files.space, table)
+    drawing = network(blocks, None if table is None else table.subnet_ms(subnet))
+    below = page.paragraph(" ".join(notes), kind="muted")
+    return page.section("Network", drawing, below, name="network")
 
 
-def _departures(files: RunFiles) -> Iterator[Markup]:
-    """How the net that was found follows from what the plots end with."""
-    found = departures(files.records, files.space, files.subnet)
-    if found is None or files.result is None:
-        return
+def _search(files: RunFiles) -> Markup | None:
+    """How it went, and how the net that was found follows from what the plots end with."""
     result = files.result
-    told = f"{len(found)} place{'s' if len(found) != 1 else ''}" if found else "no op and no depth"
-    moved = ", and then moved as far as the device asked" if result.loop else ""
-    yield page.paragraph(
-        f"Beside widths, the net differs from the most probable one of the last epoch in {told}: "
-        f"it was chosen to meet {result.target_ms:.4g} ms on the table{moved}."
-    )
-    if found:
+    if not files.records:
+        unknown = page.paragraph("There is no history of it that can be shown.", kind="muted")
+        return None if result is None else page.section("Search", unknown)
+    history = gather_history(files.records, files.space, files.subnet)
+    parts = [page.figures(*history_figures(history, files.run.target_ms))]
+    found = history.departures
+    if found is not None and result is not None:
+        where = page.count(len(found), "place") if found else "no op and no depth"
+        moved = ", and then moved as far as the device asked" if result.loop else ""
+        parts.append(page.paragraph(
+            "Beside widths, the net differs from the most probable one of the last epoch in "
+            f"{where}: it was chosen to meet {result.target_ms:.4g} ms on the table{moved}."
+        ))  # fmt: skip
+    if found and result is not None:
         rows = [(d.place, d.found, d.probable) for d in found]
         header = ("place", "found (probability)", "most probable")
-        yield page.details("Where they differ", page.table(header, rows, name="departures"))
-
-
-def _options(files: RunFiles) -> Iterator[Markup]:
-    if files.options:
-        given = sorted(files.options.items())[:MOST_OPTIONS]
-        rows = [(clean(key), option(value)) for key, value in given]
-        yield page.details("All options", page.table(("option", "value"), rows, name="options"))
+        parts.append(page.details("Where they differ", page.table(header, rows, name="departures")))
+    return page.section("Search", *parts, name="search")
 
 
 def option(value: object) -> str:
@@ -224,52 +211,51 @@ def option(value: object) -> str:
 def _origin(files: RunFiles) -> Markup:
     """The command, and all that a result depends on."""
     result, run = files.result, files.run
-    parts: list[Part] = []
+    parts: list[Part] = [page.paragraph("The command isn't known.", kind="muted")]
     if files.arguments is not None:
-        parts.append(page.code(shlex.join(["python", "-m", "tfnas.search", *files.arguments])))
-    else:
-        parts.append(page.paragraph("The command isn't known.", kind="muted"))
+        parts = [page.code(shlex.join(["python", "-m", "tfnas.search", *files.arguments]))]
     if result is None:
         known = (("strategy", run.strategy), ("space", run.space), ("seed", run.seed))
         parts.append(page.key_values((k, v) for k, v in known if v is not None))
-        parts += _options(files)
-        return page.section("Run", *parts, name="run")
+    else:
+        parts += [page.key_values(_facts(files, result)), _seconds(files, result)]
+    if files.options:
+        rows = [(clean(key), option(value)) for key, value in sorted(files.options.items())]
+        options = page.table(("option", "value"), rows, name="options")
+        parts.append(page.details("All options", options))
+    return page.section("Run", *parts, name="run")
+
+
+def _facts(files: RunFiles, result: Result) -> Iterator[tuple[Part, Part]]:
     low, high = result.feasible_ms
-    facts: list[tuple[Part, Part]] = [
-        ("strategy", clean(result.strategy)),
-        ("seed", result.seed),
-        ("space", clean(result.space)),
-        ("reachable", f"{low:.4g} to {high:.4g} ms"),
-        ("device", clean(result.device)),
-        ("measured with", f"batch {result.batch}, threads {result.threads}, "
-                          f"{clean(result.precision)}"),
-        ("table", clean(result.table)),
-        ("data", clean(result.data)),
-        ("input", f"{result.resolution} px, {result.classes} classes"),
-    ]  # fmt: skip
+    yield "strategy", clean(result.strategy)
+    yield "seed", result.seed
+    yield "space", clean(result.space)
+    yield "reachable", f"{low:.4g} to {high:.4g} ms"
+    yield "device", clean(result.device)
+    runtime = f"batch {result.batch}, threads {result.threads}, {clean(result.precision)}"
+    yield "measured with", runtime
+    yield "table", clean(result.table)
+    yield "data", clean(result.data)
+    yield "input", f"{result.resolution} px, {result.classes} classes"
     if files.records and files.records[-1].op_probs:  # other strategies learn none
-        told = f"{result.log_prob:.4g} nats; most probable net {result.argmax_log_prob:.4g}"
-        facts.append(("log-probability", told))
-    if result.measured_raw_ms is not None:
-        raw = result.measured_raw_ms
-        told = f"minimum {raw.min:.4g} ms, median {raw.median:.4g} ms, as fast as the machine was"
-        facts.append(("single runs", told))
-    facts += [(clean(k).replace("_", " "), f"{v:,.6g}") for k, v in result.scores.items()]
-    versions = ", ".join(f"{clean(k)} {clean(str(v))}" for k, v in result.versions.items())
-    facts.append(("versions", versions))
+        most = result.argmax_log_prob
+        yield "log-probability", f"{result.log_prob:.4g} nats; most probable net {most:.4g}"
+    if (raw := result.measured_raw_ms) is not None:
+        ms = f"minimum {raw.min:.4g} ms, median {raw.median:.4g} ms"
+        yield "single runs", f"{ms}, as fast as the machine was"
+    for key, value in result.scores.items():
+        yield clean(key).replace("_", " "), f"{value:,.6g}"
+    yield "versions", ", ".join(f"{clean(k)} {clean(str(v))}" for k, v in result.versions.items())
+
+
+def _seconds(files: RunFiles, result: Result) -> Markup:
     total = sum(result.seconds.values())
-    seconds = [
+    # What is measured of stem and stages is so after the result.
+    whole = "all" if files.stages is None else "all, before the parts were measured"
+    rows: list[tuple[Part, ...]] = [
         (clean(stage), f"{s:,.1f}", page.bar(s / total if total > 0 else 0))
         for stage, s in result.seconds.items()
     ]
-    # What is measured of stem and stages is so after the result.
-    whole = "all" if files.stages is None else "all, before the parts were measured"
-    return page.section(
-        "Run",
-        *parts,
-        page.key_values(facts),
-        page.table(("stage", "seconds", ""), [*seconds, (whole, f"{total:,.1f}", None)],
-                   numeric=(1,), name="seconds"),
-        *_options(files),
-        name="run",
-    )  # fmt: skip
+    rows.append((whole, f"{total:,.1f}", None))
+    return page.table(("stage", "seconds", ""), rows, numeric=(1,), name="seconds")

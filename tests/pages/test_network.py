@@ -7,12 +7,13 @@ import re
 from dataclasses import replace
 
 import pytest
+from markupsafe import Markup
 
 from tests.support.browser import Elements, check_self_contained
 from tests.support.spaces import load_space, macs_table
 from tfnas.latency.table import LatencyTable
 from tfnas.pages import page
-from tfnas.pages.net_drawing import network
+from tfnas.pages.network import gather_network, network
 from tfnas.space.ops import OpSpec
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
@@ -24,7 +25,12 @@ NET = SPACE.sample(random.Random(0))
 def drawn(
     subnet: Subnet, space: SearchSpace | None = None, table: LatencyTable | None = None
 ) -> Elements:
-    return check_self_contained(page.document("x", network(subnet, space, table)))
+    return check_self_contained(page.document("x", markup(subnet, space, table)))
+
+
+def markup(subnet: Subnet, space: SearchSpace | None, table: LatencyTable | None) -> Markup:
+    total_ms = None if table is None else table.subnet_ms(subnet)
+    return network(gather_network(subnet, space, table), total_ms)
 
 
 def test_every_block_tells_its_width_between_its_bounds() -> None:
@@ -63,7 +69,7 @@ def test_shares_add_up_to_the_whole_net() -> None:
     assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares))
     times = [float(ms) for ms in found.values("data-ms")]
     assert times == [table.ms(op) for op in NET.ops]
-    assert "width: 100.0%" in network(NET, SPACE, table)
+    assert "width: 100.0%" in markup(NET, SPACE, table)
 
 
 def test_a_table_with_one_figure_for_stem_and_head_tells_blocks_only() -> None:
@@ -86,6 +92,6 @@ def test_a_net_of_another_space_has_no_bounds() -> None:
 def test_huge_kernels_are_not_drawn_cell_by_cell() -> None:
     stem = OpSpec("conv", 32, 3, 0, 0, 16, 31, 2, "relu")
     head = OpSpec("classifier", 16, 16, 0, 0, 10, 1, 1, "none")
-    html = network(Subnet("x", (stem,), (), (head,)), None, None)
+    html = markup(Subnet("x", (stem,), (), (head,)), None, None)
     assert "31×31" in html
     assert "<rect" not in html

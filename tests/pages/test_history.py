@@ -11,7 +11,7 @@ from tests.support.browser import Elements, check_self_contained
 from tests.support.run_folders import depth_history, history
 from tests.support.spaces import load_space
 from tfnas.pages import page
-from tfnas.pages.trajectories import MOST_PANELS, Names, departures, trajectories
+from tfnas.pages.history import MOST_PANELS, gather_history, history_figures
 from tfnas.strategies.contract import EpochRecord
 
 SPACE = load_space("tiny")
@@ -24,8 +24,8 @@ SAMPLED = ["Supernet loss", "Supernet accuracy", "Learning rate", "How often"]
 
 def drawn(records: list[EpochRecord], known: bool = True) -> Elements:
     subnet = SPACE.sample(random.Random(1)) if known else None
-    made = trajectories(records, SPACE if known else None, subnet, 8.0)
-    return check_self_contained(page.document("x", *made))
+    history = gather_history(records, SPACE if known else None, subnet)
+    return check_self_contained(page.document("x", *history_figures(history, 8.0)))
 
 
 @pytest.mark.parametrize(("learns", "captions"), [(True, LEARNED), (False, SAMPLED)])
@@ -51,7 +51,7 @@ def test_blocks_and_ops_have_their_names() -> None:
 
 def test_where_the_net_is_not_the_most_probable_one() -> None:
     subnet, records = SPACE.sample(random.Random(1)), history(SPACE)
-    assert departures(records, SPACE, subnet) == []  # all are equally probable
+    assert gather_history(records, SPACE, subnet).departures == []  # all are equally probable
     (pick, *_), *_ = SPACE.choices_of(subnet)
     ops, depths = records[-1].op_probs, records[-1].depth_probs
     likely = (pick + 1) % len(ops[0])
@@ -59,13 +59,13 @@ def test_where_the_net_is_not_the_most_probable_one() -> None:
     deep = SPACE.stages[0].depths.index(subnet.depths[0])
     depth_row = tuple(0.2 if i == deep else 0.8 for i in range(len(depths[0])))
     last = replace(records[-1], op_probs=(row, *ops[1:]), depth_probs=(depth_row, *depths[1:]))
-    stage, block = departures([*records[:-1], last], SPACE, subnet) or []
+    stage, block = gather_history([*records[:-1], last], SPACE, subnet).departures or []
     assert (stage.place, block.place) == ("stage 1", "block 1.1")
     assert stage.found.startswith(f"{subnet.depths[0]} block")
     assert (stage.found[-6:], stage.probable[-6:]) == ("(0.20)", "(0.80)")
     name = SPACE.blocks[0][likely].name.replace("_se", " SE").replace("_", " ")
     assert block.probable == f"{name} (0.70)"
-    assert departures(history(SPACE, learns=False), SPACE, subnet) is None
+    assert gather_history(history(SPACE, learns=False), SPACE, subnet).departures is None
 
 
 def test_without_the_space_they_have_numbers() -> None:
@@ -80,7 +80,8 @@ def test_a_skip_op_comes_last() -> None:
     records = [
         replace(r, op_probs=tuple((*row, 0.0) for row in r.op_probs)) for r in history(SPACE)
     ]
-    assert Names(records, SPACE, None).ops == ["k3 e3", "k5 e3", "k3 e3 SE", "k5 e3 SE", "skip"]
+    names = gather_history(records, SPACE, None)
+    assert names.ops == ["k3 e3", "k5 e3", "k3 e3 SE", "k5 e3 SE", "skip"]
 
 
 @pytest.mark.parametrize(
@@ -97,23 +98,19 @@ def test_a_net_whose_blocks_were_skipped_one_by_one_is_not_pointed_out(
 ) -> None:
     records = depth_history(SPACE, depth)
     subnet = SPACE.sample(random.Random(1))
-    assert Names(records, SPACE, subnet).found is found
+    assert (gather_history(records, SPACE, subnet).picks is not None) is found
     assert told in " ".join(drawn(records).values("aria-label"))
 
 
 def test_a_history_of_another_space_has_numbers() -> None:
     records = history(load_space("small"))
-    names = Names(records, SPACE, SPACE.sample(random.Random(1)))
-    assert (names.blocks[0], names.ops[0], names.found) == ("1", "op 1", False)
+    names = gather_history(records, SPACE, SPACE.sample(random.Random(1)))
+    assert (names.blocks[0], names.ops[0], names.picks) == ("1", "op 1", None)
 
 
 def test_one_epoch_is_a_point() -> None:
     labels = drawn(history(SPACE, epochs=1)).values("aria-label")
     assert len(labels) == len(LEARNED) - 1  # without the temperature, which comes after warm-up
-
-
-def test_no_epoch_gives_none() -> None:
-    assert list(trajectories([], SPACE, None, 8.0)) == []
 
 
 def test_more_blocks_than_can_be_told_apart_are_left_out() -> None:
