@@ -10,22 +10,24 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import growth, pipeline, profile_cost, proxies, startup, steps, supernet
-from benchmarks.plain_supernet import PlainSearch
+from benchmarks.latency import profile_cost
+from benchmarks.supernet import against_plain, growth, proxies, steps
+from benchmarks.supernet.plain import PlainSearch
+from benchmarks.waiting import pipeline, startup
 
 
-def case(widths: str = "initial") -> supernet.Case:
-    return supernet.Case("tiny", 16, 8, widths)
+def case(widths: str = "initial") -> against_plain.Case:
+    return against_plain.Case("tiny", 16, 8, widths)
 
 
 @pytest.mark.parametrize("widths", steps.WIDTHS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_plain_supernet_has_the_gradients_of_ours(dtype: torch.dtype, widths: str) -> None:
-    assert supernet.check_gradients(case(widths), dtype) <= supernet.TOLERANCE[dtype]
+    assert against_plain.check_gradients(case(widths), dtype) <= against_plain.TOLERANCE[dtype]
 
 
 def test_other_weights_and_missing_gradients_are_noticed() -> None:
-    search = supernet.new_search(case(), steps.load_space("tiny"))
+    search = against_plain.new_search(case(), steps.load_space("tiny"))
     x, y = steps.one_batch(search.task)
     plain = PlainSearch(search)
     with torch.no_grad():
@@ -35,17 +37,17 @@ def test_other_weights_and_missing_gradients_are_noticed() -> None:
     plain.weight_step(x, y, paths)
     ours, theirs = list(search.net.named_parameters()), list(plain.net.named_parameters())
     with pytest.raises(AssertionError, match="differ by"):
-        supernet.assert_equal_gradients(ours, theirs, 1e-6)
+        against_plain.assert_equal_gradients(ours, theirs, 1e-6)
     ours[0][1].grad = torch.full_like(ours[0][1], torch.nan)
     with pytest.raises(AssertionError, match=r"of stem\.0\.conv\.weight differ by nan"):
-        supernet.assert_equal_gradients(ours, theirs, 1.0)
+        against_plain.assert_equal_gradients(ours, theirs, 1.0)
     ours[0][1].grad = None
     with pytest.raises(AssertionError, match="only one side"):
-        supernet.assert_equal_gradients(ours, theirs, 1.0)
+        against_plain.assert_equal_gradients(ours, theirs, 1.0)
 
 
 def test_both_sides_draw_the_same_paths() -> None:
-    search = supernet.new_search(case(), steps.load_space("tiny"))
+    search = against_plain.new_search(case(), steps.load_space("tiny"))
     plain = PlainSearch(search)
     assert plain.paths() == search.paths(single=False)
 
@@ -68,9 +70,9 @@ def test_bend_and_exponent_tell_a_line_from_a_square() -> None:
 def test_supernet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "lines.json"
     arguments = "--space tiny --resolution 16 --threads 1 --widths scaled --batch 8 --repeats 2"
-    assert supernet.main([*arguments.split(), "--json", str(file)]) == 0
+    assert against_plain.main([*arguments.split(), "--json", str(file)]) == 0
     lines = json.loads(file.read_text())
-    assert [line["step"] for line in lines] == list(supernet.STEPS)
+    assert [line["step"] for line in lines] == list(against_plain.STEPS)
     assert all(line["plain_mib"] >= 0 for line in lines)
     assert len(capsys.readouterr().out.splitlines()) == 4 + len(lines)
 
@@ -131,9 +133,9 @@ def test_profile_cost(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("benchmark", "arguments", "told"),
     [
-        (supernet, "--space nope", "space='nope'"),
-        (supernet, "--repeats 0", "'0': expected a whole number above 0"),
-        (supernet, "--json /nowhere/x.json", "there is no folder /nowhere"),
+        (against_plain, "--space nope", "space='nope'"),
+        (against_plain, "--repeats 0", "'0': expected a whole number above 0"),
+        (against_plain, "--json /nowhere/x.json", "there is no folder /nowhere"),
         (growth, "--over depth --depth -1", "'-1': expected a whole number above 0"),
         (pipeline, "--workers -1", "invalid choice"),
         (startup, "--repeats x", "'x': expected a whole number above 0"),

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import make_emoji
-from benchmarks.make_emoji import TEST_SHARE, Emoji, code, drawings, emojis, slug
+from benchmarks.quality import make_emoji
+from benchmarks.quality.make_emoji import TEST_SHARE, Emoji, code, drawings, emojis, slug
 
 MAN, OLD_MAN, OLD_WOMAN = "1F468", "1F474", "1F475"
 

@@ -12,8 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import op_signal
-from benchmarks.op_signal import Signal, correlation, gradients, measured, path_effects, table
+from benchmarks.quality import op_signal
+from benchmarks.quality.op_signal import (
+    Signal,
+    correlation,
+    gradients,
+    measured,
+    path_effects,
+    table,
+)
 from tests.benchmarks.test_quality import TINY, images  # noqa: F401
 from tests.support.searches import new_search
 from tfnas.nets.supernet import Mix

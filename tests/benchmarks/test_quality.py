@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import quality
-from benchmarks.quality import check_group, check_setting, go_on, plan, setting_of
-from benchmarks.quality_jobs import TABLE, Job, Rank, Search, Setting, Study, Train
-from benchmarks.quality_tables import Results, best_of, group, tables
+from benchmarks.quality.__main__ import go_on
+from benchmarks.quality.jobs import TABLE, Job, Rank, Search, Setting, Study, Train
+from benchmarks.quality.plan import HAND_MADE, check_group, check_setting, plan, setting_of
+from benchmarks.quality.tables import Results, best_of, group, tables
 from tfnas.latency.table import LatencyTable
 
 TINY = (
@@ -57,7 +57,7 @@ def test_the_table_is_one_of_the_space(study: Study) -> None:
     assert len({net.subnet for net in study.random_nets}) == 4
 
 
-@pytest.mark.parametrize("name", quality.HAND_MADE)
+@pytest.mark.parametrize("name", HAND_MADE)
 def test_hand_made_nets_follow_their_rule_to_the_target(study: Study, name: str) -> None:
     net = study.net(name)
     ms = study.constraint.table.subnet_ms(net)
@@ -222,11 +222,11 @@ def test_results_are_lines(tmp_path: Path) -> None:
 def test_the_figures_that_are_told_are_those_that_were_measured(
     folder: str, group: int, comparisons: list[str]
 ) -> None:
-    benchmarks = Path(quality.__file__).parent
-    results = Results.load(benchmarks / "quality_results" / folder / "results.jsonl")
+    quality = TABLE.parent
+    results = Results.load(quality / "results" / folder / "results.jsonl")
     assert results
-    told = (benchmarks / "README.md").read_text()
+    record = (quality.parent / "LOG.md").read_text()
     jobs = {name: plan(100 * group)[name] for name in comparisons}
     for row in tables(results, jobs).splitlines():
         if row.startswith("| "):
-            assert row.replace(" --- ", "---") in told, row
+            assert row.replace(" --- ", "---") in record, row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from markupsafe import Markup
 
 from tests.support.browser import check_self_contained, render
 from tfnas.pages import page
+from tfnas.pages.plots import COLOURS
 
 HOSTILE = "<script>alert('x')</script> \" ' & \x1b[31m \u202e"
 
@@ -73,8 +75,12 @@ def test_bars_stay_in_their_track(share: float, width: str) -> None:
 
 
 def test_both_themes_have_all_colours() -> None:
-    assert set(page.LIGHT) == set(page.DARK)
-    assert "prefers-color-scheme: dark" in page.style()
+    light, dark = (
+        re.findall(r"--(\w+): #\w{6};", theme)
+        for theme in page.STYLE.read_text().split("* {")[0].split("@media")
+    )
+    assert light == dark == list(COLOURS)
+    assert "prefers-color-scheme: dark" in page.document("x")
 
 
 def test_a_browser_takes_the_style_sheet_and_refuses_to_load_and_run(tmp_path: Path) -> None:

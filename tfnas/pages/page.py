@@ -21,39 +21,7 @@ LONGEST = 2_000  # characters of one text: a page is to be read
 MOST_ROWS = 1_000  # of a table
 NOTHING, MINUS = "–", "−"
 
-# Colours stand for what they mean; `tfnas.pages.plots` draws with the same names. The series were
-# chosen to differ in lightness as well, for who sees colours otherwise.
-LIGHT = {
-    "paper": "#ffffff", "panel": "#f6f7f9", "ink": "#1c2128", "muted": "#5b6573", "line": "#d9dee5",
-    "good": "#1a7f4b", "bad": "#b3261e", "doubt": "#935f00",
-    "s1": "#1f5fa8", "s2": "#d2691e", "s3": "#2e8b57", "s4": "#8e44ad",
-    "s5": "#c0392b", "s6": "#0f8b8d", "s7": "#a67c00", "s8": "#6c757d",
-}  # fmt: skip
-DARK = {
-    "paper": "#14171c", "panel": "#1c2027", "ink": "#e4e8ee", "muted": "#9aa5b4", "line": "#363d48",
-    "good": "#5fc48f", "bad": "#f28b82", "doubt": "#e0b252",
-    "s1": "#74aef2", "s2": "#f2a566", "s3": "#7ccf9f", "s4": "#c99be6",
-    "s5": "#f2857b", "s6": "#5fc9cb", "s7": "#dcb85c", "s8": "#a7b0ba",
-}  # fmt: skip
-
-RULES = Path(__file__).with_name("page.css")  # the same in both themes
-
-
-def style() -> str:
-    """The style sheet: light on paper and by default, dark where the reader's system is."""
-
-    def variables(colours: dict[str, str]) -> str:
-        return "; ".join(f"--{name}: {colour}" for name, colour in colours.items())
-
-    fonts = (
-        "--font: system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif; "
-        "--mono: ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
-    )
-    return (
-        f":root {{ {variables(LIGHT)}; {fonts} }}\n"
-        f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {variables(DARK)} }} }}"
-        f"\n{RULES.read_text()}"
-    )
+STYLE = Path(__file__).with_name("page.css")
 
 
 def text(value: Part) -> Markup:
@@ -103,7 +71,7 @@ def document(title: str, *parts: Part) -> str:
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("title", title),
-        Markup(f"<style>{style()}</style>"),
+        Markup(f"<style>{STYLE.read_text()}</style>"),
         "\n",
     )
     body = element("body", "\n", element("main", element("h1", title), *parts), "\n")

@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from tfnas.files.bounded import printable
-from tfnas.pages.page import LIGHT, Part, figure, text
+from tfnas.pages.page import Part, figure, text
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
 
 # Colours that nothing else has: they become the variables of the style sheet.
-PLACEHOLDERS = {name: f"#fe{index:02x}01" for index, name in enumerate(LIGHT)}
-PAPER, PANEL, INK, MUTED, GRID = (
-    PLACEHOLDERS[name] for name in ("paper", "panel", "ink", "muted", "line")
-)
-GOOD, BAD, DOUBT = (PLACEHOLDERS[name] for name in ("good", "bad", "doubt"))
-SERIES = tuple(PLACEHOLDERS[name] for name in LIGHT if re.fullmatch(r"s\d", name))
+COLOURS = (
+    "paper", "panel", "ink", "muted", "line", "good", "bad", "doubt",
+    "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8",
+)  # fmt: skip
+PLACEHOLDERS = {name: f"#fe{index:02x}01" for index, name in enumerate(COLOURS)}
+PAPER, _, INK, MUTED, GRID, GOOD, BAD, DOUBT, *SERIES = PLACEHOLDERS.values()
 FONT = "DejaVu Sans"  # comes with matplotlib: lengths of text are estimated with it everywhere
 WIDTH, HEIGHT = 3.9, 2.5  # inches: two or three beside each other
 WIDE = 12.2  # inches: alone in its row

@@ -1,4 +1,4 @@
-"""The published supernet as anyone would write it: what `benchmarks.supernet` compares ours with.
+"""The published supernet as anyone would write it, which `against_plain` compares ours with.
 
 TF-NAS (arXiv 2008.05314) in plain torch, from the paper: NCHW, `x * sigmoid(x)`, one op after
 another, a full forward for each of the two paths, optimizers that loop over their parameters. It

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality_jobs import Job, Rank, Search, Train
+from benchmarks.quality.jobs import Job, Rank, Search, Train
 from tfnas.intervals import (
     Interval,
     difference,
@@ -94,7 +94,7 @@ Jobs = Sequence[Job]
 
 
 def tables(results: Results, jobs: Mapping[str, Jobs]) -> str:
-    """All that can be told of what is done."""
+    """All that the jobs that are done show."""
     of = {"pays": pays, "rank": ranks, "inherit": inherits, "start": starts, "derive": derives,
           "second_path": second_paths}  # fmt: skip
     texts = []
@@ -161,9 +161,9 @@ def pays(results: Results, jobs: Jobs) -> str:
             continue
         against = NOTHING
         if ours is not None and key != "tfnas":
-            against = told(difference(ours.values, found.values), sign=True)
+            against = cell(difference(ours.values, found.values), sign=True)
         rows.append((*_described(NAMES[key], found), against))
-    told_besides = ""
+    besides = ""
     if ours is not None and random is not None:
         noise = _noise(results, random.values)
         favours = []
@@ -171,15 +171,15 @@ def pays(results: Results, jobs: Jobs) -> str:
             best, gap = best_of(random.values, count, ours.values)
             favours.append(f"{(1 - noise.share) * (best.mean - np.mean(random.values)):.1f}")
             rows.append((f"the best of {min(count, len(random.top1))} random, {what}", NOTHING,
-                         NOTHING, NOTHING, told(best), NOTHING, told(gap, sign=True)))  # fmt: skip
-        told_besides = (
-            "\n\nThe best of several is chosen by the very accuracies that are told, which favours "
-            f"it: trained again, it would be about {' and '.join(favours)} points lower, by what "
+                         NOTHING, NOTHING, cell(best), NOTHING, cell(gap, sign=True)))  # fmt: skip
+        besides = (
+            "\n\nThe best of several is chosen by the very accuracies that are shown, which "
+            f"favours it: trained again, it would be about {' and '.join(favours)} points lower, by what "
             "training seeds make of one net."
         ) if not math.isnan(noise.seed) else ""  # fmt: skip
     head = ("nets", "n", "table, ms", "M multiply-adds", "top-1", "CPU s: search + training",
             "TF-NAS minus it")  # fmt: skip
-    return markdown(head, rows) + told_besides
+    return markdown(head, rows) + besides
 
 
 def _described(name: str, found: Group) -> tuple[str, ...]:
@@ -188,7 +188,7 @@ def _described(name: str, found: Group) -> tuple[str, ...]:
         str(len(found.top1)),
         f"{np.mean(found.ms):.4f}",
         f"{found.macs / 1e6:.2f}",
-        told(mean_interval(found.values)),
+        cell(mean_interval(found.values)),
         f"{found.search_cpu_s:.0f} + {found.train_cpu_s:.0f}",
     )
 
@@ -338,9 +338,9 @@ def inherits(results: Results, jobs: Jobs) -> str:
         ]
         if both:
             inherited, scratch_top1 = np.transpose(both).tolist()
-            rows.append((str(epoch), told(mean_interval(inherited)),
-                         told(mean_interval(scratch_top1)),
-                         told(paired_difference(inherited, scratch_top1), sign=True)))  # fmt: skip
+            rows.append((str(epoch), cell(mean_interval(inherited)),
+                         cell(mean_interval(scratch_top1)),
+                         cell(paired_difference(inherited, scratch_top1), sign=True)))  # fmt: skip
     head = ("after epoch", "from the supernet's weights", "from scratch", "paired difference")
     return markdown(head, rows) if rows else ""
 
@@ -378,14 +378,14 @@ def _ablation(results: Results, jobs: Jobs, names: Mapping[str, str]) -> str:
         seeds = [s for s in found.top1 if ours is not None and s in ours.top1]
         if ours is not None and key != "tfnas" and seeds:
             pair = [ours.top1[s] for s in seeds], [found.top1[s] for s in seeds]
-            against = told(paired_difference(*pair), sign=True)
+            against = cell(paired_difference(*pair), sign=True)
             if max(abs(a / b - 1) for a in ours.ms for b in found.ms) > SAME_MS:
                 against, late = f"{against} *", True
         rows.append(
             (
                 name,
                 ", ".join(f"{ms:.4f}" for ms in found.ms),
-                told(mean_interval(found.values)),
+                cell(mean_interval(found.values)),
                 f"{found.search_cpu_s:.0f}",
                 against,
             )
@@ -446,7 +446,7 @@ def agreement(histories: Sequence[Sequence[Mapping[str, Any]]], key: str) -> str
     return f"{np.mean(pairs):+.2f}" if pairs else NOTHING
 
 
-def told(value: Interval, *, sign: bool = False, digits: int = 1) -> str:
+def cell(value: Interval, *, sign: bool = False, digits: int = 1) -> str:
     mean = f"{value.mean:{'+' if sign else ''}.{digits}f}"
     return mean if math.isinf(value.half_width) else f"{mean} ± {value.half_width:.{digits}f}"
 

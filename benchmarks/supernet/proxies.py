@@ -1,4 +1,4 @@
-"""python -m benchmarks.proxies [--resolution 64] [--epochs 3] [--batches 120] [--out FILE]
+"""python -m benchmarks.supernet.proxies [--resolution 64] [--epochs 3] [--batches 120] [--out FILE]
 
 What approximations of the search cost in truth, and what they gain. Every variant searches the same
 space on the same real images with the same seed; its op probabilities are compared with those of
@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarks import steps
-from benchmarks.plain_supernet import PlainSearch
+from benchmarks.supernet import steps
+from benchmarks.supernet.plain import PlainSearch
 from tfnas.app.values import load_space
 from tfnas.data.batches import Batches
 from tfnas.data.images import stratified_split
@@ -267,8 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for variant in chosen:
         if variant.name in runs:
             rank, same = agreement(runs[variant.name], runs[exact.name])
-            told = " ".join(map(str, times[shown.index(variant)])) if variant in shown else "-"
-            print(f"{variant.name:<34} {rank:8.3f} {same:8.0%}   {told}")
+            figures = " ".join(map(str, times[shown.index(variant)])) if variant in shown else "-"
+            print(f"{variant.name:<34} {rank:8.3f} {same:8.0%}   {figures}")
     return 0
 
 

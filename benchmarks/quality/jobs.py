@@ -21,7 +21,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from benchmarks.hand_made import hand_made
+from benchmarks.quality.hand_made import hand_made
 from tfnas.app.command_line import override
 from tfnas.app.data import load_data
 from tfnas.app.schemas import SearchConfig
@@ -43,7 +43,7 @@ from tfnas.strategies.spos import SPOS
 from tfnas.training.loop import CHECKPOINT
 from tfnas.training.recipe import Recipe
 
-TABLE = Path(__file__).with_name("quality_table.json")
+TABLE = Path(__file__).with_name("table.json")
 SPACE = "small"
 WEIGHTS = "supernet_weights.safetensors"
 NO_RANDOM_NET = 20_000  # seed of the random nets; a search's is below 1000

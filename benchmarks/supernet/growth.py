@@ -1,4 +1,4 @@
-"""python -m benchmarks.growth [--over depth candidates resolution batch] [--repeats 6]
+"""python -m benchmarks.supernet.growth [--over depth candidates resolution batch] [--repeats 6]
 
 How the cost of a step grows with one size at a time. Each line holds the values of a size, the
 median times (rounds over all values take turns), and what says whether growth is linear: the
@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 
-from benchmarks import steps
+from benchmarks.supernet import steps
 from tfnas.app.values import load_space
 from tfnas.space.search_space import SearchSpace, Stage
 from tfnas.space.spec import StageSpec
@@ -96,7 +96,7 @@ def measure(
     peaks = []
     for value in values if memory else ():
         printed = steps.in_fresh_process(
-            "benchmarks.growth", "--space", space, "--over", size, f"--{size}", value,
+            "benchmarks.supernet.growth", "--space", space, "--over", size, f"--{size}", value,
             "--threads", torch.get_num_threads(), "--peak-of", step,
         )  # fmt: skip
         peaks.append(int(printed) / steps.MIB)
@@ -121,18 +121,18 @@ def bend(x: np.ndarray, cost: Sequence[float]) -> float:
 def text(growth: Growth) -> str:
     x = units(growth.size, growth.values)
 
-    def told(cost: Sequence[float], figures: str) -> str:
+    def line_of(cost: Sequence[float], figures: str) -> str:
         if len(x) < 2:
             return figures
         bent = f", bend {bend(x, cost):.2f}" if len(x) > 2 else ""
         return f"{figures} (exponent {exponent(x, cost):.2f}{bent})"
 
     values = "/".join(map(str, growth.values))
-    times = told(growth.seconds, "/".join(f"{1e3 * s:.0f}" for s in growth.seconds))
+    times = line_of(growth.seconds, "/".join(f"{1e3 * s:.0f}" for s in growth.seconds))
     line = f"{growth.size:<10} {values:<12} {growth.step:<6} ms {times}"
     if not growth.mib:
         return line
-    return f"{line}  MiB {told(growth.mib, '/'.join(f'{m:.0f}' for m in growth.mib))}"
+    return f"{line}  MiB {line_of(growth.mib, '/'.join(f'{m:.0f}' for m in growth.mib))}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""python -m benchmarks.pipeline [--images 256] [--workers 0 1 2] [--resolution 224]
+"""python -m benchmarks.waiting.pipeline [--images 256] [--workers 0 1 2] [--resolution 224]
 
 Does the data keep up with the steps that use it? A folder of large JPEGs, decoded and augmented as
 for a search, in images a second against those that a weight step of `--resolution` pixels takes in;
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import steps
+from benchmarks.supernet import steps
 from tfnas.data.batches import Batches
 from tfnas.data.sets import load_images
 
@@ -115,13 +115,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for workers in args.workers:
             batches = folder_batches(Path(folder), args.resolution, args.batch, workers)
             reached = images_per_second(batches, epochs=2)
-            told = f"{reached:.1f} images/s, {reached / wanted:.1f} times the step's"
-            print(f"folder, augmented, workers={workers}: {told}", flush=True)
+            figure = f"{reached:.1f} images/s, {reached / wanted:.1f} times the step's"
+            print(f"folder, augmented, workers={workers}: {figure}", flush=True)
     for resolution in args.in_memory:
         step = weight_step_seconds(args.space, resolution, args.batch, args.repeats)
         batch = in_memory_seconds(resolution, args.batch, args.repeats)
-        told = f"{1e3 * batch:.1f} ms a batch, {batch / step:.2%} of a weight step (wanted: < 3 %)"
-        print(f"in memory, augmented, {resolution} px: {told}", flush=True)
+        figure = (
+            f"{1e3 * batch:.1f} ms a batch, {batch / step:.2%} of a weight step (wanted: < 3 %)"
+        )
+        print(f"in memory, augmented, {resolution} px: {figure}", flush=True)
     return 0
 
 

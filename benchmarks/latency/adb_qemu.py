@@ -1,4 +1,4 @@
-"""python -m benchmarks.adb_qemu [--folder FOLDER] [--mirror URL] [COMMAND...]
+"""python -m benchmarks.latency.adb_qemu [--folder FOLDER] [--mirror URL] [COMMAND...]
 
 The path to a phone without a phone: the real `adb` client, Debian trixie's real `adbd`, and behind
 it an aarch64 Python with ONNX Runtime, run by trixie's `qemu-user`. Nets exported here go there by
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fetch(folder, options.mirror or own_mirror())
         apart = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
         up = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-        again = [sys.executable, "-m", "benchmarks.adb_qemu", "--folder", str(folder)]
+        again = [sys.executable, "-m", "benchmarks.latency.adb_qemu", "--folder", str(folder)]
         environment = {**os.environ, INSIDE: "1"}
         sys.exit(subprocess.call([*apart, *up, *again, *options.command], env=environment))
 
@@ -264,8 +264,8 @@ def check_job(transport: AdbTransport, folder: Path) -> None:
         taken = rounds.take([target], at_least=3, seconds=0.1)
     assert taken >= 3
     assert len(target.out) >= taken
-    told = ", ".join(" ".join(pair) for pair in profiler.device.versions.items())
-    print(f"runner: {told}, cores {profiler.cores}, {taken} rounds and their samples came back")
+    versions = ", ".join(" ".join(pair) for pair in profiler.device.versions.items())
+    print(f"runner: {versions}, cores {profiler.cores}, {taken} rounds and their samples came back")
 
 
 def equal(transport: AdbTransport, name: str, folder: Path) -> bool:
@@ -273,7 +273,7 @@ def equal(transport: AdbTransport, name: str, folder: Path) -> bool:
     import numpy as np
     import onnxruntime as ort
 
-    from benchmarks.steps import load_space
+    from benchmarks.supernet.steps import load_space
     from tfnas.deploy.onnx_file import export
 
     there = f"{transport.scratch}/{name} on the device"

@@ -1,4 +1,4 @@
-"""python -m benchmarks.closed_loop [--targets 12] [--out runs/closed_loop.jsonl]
+"""python -m benchmarks.latency.closed_loop [--targets 12] [--out runs/closed_loop.jsonl]
 
 How near the target is an exported net, measured again in a fresh process? For targets spread over
 the reachable range of this machine's own table, a random architecture is derived, closed on the
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.reach import random_start
+from benchmarks.latency.reach import random_start
 from profilers.devices import open_profiler
 from profilers.tables.closed_loop import close_loop
 from profilers.tables.own import find_table

@@ -1,4 +1,4 @@
-"""python -m benchmarks.op_signal DATA [--epochs 10] [--seeds 0 1] [--processes 2]
+"""python -m benchmarks.quality.op_signal DATA [--epochs 10] [--seeds 0 1] [--processes 2]
 
 Why do short searches end near chance? Supernets are trained on two uniform paths a step, with op
 probabilities that stay uniform; then, with weights that stay, three estimates of what an op is
@@ -12,7 +12,7 @@ It prints Pearson's correlations over all ops of all blocks: of the halves of ea
 of batches and samples), between the estimates (does the mixture tell what paths do?), and between
 supernets that differ by their seed alone (is it the op, or this supernet?).
 
-DATA, the space and the budget are those of benchmarks/quality.py.
+DATA, the space and the budget are those of `benchmarks.quality`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarks.quality import BUDGET, setting_of
-from benchmarks.quality_jobs import Study
-from benchmarks.quality_tables import markdown
+from benchmarks.quality.jobs import Study
+from benchmarks.quality.plan import BUDGET, setting_of
+from benchmarks.quality.tables import markdown
 from tfnas.pipeline.inputs import make_strategy
 from tfnas.strategies.parts.sampling import gumbel_softmax
 from tfnas.strategies.tfnas import TFNAS, Search
@@ -146,7 +146,7 @@ def _told(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.op_signal",
+        prog="python -m benchmarks.quality.op_signal",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

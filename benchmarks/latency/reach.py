@@ -1,4 +1,4 @@
-"""python -m benchmarks.reach FILE [--starts 300] [--targets 6,10,12,15,18,24]
+"""python -m benchmarks.latency.reach FILE [--starts 300] [--targets 6,10,12,15,18,24]
 
 How often and how nearly derivation meets a target on a latency table: the published greedy scaling
 and the constrained optimum side by side, from the same random starts.

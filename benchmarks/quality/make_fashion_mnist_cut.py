@@ -1,5 +1,6 @@
-# python benchmarks/make_fashion_mnist_cut.py FOLDER_WITH_THE_FOUR_IDX_FILES
-"""Makes `tfnas/assets/fashion_mnist_cut.npz` from the full Fashion-MNIST: the first 1,200 training
+"""python -m benchmarks.quality.make_fashion_mnist_cut FOLDER_WITH_THE_FOUR_IDX_FILES
+
+Makes `tfnas/assets/fashion_mnist_cut.npz` from the full Fashion-MNIST: the first 1,200 training
 and the first 300 test images of every class, in their original order, losslessly compressed."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""python -m benchmarks.profile_cost [--space tfnas] [--minutes 2.6]
+"""python -m benchmarks.latency.profile_cost [--space tfnas] [--minutes 2.6]
 
 What a table costs beyond its pure measuring: a whole profile into a new file, and where its wall
 time goes. Pure measuring is the time inside the bursts (warm-up run included) of all that is
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import steps
+from benchmarks.supernet import steps
 from profilers.contract import Profiler
 from profilers.devices import open_profiler
 from profilers.measure.bench import REFERENCE
@@ -73,8 +73,8 @@ class CountedProfiler(Profiler):
         self.clock.building += time.perf_counter() - start
         return Counted(workload, self.clock, tuple(ops) == REFERENCE)
 
-    def model_workload(self, onnx_path: Path) -> Workload:
-        return self.profiler.model_workload(onnx_path)
+    def load(self, name: str, model: bytes) -> Workload:
+        return self.profiler.load(name, model)
 
 
 def above_0(text: str) -> float:

@@ -1,6 +1,6 @@
-"""python -m benchmarks.make_emoji --packages DIR --out emoji.npz
+"""python -m benchmarks.quality.make_emoji --packages DIR --out emoji.npz
 
-Makes the emoji images of `benchmarks/quality.py`: emoji of six permissively licensed sets, drawn
+Makes the emoji images of `benchmarks.quality`: emoji of six permissively licensed sets, drawn
 at 32 px on white, labelled by their Unicode subgroup. The split goes by the first code point: all
 drawings, of whatever set, of all sequences that begin with the same one stand on one side.
 Relatives that begin with another one may stand on both sides: genders (old man, old woman; boy,
@@ -150,7 +150,7 @@ def test_keys(emojis: Sequence[Emoji]) -> set[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.make_emoji")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.make_emoji")
     parser.add_argument("--packages", type=Path, required=True, metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     parser.add_argument("--size", type=int, default=32, metavar="PIXELS")

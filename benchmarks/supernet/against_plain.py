@@ -1,6 +1,6 @@
-"""python -m benchmarks.supernet [--resolution 32 64 224] [--threads 1 2] [--repeats 10]
+"""python -m benchmarks.supernet.against_plain [--resolution 32 64 224] [--threads 1 2]
 
-Steps of the supernet against `benchmarks.plain_supernet`, the published one as anyone would write
+Steps of the supernet against `benchmarks.supernet.plain`, the published one as anyone would write
 it: same weights, images, paths and noise, and gradients that agree within the tolerances below
 before anything is timed. What runs of ours is what a search runs: `Search.weight_step`,
 `Search.arch_step`, and epochs of `TFNAS.run`, whose ratio of weight to architecture steps is 2 : 1.
@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from benchmarks import steps
-from benchmarks.plain_supernet import PlainSearch
+from benchmarks.supernet import steps
+from benchmarks.supernet.plain import PlainSearch
 from tfnas.space.search_space import SearchSpace
 from tfnas.strategies.contract import Task
 from tfnas.strategies.tfnas import Search
@@ -167,7 +167,7 @@ def print_peak(case: Case, side: str, step: str) -> None:
 def peak_mib(case: Case, side: str, step: str, threads: int) -> float:
     """As `print_peak`, in a process of its own, in MiB."""
     printed = steps.in_fresh_process(
-        "benchmarks.supernet", "--space", case.space, "--resolution", case.resolution,
+        "benchmarks.supernet.against_plain", "--space", case.space, "--resolution", case.resolution,
         "--batch", case.batch, "--widths", case.widths, "--threads", threads,
         "--steps", step, "--peak-of", side,
     )  # fmt: skip
@@ -248,8 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     print("gradients: largest relative difference, float32 and float64")
     for case in cases:
-        told = [f"{check_gradients(case, dtype):.1e}" for dtype in dtypes_of(case)]
-        print(f"{case.resolution:4} px, {case.widths} widths: {', '.join(told)}", flush=True)
+        differences = [f"{check_gradients(case, dtype):.1e}" for dtype in dtypes_of(case)]
+        print(f"{case.resolution:4} px, {case.widths} widths: {', '.join(differences)}", flush=True)
     print(HEADER, flush=True)
     lines = []
     for case, threads, step in wanted:

@@ -1,4 +1,4 @@
-"""python -m benchmarks.startup [--repeats 10] [--table FILE]
+"""python -m benchmarks.waiting.startup [--repeats 10] [--table FILE]
 
 What a user waits for before anything is computed, and the share of an architecture step that the
 expected latency takes. Start-up figures are medians (quartiles) over fresh processes; "inside" is
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import steps
+from benchmarks.supernet import steps
 from tfnas.app.values import shipped_tables_path
 from tfnas.strategies.parts.sampling import gumbel_softmax
 from tfnas.strategies.tfnas import Search
@@ -34,10 +34,10 @@ assert "torch" not in sys.modules, "importing tfnas imports torch"
 TABLE = """
 import sys, time
 from pathlib import Path
-from tfnas import config
+from tfnas.app.values import load_space
 from tfnas.latency.lint import lint
-from tfnas.table import LatencyTable
-spec = config.load_space("tfnas", 10)
+from tfnas.latency.table import LatencyTable
+spec = load_space("tfnas", 10)
 start = time.perf_counter()
 table = LatencyTable.load(Path(sys.argv[1]))
 space = spec.build(table.device.quantum)
@@ -131,12 +131,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--table {table}: there is no such file")
     for wait in waits(table.resolve()):
         low, middle, high = steps.quartiles(milliseconds(wait, args.repeats))
-        told = f"{middle:7.1f} ms ({low:.1f} to {high:.1f})"
-        print(f"{wait.name:<48} {told:<32} wanted: below {wait.limit_ms:g} ms", flush=True)
+        figure = f"{middle:7.1f} ms ({low:.1f} to {high:.1f})"
+        print(f"{wait.name:<48} {figure:<32} wanted: below {wait.limit_ms:g} ms", flush=True)
     alone, step = expected_latency_share(args.space, args.resolution, args.repeats)
     name = f"expected latency in an arch step, {args.resolution} px"
-    told = f"{alone:7.1f} ms of {step:.0f} ms: {alone / step:.2%}"
-    print(f"{name:<48} {told:<32} wanted: below 1 %")
+    figure = f"{alone:7.1f} ms of {step:.0f} ms: {alone / step:.2%}"
+    print(f"{name:<48} {figure:<32} wanted: below 1 %")
     return 0
 
 
