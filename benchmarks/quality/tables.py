@@ -174,8 +174,8 @@ def pays(results: Results, jobs: Jobs) -> str:
                          NOTHING, NOTHING, cell(best), NOTHING, cell(gap, sign=True)))  # fmt: skip
         besides = (
             "\n\nThe best of several is chosen by the very accuracies that are shown, which "
-            f"favours it: trained again, it would be about {' and '.join(favours)} points lower, by "
-            "what training seeds make of one net."
+            f"favours it: trained again, it would be about {' and '.join(favours)} points lower, "
+            "by what training seeds make of one net."
         ) if not math.isnan(noise.seed) else ""  # fmt: skip
     head = ("nets", "n", "table, ms", "M multiply-adds", "top-1", "CPU s: search + training",
             "TF-NAS minus it")  # fmt: skip
