@@ -29,7 +29,7 @@ probe() {  # INDEX STEM MS: how many runs last so long
             runs = int(fill / ms) + 1
             print stem, (runs > 10000 ? 10000 : runs)
         }
-    ' "$out" > "$job/$1.runs" || die "$name told no time: $(tail -n 1 "$out")"
+    ' "$out" > "$job/$1.runs" || die "$name printed no time: $(tail -n 1 "$out")"
 }
 
 sample() {  # INDEX

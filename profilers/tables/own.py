@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from tfnas.app.values import shipped_tables_path, user_tables_path
@@ -76,6 +77,6 @@ def check_own(table: Device, device: Device, path: Path) -> None:
 
 
 def _plain(value: object) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(" ".join(str(part) for part in pair) for pair in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {what}" for name, what in value.items())
     return str(value)

@@ -330,7 +330,7 @@ def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     process = launch("tfnas.search", *command, "budget.epochs=4", cwd=here)
     told = ended(process)
     assert process.returncode == 0, told
-    assert told.count("epoch 1/4") == told.count("met: ") == 1
+    assert told.count("epoch 1/4 · loss") == told.count("met: ") == 1
     assert "rank 1" not in told
     assert names(here) == ["runs"]
     (run,) = (here / "runs").iterdir()  # named by the time, which two processes would have two of

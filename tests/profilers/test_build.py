@@ -105,7 +105,7 @@ def test_table_of_a_known_device(tmp_path: Path) -> None:
     profiler = SimulatedProfiler(Machine(load=0.3, jitter=0.02), pads_to_16, whole=1.06)
     table = build_table(
         profiler, load_spec(), tmp_path / "t.json",
-        max_minutes=0.1, precision=0.01, anchor_nets=6, seed=0, progress=lambda _: None,
+        max_minutes=0.3, precision=0.01, anchor_nets=6, seed=0, progress=lambda _: None,
     )  # fmt: skip
     assert table.device.quantum == 16
     assert table.calibration is not None
