@@ -145,7 +145,7 @@ class Closed:
 
     @classmethod
     def at(cls, pool: Pool, settings: Settings) -> Closed:
-        return cls(pool.near(float(np.median(pool.cost)), SHARE), settings)
+        return cls(pool.near_median(SHARE), settings)
 
     def random(self, count: int, rng: np.random.Generator) -> float:
         return self._gain([int(rng.integers(len(self.pool.nets)))])

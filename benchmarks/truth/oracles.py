@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,17 +79,22 @@ class Problem:
 
 @dataclass(frozen=True)
 class Pool:
-    """Nets of which all were trained, with what each costs on a device."""
+    """Nets of which all were trained, with what each costs on a device.
+
+    Attributes:
+        median: of the costs of all rows of the file, repeats included.
+    """
 
     genes: Genes
     nets: Ints
     value: Floats  # points of accuracy
     cost: Floats
+    median: float
 
-    def near(self, cost: float, share: float) -> Pool:
-        """Keep the nets whose cost differs from the given one by no more than that share."""
-        kept = abs(self.cost / cost - 1) <= share
-        return Pool(self.genes, self.nets[kept], self.value[kept], self.cost[kept])
+    def near_median(self, share: float) -> Pool:
+        """Keep the nets whose cost differs from the median by no more than that share."""
+        kept = abs(self.cost / self.median - 1) <= share
+        return replace(self, nets=self.nets[kept], value=self.value[kept], cost=self.cost[kept])
 
 
 # --- once-for-all, MobileNetV3 ------------------------------------------------------------------
@@ -230,8 +235,11 @@ def accel_pool(path: Path, device: str) -> Pool:
         nets.append(item.ravel())
     coded = np.stack(nets, axis=1).astype(np.int64)
     sizes = _shares(factors, coded, np.stack([macs, params], axis=1))
-    cost = 1000 / speed if device.startswith("throughput") else speed
-    return Pool(Genes(tuple(factors), sizes), coded, accuracy, cost)
+    cost, row_costs = speed, known[:, -1]
+    if device.startswith("throughput"):
+        cost, row_costs = 1000 / cost, 1000 / row_costs
+    genes = Genes(tuple(factors), sizes)
+    return Pool(genes, coded, accuracy, cost, float(np.median(row_costs)))
 
 
 def _shares(factors: list[Floats], nets: Ints, totals: Floats) -> tuple[Floats, ...]:
