@@ -29,6 +29,8 @@ from tfnas.process.exits import DONE, INTERRUPTED, UNUSABLE_INPUT
 from tfnas.process.versions import versions
 from tfnas.space.subnet import Subnet
 
+pytestmark = pytest.mark.slow
+
 SPACE = load_space(classes=4)
 TABLE = macs_table(SPACE)
 FAST = ("data=folder", "recipe=test", "recipe.resolution=8", "accelerator=cpu", "threads=1")

@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.crash import CRASHES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("what", CRASHES)
 def test_killed_at_random_moments(what: str, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def run(command: str, checkout: Path) -> None:
     assert done.returncode == 0, f"{command}{done.stdout}{done.stderr}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", SESSIONS, ids=pages.name)
 def test_commands_of_a_page_run_in_order(page: Path, tmp_path: Path) -> None:
     checkout = pages.new_checkout(tmp_path / "checkout")

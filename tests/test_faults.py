@@ -22,6 +22,8 @@ from tfnas.derive.menu import feasible_ms
 from tfnas.latency.table import LatencyTable
 from tfnas.process.exits import DONE, FAILED, UNUSABLE_INPUT
 
+pytestmark = pytest.mark.slow
+
 SIZE = 8_000_000  # bytes: a tiny search with three checkpoints fits
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 # What each of them lacks of what is used here; other packages ask for the system's name instead.
 WINDOWS = """

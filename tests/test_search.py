@@ -34,6 +34,8 @@ from tfnas.runs.result import within_tolerance
 from tfnas.runs.run import read_run
 from tfnas.space.subnet import Subnet
 
+pytestmark = pytest.mark.slow
+
 FAST = [
     "space=tiny",
     "budget=test",

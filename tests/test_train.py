@@ -30,6 +30,8 @@ from tfnas.train import prepare
 from tfnas.training.loop import CHECKPOINT, Training
 from tfnas.training.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 FEW = few_images(train=96, test=64)  # 3 training and 2 test batches of the recipe
 QUIET = ("data.root=shipped", "data.max_train=96", "recipe=test")
 

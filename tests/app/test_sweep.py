@@ -19,6 +19,8 @@ from tfnas.process.exits import DONE, FAILED, INTERRUPTED, OUTSIDE_TOLERANCE, UN
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.status import read_status
 
+pytestmark = pytest.mark.slow
+
 # An entry point whose members end as the environment says, by their seed.
 APP = """
 import os, signal, time

@@ -15,6 +15,8 @@ from benchmarks.supernet import against_plain, growth, proxies, steps
 from benchmarks.supernet.plain import PlainSearch
 from benchmarks.waiting import pipeline, startup
 
+pytestmark = pytest.mark.slow
+
 
 def case(widths: str = "initial") -> against_plain.Case:
     return against_plain.Case("tiny", 16, 8, widths)

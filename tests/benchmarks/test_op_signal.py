@@ -27,6 +27,8 @@ from tfnas.nets.supernet import Mix
 from tfnas.strategies.contract import Task
 from tfnas.strategies.tfnas import Search
 
+pytestmark = pytest.mark.slow
+
 
 class Planted:
     """Stands for a supernet whose cross-entropy for label 0 grows with what its ops cost."""

@@ -13,6 +13,8 @@ from benchmarks.quality.plan import HAND_MADE, check_group, check_setting, plan,
 from benchmarks.quality.tables import Results, best_of, group, tables
 from tfnas.latency.table import LatencyTable
 
+pytestmark = pytest.mark.slow
+
 TINY = (
     "budget.epochs=2", "budget.warmup_epochs=1", "budget.batch_size=16", "budget.resolution=16",
     "budget.max_train=80",

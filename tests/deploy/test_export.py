@@ -25,6 +25,8 @@ from tfnas.nets.weights import fingerprint, save_weights
 from tfnas.process.exits import UNUSABLE_INPUT
 from tfnas.runs.trained import train
 
+pytestmark = pytest.mark.slow
+
 
 def metadata_of(path: Path) -> dict[str, str]:
     return {p.key: p.value for p in onnx.load(path).metadata_props}

@@ -15,6 +15,8 @@ from tests.support.run_folders import RESULT, saved_run, unfinished_run
 from tfnas import report
 from tfnas.process.exits import DONE
 
+pytestmark = pytest.mark.slow
+
 EVIL = "<script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\">"
 
 

@@ -18,6 +18,8 @@ from tfnas.app.command_line import override
 from tfnas.derive.menu import feasible_ms
 from tfnas.process.exits import DONE, INTERRUPTED
 
+pytestmark = pytest.mark.slow
+
 BAR = "━"
 RECORD = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ (.*)")
 # Lines come faster than in life, so that there are some.

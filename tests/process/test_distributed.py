@@ -39,6 +39,8 @@ from tfnas.strategies.tfnas import Search
 from tfnas.training.loop import _average, step_seed
 from tfnas.training.recipe import learning_rate
 
+pytestmark = pytest.mark.slow
+
 TWO = (Ranks(0, 2, 0, 2), Ranks(1, 2, 1, 2))
 # Of weights, momentum, alphas and betas, relative to the largest of each tensor. Several steps in
 # float32 make more of what the order of a sum leaves, Adam above all, so there momentum, whose

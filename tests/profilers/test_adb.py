@@ -24,6 +24,8 @@ from tests.support.entry import run_entry
 from tfnas.app.command_line import override
 from tfnas.latency.table import LatencyTable
 
+pytestmark = pytest.mark.slow
+
 needs_client = pytest.mark.skipif(
     shutil.which("adb") is None, reason="needs the program adb (Debian: apt install adb)"
 )

@@ -48,6 +48,8 @@ from tfnas.space.ops import OpSpec
 from tfnas.space.spec import SpaceSpec
 from tfnas.space.subnet import Subnet
 
+pytestmark = pytest.mark.slow
+
 ARGUMENTS = ("space=tiny", "profile=test")
 
 

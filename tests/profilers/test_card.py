@@ -20,6 +20,8 @@ from tests.support.spaces import load_space
 from tfnas.latency.card import Card
 from tfnas.latency.table import LatencyTable, Measurement
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

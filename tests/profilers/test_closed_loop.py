@@ -17,6 +17,8 @@ from tests.support.spaces import load_space
 from tfnas.latency.table import LatencyTable, Measurement
 from tfnas.space.subnet import Subnet
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

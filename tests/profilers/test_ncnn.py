@@ -28,6 +28,8 @@ pytest.importorskip("pnnx", reason="needs pnnx: pip install pnnx")
 from profilers.onboard.ncnn_net import input_shape, ncnn_workload  # noqa: E402
 from profilers.remote import convert  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4  # of the largest output
 OPS = {
     "conv1": ("conv", 0, 0, 1),

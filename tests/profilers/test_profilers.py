@@ -46,6 +46,8 @@ from tests.support.spaces import load_space
 from tfnas.app.values import conf_path
 from tfnas.deploy.onnx_graph import build_model, random_weights
 
+pytestmark = pytest.mark.slow
+
 NAMES = (
     "simulated",
     "cpu",

@@ -42,6 +42,8 @@ from tests.support.local_transport import LocalTransport
 from tests.support.spaces import load_space, load_spec
 from tfnas.space.ops import OpSpec
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = RemoteOptions(cores=None, rest_s=0.0, job_s=2.0, memory_mb=400)
 PERF_TEST = PROGRAMS["onnxruntime_perf_test"]
 BENCHNCNN = PROGRAMS["benchncnn"]

@@ -39,6 +39,8 @@ from tests.support.local_transport import LocalTransport
 from tests.support.spaces import load_space, load_spec
 from tfnas.latency.table import LatencyTable
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = RemoteOptions(cores=None, rest_s=0.0, job_s=2.0, memory_mb=400)
 JOB = Job(
     device="aaaaaa-bbbbbb", runtime="onnxruntime", threads=1, batch=1, cores=(4, 5), seed="s",

@@ -21,6 +21,8 @@ from tfnas.latency.table import LatencyTable, Measurement
 from tfnas.pipeline.run import measure_parts
 from tfnas.space.subnet import Subnet
 
+pytestmark = pytest.mark.slow
+
 WHOLE, ALONE = 1.1, 0.9  # what ops cost within a net and within a part, against ops alone
 
 

@@ -23,6 +23,8 @@ with warnings.catch_warnings():
 
 from profilers.remote.tflite_file import tflite_file
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4  # of the largest output
 OPS = {
     "conv1": ("conv", 0, 0, 1),

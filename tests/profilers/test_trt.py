@@ -26,6 +26,8 @@ from tfnas.deploy.onnx_file import export
 from tfnas.deploy.onnx_graph import build_model, half, ops_of, random_weights
 from tfnas.space.ops import ACTIVATIONS, OpSpec
 
+pytestmark = pytest.mark.slow
+
 GPU = replace(DEVICE, kind="gpu", backend="tensorrt")
 BLOCK = OpSpec("mbconv", 14, 16, 32, 8, 16, 3, 1, "swish")
 

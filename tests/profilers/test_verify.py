@@ -19,6 +19,8 @@ from tests.support.spaces import load_space
 from tfnas.deploy.onnx_graph import build_model, random_weights
 from tfnas.process.exits import FAILED
 
+pytestmark = pytest.mark.slow
+
 TRIES = 3  # of a measurement, on a machine that runs other tests beside
 
 

@@ -36,6 +36,8 @@ from tfnas.runs.trained import finish
 from tfnas.strategies.contract import EpochRecord
 from tfnas.training.loop import EpochResult, Training
 
+pytestmark = pytest.mark.slow
+
 SPACE = load_space("tiny")
 BLOCKS = SPACE.blocks
 

@@ -24,6 +24,8 @@ from tfnas.strategies.contract import EpochRecord, Found, Progress, Strategy, Ta
 from tfnas.strategies.parts.skips import DEPTHS, SeparatedSkip, SkipOp
 from tfnas.strategies.parts.training import momentum_sgd, new_supernet, weights_of
 
+pytestmark = pytest.mark.slow
+
 
 def run(strategy: Strategy, task: Task) -> tuple[list[Progress], Found]:
     *progress, found = strategy.run(task)
