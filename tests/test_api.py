@@ -96,6 +96,9 @@ def test_an_unusable_target_is_refused_with_the_nearest() -> None:
     table = macs_table(spec.build(8), quantum=8)
     with pytest.raises(ValueError, match=r"out of reach.*the nearest is target_ms="):
         tfnas.find_net(spec, images, table, 1e9, budget="test")
+    for values in ({"cores": 0}, {"tolerance": -1.0}):
+        with pytest.raises(ValueError, match=f"{next(iter(values))}=.*above 0"):
+            tfnas.find_net(spec, images, table, 1e6, budget="test", at_most=True, **values)
 
 
 def test_a_folder_without_a_trained_net_says_what_makes_one(tmp_path: Path) -> None:

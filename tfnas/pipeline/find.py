@@ -14,6 +14,7 @@ from tfnas.pipeline.device import reachable
 from tfnas.pipeline.drive import run_strategy
 from tfnas.pipeline.inputs import split, with_classes
 from tfnas.process.accelerator import cpu_threads, pick_accelerator
+from tfnas.process.checks import check_positive
 from tfnas.runs.found import FoundNet
 from tfnas.space.spec import SpaceSpec
 from tfnas.strategies.contract import Budget, Progress, Strategy, Task
@@ -35,6 +36,7 @@ def find(
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> FoundNet:
     """Search, and derive the net that takes `target_ms` on the table; see `tfnas.find_net`."""
+    check_positive(target_ms=target_ms, tolerance=tolerance, cores=cores)
     strategy.check(derive.method)
     space = with_classes(spec, images).build(table.device.quantum)
     table = table.for_space(space)
