@@ -1,0 +1,1 @@
+"""Figures against named baselines, a folder for each question; README.md has the latest."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 import profilers
@@ -19,7 +22,7 @@ from tests.support.nets import few_images, tiny_subnet
 from tests.support.spaces import load_spec, macs_table
 from tfnas import api
 from tfnas.__main__ import COMMANDS
-from tfnas.app.values import load
+from tfnas.app.values import conf_path, load
 from tfnas.data.batches import Batches
 from tfnas.data.preprocess import Preprocess
 from tfnas.data.sets import load_images
@@ -162,6 +165,34 @@ def test_everything_public_can_be_had_and_is_documented() -> None:
             assert getattr(package, name).__doc__
         with pytest.raises(AttributeError, match="no attribute 'nothing'"):
             _ = package.nothing
+
+
+@pytest.mark.parametrize(
+    ("function", "file", "names"),
+    [
+        (tfnas.find_net, "search", {}),
+        (tfnas.train_net, "train", {}),
+        (profilers.close_loop, "search", {"max_minutes": "loop_minutes"}),
+        (profilers.verify_onnx, "verify", {}),
+        (profilers.open, "common", {}),
+    ],
+)
+def test_what_functions_do_by_default_commands_do(
+    function: Callable[..., object], file: str, names: dict[str, str]
+) -> None:
+    values = OmegaConf.load(conf_path() / f"{file}.yaml")
+    groups = {
+        k: v for group in values.defaults if isinstance(group, Mapping) for k, v in group.items()
+    }
+    own = {
+        names.get(name, name): parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
+    shared = {key for key in own if isinstance(values.get(key), bool | int | float | str)}
+    named = {key for key in own if key in groups and own[key] is not inspect.Parameter.empty}
+    assert shared | named
+    assert {key: own[key] for key in shared} == {key: values[key] for key in shared}
+    assert {key: own[key] for key in named} == {key: groups[key] for key in named}
 
 
 def cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,1 @@
+"""How true latencies are, and what measuring them costs."""

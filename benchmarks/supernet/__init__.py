@@ -1,0 +1,1 @@
+"""Steps of the supernet against plain forms: time, memory, truth."""

@@ -1,0 +1,1 @@
+"""Search methods judged by accuracies that others published."""

@@ -1,0 +1,1 @@
+"""What is waited for beside computing: starting, and data."""

@@ -29,8 +29,8 @@ def measure_stages(
     table: LatencyTable,
     subnet: Subnet,
     *,
-    max_minutes: float = 0.3,
-    seed: int = 0,
+    max_minutes: float,
+    seed: int,
     progress: Progress = log.info,
     now: Callable[[], float] = time.monotonic,
 ) -> StageTimes:

@@ -74,12 +74,12 @@ def verify(
     profiler: Profiler,
     onnx_path: Path,
     target_ms: float,
-    tolerance: float = 0.01,
+    tolerance: float,
     *,
     at_most: bool = False,
-    max_minutes: float = 1.5,
-    precision: float = 0.005,
-    seed: int = 0,
+    max_minutes: float,
+    precision: float,
+    seed: int,
     progress: Progress = log.info,
 ) -> Verification:
     """Measure a model; see the module's docstring.

@@ -1,0 +1,1 @@
+"""Latency tables of devices: what is measured, building, cards, the closed loop."""

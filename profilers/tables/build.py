@@ -18,7 +18,7 @@ from profilers.contract import DeviceError, LinkError, Profiler
 from profilers.measure.bench import Bench
 from profilers.measure.timing import Measured, Progress
 from profilers.onboard.conditions import Watch
-from profilers.tables.own import check_own, table_path
+from profilers.tables.own import check_own
 from profilers.tables.plan import (
     Plan,
     calibration_nets,
@@ -92,18 +92,17 @@ def _calibration(table: LatencyTable, space: SearchSpace) -> Calibration | None:
 def build_table(
     profiler: Profiler,
     spec: SpaceSpec,
-    path: Path | None = None,
+    path: Path,
     *,
-    max_minutes: float = 2.6,
-    precision: float = 0.006,
-    anchor_nets: int = 24,
-    seed: int = 0,
+    max_minutes: float,
+    precision: float,
+    anchor_nets: int,
+    seed: int,
     progress: Progress = log.info,
 ) -> LatencyTable:
     """Measure what a table lacks of a space, calibrate it and save it.
 
     Args:
-        path: of its file; that of this device's own table if not given.
         max_minutes: for all of it; rows then have the precision that was reached, and say so.
         precision: half-width of a row's 95 % interval to reach, as a fraction.
         anchor_nets: whole random nets to calibrate on.
@@ -113,7 +112,6 @@ def build_table(
         ValueError: if the file is unusable or another context's.
         LookupError: if the time was too short to cover the space.
     """
-    path = path or table_path(profiler.device)
     table = open_table(profiler, path)
     if is_complete(table, spec):
         progress(f"{path} is complete for space={spec.name}: nothing to measure")

@@ -30,10 +30,10 @@ def make_card(
     table: LatencyTable,
     space: SearchSpace,
     *,
-    nets: int = 30,
-    precision: float = 0.004,
-    max_minutes: float = 4.0,
-    seed: int = 0,
+    nets: int,
+    precision: float,
+    max_minutes: float,
+    seed: int,
     progress: Progress = log.info,
 ) -> Card:
     """Measure whole random nets against a table.

@@ -92,10 +92,10 @@ def close_loop(
     subnet: Subnet,
     target_ms: float,
     *,
-    tolerance: float = 0.01,
+    tolerance: float,
     at_most: bool = False,
-    max_minutes: float = 2.0,
-    seed: int = 0,
+    max_minutes: float,
+    seed: int,
     progress: Progress = log.info,
     now: Callable[[], float] = time.monotonic,
 ) -> LoopResult:

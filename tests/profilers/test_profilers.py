@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import math
 import random
 import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import profilers.devices
 from profilers.contract import Profiler
 from profilers.devices import BACKENDS, open_profiler, usual_options
 from profilers.gpu.cuda import CudaProfiler
-from profilers.measure.stages import measure_stages
-from profilers.measure.verification import verify
 from profilers.onboard.conditions import Conditions
 from profilers.onboard.rounds import Sample, Target
 from profilers.remote.device import RemoteOptions, RemoteProfiler
 from profilers.remote.programs import PROGRAMS, ProgramRunner
 from profilers.remote.runner import Runner
 from profilers.remote.runners import PythonRunner
-from profilers.tables.build import build_table
-from profilers.tables.cards import make_card
-from profilers.tables.closed_loop import close_loop
 from profilers.tables.own import table_name
 from profilers.tables.plan import extremes, plan
 from tests.support import pages
@@ -189,30 +182,6 @@ def test_conditions_are_told(profiler: Profiler) -> None:
     for name, value in seen.readings:
         assert re.fullmatch(r"[a-z0-9_]+", name)
         assert isinstance(value, str) or math.isfinite(value)
-
-
-@pytest.mark.parametrize(
-    ("function", "file", "names"),
-    [
-        (build_table, "profile/quick", {}),
-        (verify, "verify/quick", {}),
-        (verify, "verify", {}),
-        (close_loop, "search", {"max_minutes": "loop_minutes"}),
-        (measure_stages, "search", {"max_minutes": "stage_minutes"}),
-        (make_card, "card", {"precision": "net_precision"}),
-    ],
-)
-def test_what_functions_do_by_default_commands_do(
-    function: Callable[..., object], file: str, names: dict[str, str]
-) -> None:
-    values = OmegaConf.load(conf_path() / f"{file}.yaml")
-    own = {
-        names.get(name, name): parameter.default
-        for name, parameter in inspect.signature(function).parameters.items()
-    }
-    shared = {key for key in own if isinstance(values.get(key), int | float)}
-    assert shared
-    assert {key: own[key] for key in shared} == {key: values[key] for key in shared}
 
 
 @pytest.mark.parametrize("kind", sorted(BACKENDS))

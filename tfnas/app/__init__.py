@@ -1,0 +1,1 @@
+"""All that knows Hydra: schemas, how an entry point runs, sweeps, resuming."""

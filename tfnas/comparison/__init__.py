@@ -1,0 +1,1 @@
+"""Nets trained alike and compared: contenders, trials, the record, verdicts."""

@@ -1,0 +1,1 @@
+"""Files: written atomically, read bounded, decoded by their types; checkpoints."""

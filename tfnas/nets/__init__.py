@@ -1,0 +1,1 @@
+"""Torch modules: single networks, the supernet, its layers, weights, steps."""

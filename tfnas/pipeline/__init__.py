@@ -1,0 +1,1 @@
+"""What a search does from its inputs to a verified file."""

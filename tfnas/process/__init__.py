@@ -1,0 +1,1 @@
+"""What a running process needs: ranks, signals, statuses, progress."""

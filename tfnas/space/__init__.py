@@ -1,0 +1,1 @@
+"""Ops, subnets and search spaces as plain data."""
