@@ -126,9 +126,7 @@ class SpaceFit:
     card: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        for (
-            name
-        ) in CARD_FIELDS:  # what `show` reads of a card; the rest is checked where it's drawn
+        for name in CARD_FIELDS:  # which `show` reads; the rest is checked where it's drawn
             value = (self.card or {}).get(name)
             if value is not None and type(value) not in (int, float):
                 raise ValueError(f"card.{name}={shown(value)}, expected a number")
@@ -322,6 +320,7 @@ class LatencyTable:
         )
 
     def with_rows(self, rows: Mapping[OpSpec, Measurement]) -> LatencyTable:
+        """The table with more rows, or others for the same ops."""
         return replace(self, rows={**self.rows, **rows})
 
     def save(self, path: Path) -> None:

@@ -52,11 +52,15 @@ def check_device(
 
 
 def find_device(
-    cfg: SearchConfig, spec: SpaceSpec
+    cfg: SearchConfig, spec: SpaceSpec, resumes: bool = False
 ) -> tuple[Profiler | None, LatencyTable | None, Path]:
     """The device if it can be reached, its table if there is one, and the table's file.
 
     `table=FILE` is obeyed: it defines device, batch, precision and threads of the run.
+
+    Args:
+        resumes: a search that has begun. It goes on with the rows that it began with, also where
+            the time to profile ended before they were known as well as they could be.
     """
     if cfg.table is not None:
         file = Path(cfg.table)
@@ -68,9 +72,10 @@ def find_device(
     if found is None:
         return profiler, None, table_path(profiler.device)
     table = LatencyTable.load(found)
-    if not is_complete(table, spec):
-        return profiler, None, found  # to be completed
-    return profiler, table.for_space(spec.build(table.device.quantum)), found
+    space = spec.build(table.device.quantum)
+    if is_complete(table, spec) or (resumes and not table.missing(space)):
+        return profiler, table.for_space(space), found
+    return profiler, None, found  # to be completed
 
 
 def reach(table: LatencyTable, options: Mapping[str, Any]) -> Profiler | None:

@@ -115,7 +115,7 @@ def prepared(cfg: SearchConfig, out: RunFolder, ranks: Ranks = ALONE) -> Prepare
     saved = folder.saved(out, cfg, who)
     ranks.agree(None)  # before anything is measured, while the others still load
     check_start(mine)
-    profiler, table, file = find_device(cfg, mine.spec)
+    profiler, table, file = find_device(cfg, mine.spec, resumes=saved is not None)
     if saved is not None:
         check_device(saved, profiler, table, file)
     if table is not None:
