@@ -190,7 +190,10 @@ def _end_sweep(name: str, launch: str, end: int) -> list[int]:
 def _run_here(
     schema: type[Config], cfg: DictConfig, prepare: Callable[[Config], Work], launch: str
 ) -> int:
-    """As `_run_job`, and leaves the status in the run's folder, where it has one of its own."""
+    """As `_run_job`, and leaves the status in the run's folder, where it has one of its own.
+
+    A refused run leaves nothing: no work was begun. In a sweep its status is a line of the table.
+    """
     own = is_sweep() or HydraConfig.get().output_subdir is not None
     folder = output_dir() if own else None
     for handler in logging.getLogger().handlers:
@@ -205,6 +208,8 @@ def _run_here(
             return INTERRUPTED  # a launcher's process: the other members have theirs
         raise
     _leave_status(folder, status, launch)
+    if status == UNUSABLE_INPUT and folder is not None and not is_sweep():
+        RunFolder(folder).remove_unused()
     return status
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,12 @@ class RunFolder:
         """Whether a run was begun here, and not a sweep."""
         left = (self.result, self.status, self.config.parent)
         return not (self.path / MULTIRUN).is_file() and any(path.exists() for path in left)
+
+    def remove_unused(self) -> None:
+        """Remove the folder if nothing lies in it but what every start leaves, refused or not."""
+        at_start = {self.status, self.log, self.config.parent}
+        if self.path.is_dir() and at_start.issuperset(self.path.iterdir()):
+            shutil.rmtree(self.path, ignore_errors=True)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

@@ -121,6 +121,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A net that a search scored; of one search the higher score is the better one."""
+
+    derived: Derived
+    score: float
+
+
+@dataclass(frozen=True)
 class Found:
     """What a search ends with: the last thing that a strategy yields.
 
@@ -132,12 +140,14 @@ class Found:
         scores: what else is worth keeping in result.json, by name; of every strategy what it cost:
             `path_passes`, images through one path of the supernet, a pass through all ops of a
             block counting as so many paths.
+        candidates: distinct nets at the target that were scored, best first.
     """
 
     derived: Derived
     architecture: Architecture | None
     weights: Callable[[Subnet], Mapping[str, torch.Tensor]] | None
     scores: Mapping[str, float] = field(default_factory=dict)
+    candidates: tuple[Candidate, ...] = ()
 
 
 class Strategy(Protocol):
