@@ -137,6 +137,7 @@ def search(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         ([], "target_ms"),
         (["target_ms=8", "space=mars"], "space"),
         (["target_ms=-1"], "target_ms=-1"),
+        ([f"target_ms={10**320}"], "(key target_ms)"),
         (["target_ms=8", "tolerance=0"], "tolerance=0"),
         (["target_ms=8", "strategy.clip=x"], "clip"),
         (["target_ms=8", "strategy.depth=deep"], "sink"),

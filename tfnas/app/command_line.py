@@ -68,7 +68,9 @@ def in_one_line(error: BaseException) -> str:
     cause = error.__cause__
     if cause is not None and str(cause) not in str(error):
         kept.append(in_one_line(cause))
-    key = getattr(error, "full_key", None)
+    key = getattr(error, "full_key", None) or next(
+        (line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None
+    )
     if key and not any(str(key) in line for line in kept):
         kept.append(f"(key {key})")
     return " ".join(kept) or repr(error)

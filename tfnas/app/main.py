@@ -116,7 +116,7 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
     except BrokenPipeError:
         # As in `--help | head`: nobody reads on, nothing is left to be written.
         os._exit(DONE if Watch.folder is None else FAILED)
-    except (HydraException, OmegaConfBaseException, YAMLError, OSError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, OverflowError, OSError) as error:
         text = in_one_line(error)
         if "'hydra/launcher/" in text:
             text += "; launchers are packages of their own, such as hydra-joblib-launcher"

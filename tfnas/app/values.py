@@ -74,7 +74,7 @@ def load(kind: str, name: str, **changes: Any) -> Any:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), values, changes)
         made = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, OverflowError) as error:
         raise ValueError(f"{kind}={name}: {str(error).splitlines()[0]}") from None
     assert isinstance(made, schema)
     check_fields(kind, made)
