@@ -125,8 +125,7 @@ def test_an_impossible_folder_names_the_option(tmp_path: Path) -> None:
 
 
 def search(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tfnas.search", *overrides, f"hydra.run.dir={cwd}/run"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return run_entry("tfnas.search", *overrides, f"hydra.run.dir={cwd}/run", cwd=cwd)
 
 
 @pytest.mark.parametrize(
