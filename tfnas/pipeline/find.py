@@ -38,20 +38,36 @@ def find(
     """Search, and derive the net that takes `target_ms` on the table; see `tfnas.find_net`."""
     check_positive(target_ms=target_ms, tolerance=tolerance, cores=cores)
     strategy.check(derive.method)
+    torch.set_num_threads(cpu_threads(cores, os.cpu_count() or 1))
+    task = new_task(
+        spec, images, table, target_ms, budget=budget, derive=derive, tolerance=tolerance,
+        seed=seed, device=pick_accelerator(accelerator),
+    )  # fmt: skip
+    found = run_strategy(strategy, task, on_progress=on_progress)
+    derived, [constraint] = found.derived, task.constraints
+    return FoundNet(
+        derived.subnet, task.space, constraint.table, target_ms, derived.table_ms[0],
+        derive.at_most, derived.reached, found.scores, found.weights,
+    )  # fmt: skip
+
+
+def new_task(
+    spec: SpaceSpec,
+    images: Dataset,
+    table: LatencyTable,
+    target_ms: float,
+    *,
+    budget: Budget,
+    derive: DeriveConfig,
+    tolerance: float,
+    seed: int,
+    device: torch.device,
+) -> Task:
+    """What a strategy gets; ValueError for what doesn't fit together, or can't be reached."""
     space = with_classes(spec, images).build(table.device.quantum)
     table = table.for_space(space)
     constraint = reachable(space, table, target_ms, derive=derive, tolerance=tolerance)
     if budget.max_train is not None:
         images = images.at_most(budget.max_train)
     train, held_out = split(images, budget, budget.resolution or space.resolution, seed)
-    torch.set_num_threads(cpu_threads(cores, os.cpu_count() or 1))
-    task = Task(
-        space, (constraint,), train, held_out, budget, seed, derive.method,
-        pick_accelerator(accelerator),
-    )  # fmt: skip
-    found = run_strategy(strategy, task, on_progress=on_progress)
-    derived = found.derived
-    return FoundNet(
-        derived.subnet, space, table, target_ms, derived.table_ms[0], derive.at_most,
-        derived.reached, found.scores, found.weights,
-    )  # fmt: skip
+    return Task(space, (constraint,), train, held_out, budget, seed, derive.method, device)
