@@ -6,33 +6,24 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tfnas.derive.architecture import ROUNDING, Architecture, Constraint, argmax, picked_widths
-from tfnas.derive.menu import Menu, any_op
+from tfnas.derive.architecture import Architecture, Constraint, argmax, picked_widths
+from tfnas.derive.bounded import Bounded
 from tfnas.derive.scaling import scale
-from tfnas.derive.solver import Found, Group, Row, cheapest, load_ranges, separation
+from tfnas.derive.solver import Found, Group, Row, cheapest, separation
 from tfnas.space.search_space import SearchSpace
 
 CHANGE = 1e-9  # nats; orders choices of equal probability
-MERGE = 0.1  # error bound of the dynamic program, as a share of a constraint's tolerance
 MAX_CHOICES = 50  # of ops and depths whose widths are tried before all are searched jointly
 
 Choice = tuple[tuple[int, ...], tuple[int, ...]]  # depths of all stages, ops of all blocks
 
 
-class Constrained:
+class Constrained(Bounded):
     def __init__(
         self, space: SearchSpace, arch: Architecture, constraints: Sequence[Constraint]
     ) -> None:
-        self.space, self.arch, self.constraints = space, arch, constraints
-        self.menu = Menu(space, [c.table for c in constraints])
-        windows = np.array([c.window_ms for c in constraints])  # (m, 2)
-        targets = np.array([c.target_ms for c in constraints])
-        self.low = windows[:, 0] - self.menu.fixed_ms - ROUNDING / 2 * targets
-        self.high = windows[:, 1] - self.menu.fixed_ms + ROUNDING / 2 * targets
-        error_ms = MERGE * np.array([c.tol for c in constraints]) * targets
-        self.resolution = error_ms / len(space.blocks)
-        exact = len(constraints) == 1 and constraints[0].at_most
-        self.error_bound_ms = (0.0,) if exact else tuple(float(e) for e in error_ms)
+        super().__init__(space, constraints)
+        self.arch = arch
 
     def solve(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """Depths, picks, widths."""
@@ -43,7 +34,7 @@ class Constrained:
                 return depths, picks, widths
         joint = self._joint(best)
         if joint is None:
-            raise ValueError(self._unreachable())
+            raise ValueError(self.unreachable())
         depths, picks, some_widths = joint
         return depths, picks, self._widths(depths, picks) or some_widths
 
@@ -133,7 +124,7 @@ class Constrained:
             ),
         )
         if found is None:
-            raise ValueError(self._unreachable())
+            raise ValueError(self.unreachable())
         return self._choice(found, best)
 
     def _op_costs(self, best: Choice) -> list[np.ndarray]:
@@ -187,60 +178,15 @@ class Constrained:
         self, best: Choice
     ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None:
         """The most probable ops and depths over all widths at once, and one set of widths."""
-        groups, items = [], []
-        for costs, block in zip(self._op_costs(best), self.menu.ms, strict=True):
-            sizes = [len(ms) for ms in block]
-            groups.append(Group(np.repeat(costs, sizes), np.concatenate(block)))
-            items.append([(op, w) for op, size in enumerate(sizes) for w in range(size)])
-        rows = self.menu.rows(groups, self._depth_costs(best))
-        found = cheapest(rows, self.low, self.high, self.resolution)
+        costs = [
+            np.repeat(costs, [len(ms) for ms in block])
+            for costs, block in zip(self._op_costs(best), self.menu.ms, strict=True)
+        ]
+        found = self.cheapest_items(costs, self._depth_costs(best))
         if found is None:
             return None
-        depths = tuple(len(row) for row in found.items)
+        depths, items = found
         picks, widths = list(best[1]), list(picked_widths(self.arch, best[1]))
-        flat = [item for row in found.items for item in row]
-        for b, item in zip(self.menu.kept(depths), flat, strict=True):
-            picks[b], index = items[b][item]
-            widths[b] = self.space.blocks[b][picks[b]].widths[index]
+        for b, item in zip(self.menu.kept(depths), items, strict=True):
+            picks[b], widths[b] = self.menu.items[b][item]
         return depths, tuple(picks), tuple(widths)
-
-    def _unreachable(self) -> str:
-        rows = any_op(self.menu)
-        least, most = load_ranges(rows)
-        lines = []
-        for m, constraint in enumerate(self.constraints):
-            low, high = (float(v[m] + self.menu.fixed_ms[m]) for v in (least, most))
-            line = (
-                f"target_ms={constraint.target_ms:g} on {constraint.table.source}: space "
-                f"{self.space.name} reaches {low:.4g} to {high:.4g} ms"
-            )
-            if not low <= constraint.target_ms <= high:
-                nearest = low if constraint.target_ms < low else high
-                line += f"; the nearest reachable target is {nearest:.6g} ms"
-            elif len(self.constraints) == 1:
-                nearest = self._nearest(rows) + self.menu.fixed_ms[0]
-                line += (
-                    f", but no subnet lies within {constraint.tol:.2%} of it; the nearest "
-                    f"reachable target is {nearest:.6g} ms"
-                )
-            lines.append(line)
-        if len(self.constraints) > 1:
-            lines.append("no subnet meets all of them at once")
-        return "; ".join(lines)
-
-    def _nearest(self, rows: list[Row]) -> float:
-        """Latency without the fixed ops that is nearest to the target, within the error bound."""
-        target = self.constraints[0].target_ms - self.menu.fixed_ms[0]
-        gap = max(self.constraints[0].tol * self.constraints[0].target_ms, 1e-6 * target)
-        nearest = None
-        while nearest is None or gap > 1e-9 * abs(target):
-            window = np.array([target - gap]), np.array([target + gap])
-            found = cheapest(rows, *window, self.resolution)
-            if found is None and nearest is not None:
-                break
-            if found is None:
-                gap *= 2
-            else:
-                nearest = float(found.loads[0])
-                gap = abs(nearest - target) * (1 - 1e-9)
-        return nearest

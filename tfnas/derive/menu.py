@@ -8,6 +8,7 @@ imported from `tfnas.derive.methods`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -36,6 +37,14 @@ class Menu:
                     curves[key] = np.stack([t.curve_ms(choice) for t in tables], axis=1)
                 row.append(curves[key])
             self.ms.append(row)
+
+    @cached_property
+    def items(self) -> list[list[tuple[int, int]]]:
+        """For each block its items, (op, width): all widths of its first op, then of the next."""
+        return [
+            [(op, width) for op, choice in enumerate(block) for width in choice.widths]
+            for block in self.space.blocks
+        ]
 
     def kept(self, depths: Sequence[int]) -> list[int]:
         """Indices of the blocks that these depths keep."""

@@ -15,6 +15,7 @@ from tfnas.derive.architecture import (
     log_prob,
     picked_widths,
 )
+from tfnas.derive.bounded import Bounded
 from tfnas.derive.constrained import Constrained
 from tfnas.derive.menu import Menu
 from tfnas.derive.scaling import scale
@@ -40,19 +41,45 @@ def derive_constrained(
         ValueError: if no subnet meets the constraints, with the reachable range and the nearest
             reachable target.
     """
-    if not constraints:
-        raise ValueError("no constraint given: expected at least one table with its target")
-    for constraint in constraints:
-        if not (0 < constraint.target_ms < np.inf and 0 < constraint.tol < 1):
-            raise ValueError(
-                f"target_ms={constraint.target_ms}, tol={constraint.tol}: expected a positive "
-                "target and a tolerance between 0 and 1"
-            )
     problem = Constrained(space, arch, constraints)
     depths, picks, widths = problem.solve()
     derived = _derived(space, arch, constraints, depths, picks, widths, problem.error_bound_ms)
     assert derived.reached, (derived.table_ms, constraints)
     return derived
+
+
+def derive_valued(
+    bounded: Bounded, values: Sequence[np.ndarray], depth_values: Sequence[np.ndarray]
+) -> Derived:
+    """The subnet of the highest sum of values that meets all constraints, ops and widths at once.
+
+    It is what it is for no probabilities: those that it tells are uniform, and it gave up nothing.
+    Blocks that are cut off have their first op at its initial width.
+
+    Args:
+        values: for each block, (items,) of `Menu.items`.
+        depth_values: for each stage, (depths,).
+
+    Raises:
+        ValueError: if no subnet meets the constraints.
+    """
+    found = bounded.cheapest_items([-v for v in values], [-v for v in depth_values])
+    if found is None:
+        raise ValueError(bounded.unreachable())
+    space, menu = bounded.space, bounded.menu
+    depths, items = found
+    chosen = [(0, block[0].op.c_mid) for block in space.blocks]
+    for b, item in zip(menu.kept(depths), items, strict=True):
+        chosen[b] = menu.items[b][item]
+    picks, widths = (tuple(column) for column in zip(*chosen, strict=True))
+    uniform = Architecture.initial(space)
+    derived = _derived(
+        space, uniform, bounded.constraints, depths, picks, widths, bounded.error_bound_ms
+    )
+    assert derived.reached, (derived.table_ms, bounded.constraints)
+    return replace(
+        derived, argmax_log_prob=derived.log_prob, argmax_depths=depths, argmax_picks=picks
+    )
 
 
 def draw_constrained(
