@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.truth.oracles import Floats, Ints, Pool, Problem, accel_pool, ofa_problem
-from benchmarks.truth.surrogate import ABSENT, Features, Search, Settings
+from tfnas.strategies.parts.surrogate import ABSENT, Features, Search, Settings
 from tfnas.derive.solver import Group, Row, cheapest
 
 WINDOW = 0.01  # share of the target within which random nets lie

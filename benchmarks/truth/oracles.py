@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.truth.surrogate import ABSENT, Genes
+from tfnas.strategies.parts.surrogate import ABSENT, Genes
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

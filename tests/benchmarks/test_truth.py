@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.truth.oracles import accel_pool, ofa_problem
-from benchmarks.truth.surrogate import Features, Floats, Genes, Ints, Search, Settings
+from tfnas.strategies.parts.surrogate import Features, Floats, Genes, Ints, Search, Settings
 
 REFERENCE = os.environ.get("TFNAS_REFERENCE")
 POSITIONS, ITEMS = 8, 4

@@ -32,6 +32,7 @@ MISFITS = (0.0, 0.1, 0.3, 1.0)  # variance of what the sum misses, in signal's v
 FREE = 100.0  # variance of the mean beforehand, in variances of the scores
 TRIES = 6  # draws until one leads to a new net
 WARMER = 1.5  # temperature's growth from one to the next
+LEAST = 1e-12  # variance; what varies less is the same in all nets
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,21 @@ class Genes:
     Attributes:
         factors: for each position, (items, f) numbers; the first is 1: the item's presence.
         sizes: for each position, (items, s) amounts that add up to those of the net.
+        kinds: for each position, (items,) numbers from 0; items of one number (an op at several
+            widths) share a deviation. Each has its own where none are given.
     """
 
     factors: tuple[Floats, ...]
     sizes: tuple[Floats, ...]
+    kinds: tuple[Ints, ...] | None = None
+
+    def deviations(self) -> list[Floats]:
+        """For each position, (items, k) with a 1 where the item has the deviation, k of all."""
+        kinds = self.kinds or tuple(np.arange(len(factors)) for factors in self.factors)
+        sizes = [int(kind.max()) + 1 for kind in kinds]
+        firsts = np.cumsum([0, *sizes])
+        single = np.eye(firsts[-1])
+        return [single[first + kind] for first, kind in zip(firsts, kinds, strict=False)]
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,8 @@ class Settings:
         shared: share of a factor's variance that is common to all positions.
         temperature: factor of a draw's deviation from the posterior mean.
         noise: sd of an evaluation.
+        batch: nets asked for at once.
+        apart: least distance of a new net from others; that of two random nets is 1 in the mean.
     """
 
     factors: float = 0.3
@@ -64,6 +78,7 @@ class Settings:
     temperature: float = 0.2
     noise: float = 0.2
     batch: int = 5
+    apart: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,13 +110,12 @@ class Features:
         for s in range(genes.sizes[0].shape[1]):
             rows = [sizes[:, s : s + 1] for sizes in genes.sizes]
             parts.append((settings.sizes / genes.sizes[0].shape[1], rows))
-        single = np.eye(len(every))
-        ends = np.cumsum([len(factors) for factors in genes.factors])
-        parts.append((settings.items, np.split(single, ends[:-1])))
+        parts.append((settings.items, genes.deviations()))
         scaled = []
         for share, rows in parts:
             variance = _sums(rows, reference).var(axis=0).sum()
-            scaled.append([row * np.sqrt(share / max(variance, 1e-12)) for row in rows])
+            scale = np.sqrt(share / variance) if variance > LEAST else 0.0
+            scaled.append([row * scale for row in rows])
         items = tuple(np.concatenate(rows, axis=1) for rows in zip(*scaled, strict=True))
         return cls(items, _sums(items, reference).mean(axis=0))
 
@@ -181,7 +195,7 @@ def fit(x: Floats, scores: Floats, noise: float, center: Floats) -> Posterior:
     """Fit the weights to scores; the sum is held to be true at `center` (d,), less so far off."""
     around = scores - scores.mean()
     unit = float(around.var()) or 1.0
-    distance = ((x - center) ** 2).sum(axis=1) / 2  # random nets' are 1 in the mean
+    distance = ((x - center) ** 2).sum(axis=1) / 2  # of two random nets 1 in the mean
     signal = x @ x.T
     cases = []
     for ratio in SCALES:
@@ -203,6 +217,7 @@ class Search:
     Attributes:
         optimum: gives the net (positions,) of the highest sum of items' values within the bounds;
             the second argument are nets asked for already, which it may leave out.
+        center: (d,) features of the present optimum, where the sum is held to be true.
     """
 
     features: Features
@@ -230,11 +245,19 @@ class Search:
                 else:
                     weights = posterior.draw(self.rng, temperature)
                 net = self.optimum(self.features.values(weights), asked)
-                if not (asked == net).all(axis=1).any():
+                if self._is_new(net, asked):
                     break
                 temperature *= WARMER
             asked = np.concatenate([asked, net[None]])
         return asked[len(self.nets) :]
+
+    def _is_new(self, net: Ints, asked: Ints) -> bool:
+        if (asked == net).all(axis=1).any():
+            return False
+        if not (self.settings.apart and len(asked)):
+            return True
+        x = self.features.of_nets(np.concatenate([asked, net[None]]))
+        return bool((((x[:-1] - x[-1]) ** 2).sum(axis=1) / 2).min() >= self.settings.apart)
 
     def tell(self, nets: Ints, scores: Floats) -> None:
         """Take the scores of nets in; higher is better."""
@@ -246,6 +269,12 @@ class Search:
     def posterior(self) -> Posterior:
         """Fit the weights to all scores."""
         return fit(self.features.of_nets(self.nets), self.scores, self.settings.noise, self.center)
+
+    def estimates(self) -> Floats:
+        """Estimate the evaluated nets' values, in the scores' unit."""
+        posterior = self.posterior()
+        level = (self.scores - posterior.x @ posterior.mean()).mean()
+        return posterior.estimates(self.settings.noise) + level
 
     def best(self) -> Ints:
         """Give the evaluated net of the highest estimate."""
