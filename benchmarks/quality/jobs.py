@@ -366,5 +366,5 @@ def ranked(study: Study, job: Rank) -> dict[str, Any]:
         "proxy": job.proxy,
         "seed": job.seed,
         "search_cpu_s": round(cost, 1),
-        "supernet_top1": [search.scored[net.subnet][0] for net in study.random_nets],
+        "supernet_top1": [search.scored[net.subnet][0].top1 for net in study.random_nets],
     }

@@ -58,7 +58,7 @@ def test_restored_scores_are_not_measured_again(
     for derived in subnets[:2]:
         first.add(derived)
     for row, value in zip(rows := first.rows, (12.5, 99.0), strict=True):
-        row["top1"] = value
+        row["score"]["top1"] = value
     restore(scores, {"rows": rows})
     for derived in [subnets[0], subnets[0], *subnets]:
         scores.add(derived)

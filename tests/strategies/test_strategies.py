@@ -139,7 +139,7 @@ def extracted(found: Found) -> Network:
     return network.train()
 
 
-@pytest.mark.parametrize("name", ["random", "spos"])
+@pytest.mark.parametrize("name", ["random", "spos", "surrogate"])
 def test_weights_are_those_that_were_scored(name: str, task: Task) -> None:
     _, found = run(make(name), task)
     network = extracted(found)
@@ -174,7 +174,7 @@ def test_weights_of_trained_widths_are_left_in_their_order(task: Task) -> None:
         assert torch.equal(net.candidate(b, 0).depthwise.weight, was)
 
 
-@pytest.mark.parametrize("name", ["random", "spos"])
+@pytest.mark.parametrize("name", ["random", "spos", "surrogate"])
 def test_strategies_without_probabilities_refuse_greedy(name: str) -> None:
     with pytest.raises(ValueError, match="constrained"):
         make(name).check("greedy")
@@ -194,7 +194,7 @@ def test_registry_yaml_and_check_agree(name: str) -> None:
 
 
 def test_unknown_strategy_names_the_known_ones() -> None:
-    with pytest.raises(LookupError, match="tfnas, random, spos"):
+    with pytest.raises(LookupError, match="tfnas, random, spos, surrogate"):
         strategy_class("darts")
 
 

@@ -53,9 +53,6 @@ def derive_valued(
 ) -> Derived:
     """The subnet of the highest sum of values that meets all constraints, ops and widths at once.
 
-    It is what it is for no probabilities: those that it tells are uniform, and it gave up nothing.
-    Blocks that are cut off have their first op at its initial width.
-
     Args:
         values: for each block, (items,) of `Menu.items`.
         depth_values: for each stage, (depths,).
@@ -66,17 +63,26 @@ def derive_valued(
     found = bounded.cheapest_items([-v for v in values], [-v for v in depth_values])
     if found is None:
         raise ValueError(bounded.unreachable())
+    derived = derived_of(bounded, *found)
+    assert derived.reached, (derived.table_ms, bounded.constraints)
+    return derived
+
+
+def derived_of(bounded: Bounded, depths: tuple[int, ...], items: Sequence[int]) -> Derived:
+    """The subnet of these depths and items of all kept blocks, which nothing was learned of.
+
+    Its probabilities are uniform, and it gave up nothing. Blocks that are cut off have their first
+    op at its initial width.
+    """
     space, menu = bounded.space, bounded.menu
-    depths, items = found
     chosen = [(0, block[0].op.c_mid) for block in space.blocks]
     for b, item in zip(menu.kept(depths), items, strict=True):
         chosen[b] = menu.items[b][item]
     picks, widths = (tuple(column) for column in zip(*chosen, strict=True))
-    uniform = Architecture.initial(space)
     derived = _derived(
-        space, uniform, bounded.constraints, depths, picks, widths, bounded.error_bound_ms
-    )
-    assert derived.reached, (derived.table_ms, bounded.constraints)
+        space, Architecture.initial(space), bounded.constraints, depths, picks, widths,
+        bounded.error_bound_ms,
+    )  # fmt: skip
     return replace(
         derived, argmax_log_prob=derived.log_prob, argmax_depths=depths, argmax_picks=picks
     )

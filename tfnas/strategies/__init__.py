@@ -10,6 +10,7 @@ STRATEGIES = {
     "tfnas": "tfnas.TFNAS",
     "random": "random_search.Random",
     "spos": "spos.SPOS",
+    "surrogate": "surrogate.Surrogate",
 }
 """Name (that of its YAML in conf/strategy/) -> file and class."""
 

@@ -33,7 +33,7 @@ from tfnas.process.checks import (
     check_fields,
     one_of,
 )
-from tfnas.strategies.contract import EpochRecord, Found, Progress, State, Task
+from tfnas.strategies.contract import Candidate, EpochRecord, Found, Progress, State, Task
 from tfnas.strategies.parts.depth import on_device
 from tfnas.strategies.parts.losses import LATENCY_LOSSES
 from tfnas.strategies.parts.sampling import (
@@ -132,6 +132,7 @@ class TFNAS(WeightKnobs):
         else:
             derived = derive_constrained(task.space, arch, task.constraints)
         figures = search.spent()
+        candidates: tuple[Candidate, ...] = ()
         if self.candidates > 1:
             while search.drawn < self.candidates:
                 if search.drawn > 0:
@@ -139,11 +140,12 @@ class TFNAS(WeightKnobs):
                 search.scores.add(derived)
                 search.drawn += 1
                 yield weights.progress(search.state, after=search.drawn)
-            derived = search.scores.best()
+            candidates = search.scores.candidates()
+            derived = candidates[0].derived
             figures |= search.scores.figures()
             figures["path_passes"] += figures["scored_images"] / 3  # forward alone
         extract = weights_of(search.net, derived.picks, order, search.widths)
-        yield Found(derived, arch, extract, figures)
+        yield Found(derived, arch, extract, figures, candidates)
 
 
 class Search:

@@ -32,28 +32,52 @@ def refuse_greedy(derive: str) -> None:
         raise ValueError(f"derive={derive}: strategies that sample subnets only have constrained")
 
 
+PATHS = ("uniform", "fair")
+Drawn = tuple[list[int], list[int], list[list[int]]]
+"""Path, depths and widths."""
+
+
 class SampledSearch:
     """A search that trains a supernet on uniform paths, then scores sampled subnets on it.
 
     Uniform single paths are those of SPOS (arXiv 1904.00420, section 3.2); a uniform width of every
-    op takes the leading channels, as in slimmable networks.
+    op takes the leading channels, as in slimmable networks. Fair ones are those of FairNAS (arXiv
+    1907.01845): a step is on as many paths as a block has ops, and each op is in one of them.
 
     Args:
         images: held-out images for each score, see `Scores`.
         then: steps of the strategy that follow the training, for the progress.
+        by: what ranks subnets, see `Scores`.
+        paths: uniform | fair.
 
     Attributes:
         rng: what subnets are drawn with.
-        last: path, depths and widths of the last step.
-        scored: (top-1, subnet) of each distinct one, in the order that they came in.
+        last: path, depths and widths of the last step's first path.
+        scored: (score, subnet) of each distinct one, in the order that they came in.
         drawn: how many subnets came in, those that came twice included.
         generation: how many were scored before the present generation, where there are any.
     """
 
-    STATE = ("weights", "generator", "last", "rng", "scores", "drawn", "generation")
+    STATE: tuple[str, ...] = (
+        "weights",
+        "generator",
+        "last",
+        "rng",
+        "scores",
+        "drawn",
+        "generation",
+    )
 
-    def __init__(self, task: Task, knobs: WeightKnobs, images: int, then: int):
-        self.task = task
+    def __init__(
+        self,
+        task: Task,
+        knobs: WeightKnobs,
+        images: int,
+        then: int,
+        by: str = "top1",
+        paths: str = "uniform",
+    ):
+        self.task, self.paths = task, paths
         self.rng = np.random.default_rng(task.seed)
         self.generator = torch.Generator().manual_seed(task.seed)
         ops = [len(block) for block in task.space.blocks]
@@ -61,21 +85,23 @@ class SampledSearch:
         self.net = self.weights.net
         self.last = self._draw()
         self.drawn = self.generation = 0
-        self.scores = Scores(self.net, task, images)
+        self.scores = Scores(self.net, task, images, by)
         self.scored = self.scores.scored
 
     def train(self) -> Iterator[Progress]:
-        """Train what is left of the budget, on a uniform path a step, depth and widths included."""
+        """Train what is left of the budget, on sampled paths with their depths and widths."""
         task, weights = self.task, self.weights
         for epoch, batches in weights.epochs():
             for x, y in batches:
                 x, y = to_device(x, task.device), to_device(y, task.device)
-                self.last = self._draw()
-                task.ranks.check_same({"paths": self.last})
+                drawn = [self._draw()] if self.paths == "uniform" else self._draw_fair()
+                self.last = drawn[0]
+                task.ranks.check_same({"paths": drawn})
                 with autocast(task):
-                    logits = self.net(x, *self.last)
-                    loss = F.cross_entropy(logits, y)
-                weights.step(loss, logits, y, [self.last[0]])
+                    stem = self.net.stem(x)
+                    logits = [self.net.body(stem, *one) for one in drawn]
+                    loss = torch.stack([F.cross_entropy(out, y) for out in logits]).sum()
+                weights.step(loss, logits[0], y, [path for path, _, _ in drawn])
                 weights.index += 1
                 yield weights.progress(self.state)
             check_finite(epoch, weights.meter.loss)
@@ -94,12 +120,25 @@ class SampledSearch:
             weights.end_epoch()
             yield weights.progress(self.state, record)
 
-    def _draw(self) -> tuple[list[int], list[int], list[list[int]]]:
-        """(path, depths, widths)"""
+    def _draw(self) -> Drawn:
         space, generator = self.task.space, self.generator
         path = first_path("uniform", [log_uniform(len(b)) for b in space.blocks], generator)
         depths = [_pick(stage.depths, generator) for stage in space.stages]
         return path, depths, [[_pick(c.widths, generator) for c in b] for b in space.blocks]
+
+    def _draw_fair(self) -> list[Drawn]:
+        """Paths that share out the ops of every block; of fewer ops than others, some come again.
+
+        Depths are free, so an op of a block that its path cuts off isn't trained in this step.
+        """
+        counts = [len(block) for block in self.task.space.blocks]
+        most = max(counts)
+        orders = [torch.randperm(n, generator=self.generator).tolist() for n in counts]
+        drawn = [self._draw() for _ in range(most)]
+        return [
+            ([order[i % len(order)] for order in orders], depths, widths)
+            for i, (_, depths, widths) in enumerate(drawn)
+        ]
 
     def add(self, derived: Derived) -> None:
         """Score a subnet, if it is a new one."""
@@ -109,15 +148,22 @@ class SampledSearch:
     def parents(self, count: int) -> list[Derived]:
         """The best of all generations before the present one, best first."""
         scored = list(self.scored.values())[: self.generation]
-        return [derived for _, derived in sorted(scored, key=lambda pair: -pair[0])[:count]]
+        best = sorted(scored, key=lambda pair: -pair[0].value(self.scores.by))
+        return [derived for _, derived in best[:count]]
 
     def progress(self, done: int) -> Progress:
         """After `done` of the steps that follow the training."""
         return self.weights.progress(self.state, after=done)
 
-    def found(self) -> Found:
-        """The best subnet, with what the search cost; a score is a forward pass, a third."""
-        best, figures = self.scores.best(), self.scores.figures()
+    def found(self, values: Sequence[float] | None = None) -> Found:
+        """The best subnet, with what the search cost; a score is a forward pass, a third.
+
+        Args:
+            values: see `Scores.candidates`.
+        """
+        candidates = self.scores.candidates(values)
+        best = candidates[0].derived
+        figures = self.scores.figures(best)
         scores = {
             **figures,
             "weight_passes": self.weights.passes,
@@ -125,7 +171,8 @@ class SampledSearch:
             "skipped_steps": self.weights.guard.skipped,
         }
         every_block = range(len(self.task.space.blocks))
-        return Found(best, None, weights_of(self.net, best.picks, every_block, None), scores)
+        weights = weights_of(self.net, best.picks, every_block, None)
+        return Found(best, None, weights, scores, candidates)
 
     def state(self) -> State:
         """All that changes, as a checkpoint can hold it. Raises DivergedError."""

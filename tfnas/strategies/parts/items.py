@@ -1,0 +1,83 @@
+"""The nets of a space that meet the constraints, as the surrogate's model takes them.
+
+A position is a block of the space; its items are its ops at their widths. What is known of an item:
+presence, kernel, expansion, squeeze-excite, multiply-adds, weights. What is particular to an op of
+a block is so at all its widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from tfnas.derive.architecture import Constraint, Derived
+from tfnas.derive.bounded import Bounded
+from tfnas.derive.methods import derive_valued, derived_of
+from tfnas.space.ops import OpSpec
+from tfnas.space.search_space import SearchSpace
+from tfnas.strategies.parts.surrogate import ABSENT, Floats, Genes, Ints
+
+
+class Items:
+    """Nets as lines of item numbers (blocks,), -1 where a block is cut off.
+
+    Raises:
+        LookupError, ValueError: see `tfnas.derive.bounded.Bounded`.
+    """
+
+    def __init__(self, space: SearchSpace, constraints: Sequence[Constraint]):
+        self.space = space
+        self._bounded = Bounded(space, constraints)
+        self._kept_at_no_cost = [np.zeros(len(stage.depths)) for stage in space.stages]
+
+    @cached_property
+    def _numbers(self) -> list[dict[tuple[int, int], int]]:
+        items = self._bounded.menu.items
+        return [{item: number for number, item in enumerate(block)} for block in items]
+
+    def genes(self) -> Genes:
+        """Describe all items."""
+        items = self._bounded.menu.items
+        ops = [
+            [block[op].at(width) for op, width in row]
+            for block, row in zip(self.space.blocks, items, strict=True)
+        ]
+        factors = [np.array([_factors(op) for op in row]) for row in ops]
+        every = np.concatenate(factors)
+        varied = np.ptp(every, axis=0) > 0
+        varied[0] = True
+        sizes = [np.array([[op.macs, op.weights] for op in row], float) for row in ops]
+        largest = np.maximum(np.concatenate(sizes).max(axis=0), 1)
+        return Genes(
+            tuple(row[:, varied] for row in factors),
+            tuple(row / largest for row in sizes),
+            tuple(np.array([op for op, _ in block]) for block in items),
+        )
+
+    def of(self, derived: Derived) -> Ints:
+        """Give the items of a net."""
+        net = np.full(len(self.space.blocks), ABSENT)
+        for b in self._bounded.menu.kept(derived.depths):
+            net[b] = self._numbers[b][derived.picks[b], derived.widths[b]]
+        return net
+
+    def derived(self, net: Sequence[int] | Ints) -> Derived:
+        """Give the net of these items."""
+        depths, first = [], 0
+        for stage in self.space.stages:
+            last = first + len(stage.blocks)
+            depths.append(sum(int(item) != ABSENT for item in net[first:last]))
+            first = last
+        items = [int(item) for item in net if item != ABSENT]
+        return derived_of(self._bounded, tuple(depths), items)
+
+    def optimum(self, values: Sequence[Floats], _: Ints) -> Ints:
+        """Give the net of the highest sum of values (items,) of those that meet the constraints."""
+        return self.of(derive_valued(self._bounded, values, self._kept_at_no_cost))
+
+
+def _factors(op: OpSpec) -> list[float]:
+    ratio = np.log(op.c_mid / op.c_in) if op.has_width else 0.0
+    return [1.0, float(op.kernel), ratio, float(op.c_se > 0), float(op.has_width)]
