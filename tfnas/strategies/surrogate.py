@@ -18,7 +18,7 @@ import numpy as np
 from tfnas.process.checks import ABOVE_0, check_fields, one_of
 from tfnas.process.errors import DivergedError
 from tfnas.strategies.contract import Found, Progress, State, Task
-from tfnas.strategies.parts.evaluate import PATHS, Genome, SampledSearch, refuse_greedy
+from tfnas.strategies.parts.evaluate import PATHS, SampledSearch, refuse_greedy
 from tfnas.strategies.parts.items import Items
 from tfnas.strategies.parts.scoring import VALUES
 from tfnas.strategies.parts.surrogate import Features, Search, Settings
@@ -78,9 +78,8 @@ class SurrogateSearch(SampledSearch):
     def features(self) -> Features:
         """They depend on the task alone."""
         rng = np.random.default_rng(self.task.seed)
-        drawn = (Genome.random(self.task, rng) for _ in range(REFERENCE_NETS))
-        reference = [self.items.of(genome.meet_target(self.task, rng)) for genome in drawn]
-        return Features.of_genes(self.items.genes(), np.stack(reference), Settings())
+        reference = np.stack([self.items.random(rng) for _ in range(REFERENCE_NETS)])
+        return Features.of_genes(self.items.genes(), reference, Settings())
 
     def ask(self, count: int) -> None:
         """Let the model say what to score next."""

@@ -77,6 +77,18 @@ class Items:
         """Give the net of the highest sum of values (items,) of those that meet the constraints."""
         return self.of(derive_valued(self._bounded, values, self._kept_at_no_cost))
 
+    def random(self, rng: np.random.Generator) -> Ints:
+        """Draw a net that meets the constraints; without them all would be uniform.
+
+        Values are log-probabilities with Gumbel noise, see `draw_constrained`.
+        """
+        values = []
+        for block in self.space.blocks:
+            counts = np.array([len(choice.widths) for choice in block])
+            values.append(rng.gumbel(size=counts.sum()) - np.repeat(np.log(counts), counts))
+        kept = [rng.gumbel(size=len(stage.depths)) for stage in self.space.stages]
+        return self.of(derive_valued(self._bounded, values, kept))
+
 
 def _factors(op: OpSpec) -> list[float]:
     ratio = np.log(op.c_mid / op.c_in) if op.has_width else 0.0

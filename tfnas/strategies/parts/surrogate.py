@@ -32,7 +32,7 @@ MISFITS = (0.0, 0.1, 0.3, 1.0)  # variance of what the sum misses, in signal's v
 FREE = 100.0  # variance of the mean beforehand, in variances of the scores
 TRIES = 6  # draws until one leads to a new net
 WARMER = 1.5  # temperature's growth from one to the next
-LEAST = 1e-12  # variance; what varies less is the same in all nets
+LEAST = 0.02  # variance of a sum at the target, in the sum of its positions' variances
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,11 @@ class Features:
         parts.append((settings.items, genes.deviations()))
         scaled = []
         for share, rows in parts:
-            variance = _sums(rows, reference).var(axis=0).sum()
-            scale = np.sqrt(share / variance) if variance > LEAST else 0.0
+            apart = sum(
+                _sums([row], reference[:, [p]]).var(axis=0).sum() for p, row in enumerate(rows)
+            )
+            variance = max(_sums(rows, reference).var(axis=0).sum(), LEAST * apart)
+            scale = np.sqrt(share / variance) if variance > 0 else 0.0
             scaled.append([row * scale for row in rows])
         items = tuple(np.concatenate(rows, axis=1) for rows in zip(*scaled, strict=True))
         return cls(items, _sums(items, reference).mean(axis=0))
