@@ -32,6 +32,7 @@ MISFITS = (0.0, 0.1, 0.3, 1.0)  # variance of what the sum misses, in signal's v
 FREE = 100.0  # variance of the mean beforehand, in variances of the scores
 TRIES = 6  # draws until one leads to a new net
 WARMER = 1.5  # temperature's growth from one to the next
+SAME = 1e-12  # variance of what is the same in all nets, but for rounding
 LEAST = 0.02  # variance of a sum at the target, in the sum of its positions' variances
 
 
@@ -117,7 +118,7 @@ class Features:
                 _sums([row], reference[:, [p]]).var(axis=0).sum() for p, row in enumerate(rows)
             )
             variance = max(_sums(rows, reference).var(axis=0).sum(), LEAST * apart)
-            scale = np.sqrt(share / variance) if variance > 0 else 0.0
+            scale = np.sqrt(share / variance) if variance > SAME else 0.0
             scaled.append([row * scale for row in rows])
         items = tuple(np.concatenate(rows, axis=1) for rows in zip(*scaled, strict=True))
         return cls(items, _sums(items, reference).mean(axis=0))
