@@ -202,6 +202,30 @@ class _Writer:
             raise ValueError("no TFLite layer for Clip but from 0 to 6")
         self._plain(node, "RELU6")
 
+    def _hard_sigmoid(self, node: onnx.NodeProto) -> None:
+        """Clipped to 0..6 after adding 3, then divided by 6: TFLite has no layer of its own."""
+        given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        alpha, beta = given.get("alpha", 0.2), given.get("beta", 0.5)
+        if abs(alpha - 1 / 6) > 1e-6 or beta != 0.5:
+            raise ValueError("no TFLite layer for HardSigmoid but of slope 1/6")
+        kinds, name = self._schema.ActivationFunctionType, node.output[0]
+        shape = self._shapes[name]
+        three, sixth = (
+            self._constant(f"{name}.{what}", np.array([value], np.float32))
+            for what, value in (("shift", 3), ("scale", 1 / 6))
+        )
+        inner = self._tensor(f"{name}.clipped", [shape[0], *shape[2:], shape[1]])
+        x = self._indices[node.input[0]]
+        self._operator("ADD", [x, three], inner, "Add", fusedActivationFunction=kinds.RELU6)
+        self._emit("MUL", [inner, sixth], name, "Mul", fusedActivationFunction=kinds.NONE)
+
+    def _identity(self, node: onnx.NodeProto) -> None:
+        shape = self._shapes[node.output[0]]
+        shape = [shape[0], *shape[2:], shape[1]]
+        new = self._constant(f"{node.output[0]}.shape", np.array(shape, np.int32))
+        inputs = [self._indices[node.input[0]], new]
+        self._emit("RESHAPE", inputs, node.output[0], "Reshape", newShape=shape)
+
     def _binary(self, node: onnx.NodeProto) -> None:
         if len({len(self._shapes[value]) for value in node.input}) != 1:
             raise ValueError(f"no TFLite layer for {node.op_type} of unlike shapes")
@@ -243,6 +267,8 @@ TFLITE_LAYERS: Mapping[str, Callable[[_Writer, onnx.NodeProto], None]] = {
     "Clip": _Writer._clip,
     "HardSwish": lambda writer, node: writer._plain(node, "HARD_SWISH"),
     "Sigmoid": lambda writer, node: writer._plain(node, "LOGISTIC"),
+    "HardSigmoid": _Writer._hard_sigmoid,
+    "Identity": _Writer._identity,
     "Mul": _Writer._binary,
     "Add": _Writer._binary,
     "GlobalAveragePool": _Writer._pool,

@@ -37,7 +37,7 @@ class Plan:
 
 def plan(space: SearchSpace) -> Plan:
     """3-4 widths a curve, the ends among them, and one held out; the same for the same curve."""
-    ops, held = list(space.fixed), []
+    ops, held = [op for op in space.fixed if not op.free], []
     for curve, widths in space.curves().items():
         knots, extra = split_widths(curve, widths)
         ops += [replace(curve, c_mid=w) for w in (*knots, *extra)]

@@ -147,8 +147,8 @@ def _folded(module: nn.Module) -> tuple[np.ndarray, np.ndarray]:
         weight = _float64(module.conv.weight) * scale[:, None, None, None]
         return weight, _float64(bn.bias) - _float64(bn.running_mean) * scale
     assert isinstance(module, nn.Conv2d | nn.Linear)
-    assert module.bias is not None
-    return _float64(module.weight), _float64(module.bias)
+    bias = np.zeros(len(module.weight)) if module.bias is None else _float64(module.bias)
+    return _float64(module.weight), bias
 
 
 def _float64(tensor: torch.Tensor) -> np.ndarray:

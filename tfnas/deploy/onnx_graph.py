@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tfnas.process.checks import lookup
-from tfnas.space.ops import OpSpec
+from tfnas.space.ops import MAX_LAYERS, OpSpec
 
 OPSET = 17  # the newest that TensorRT 8.6 reads
 IR_VERSION = 8  # of opset 17
@@ -99,11 +99,32 @@ def _write_conv(graph: _Graph, x: str, op: OpSpec, name: str) -> str:
 
 def _read_conv(model: _Written, name: str, size: int) -> OpSpec | None:
     layer = f"{name}.conv"
-    if (shape := model.shape(layer)) is None:
+    if (shape := model.shape(layer)) is None or f"{name}.pool" in model.nodes:
         return None
     c_out, c_in, kernel, _ = shape
     stride, act = model.stride(layer), model.act(layer)
     return OpSpec("conv", size, c_in, 0, 0, c_out, kernel, stride, act)
+
+
+def _sigmoid(graph: _Graph, x: str, name: str) -> str:
+    return graph.node("Sigmoid", [x], f"{name}.se_sigmoid")
+
+
+def _hard_sigmoid(graph: _Graph, x: str, name: str) -> str:
+    return graph.node("HardSigmoid", [x], f"{name}.se_hard_sigmoid", alpha=1 / 6, beta=0.5)
+
+
+class Excite(NamedTuple):
+    """What a squeeze-excite applies in ONNX; see `tfnas.nets.activations.EXCITES`."""
+
+    act: str | None
+    gate: Callable[[_Graph, str, str], str]
+
+
+EXCITES: Mapping[str, Excite] = {
+    "mbconv": Excite(None, _sigmoid),
+    "mbconv_v3": Excite("relu", _hard_sigmoid),
+}
 
 
 def _write_mbconv(graph: _Graph, x: str, op: OpSpec, name: str) -> str:
@@ -111,9 +132,10 @@ def _write_mbconv(graph: _Graph, x: str, op: OpSpec, name: str) -> str:
     y = graph.conv(y, f"{name}.depthwise", op.kernel, op.stride, op.c_mid, op.act)
     if op.c_se:
         s = graph.node("GlobalAveragePool", [y], f"{name}.se_pool")
-        s = graph.conv(s, f"{name}.se_reduce", 1, act=op.act)
+        excite = EXCITES[op.kind]
+        s = graph.conv(s, f"{name}.se_reduce", 1, act=excite.act or op.act)
         s = graph.conv(s, f"{name}.se_expand", 1)
-        s = graph.node("Sigmoid", [s], f"{name}.se_sigmoid")
+        s = excite.gate(graph, s, name)
         y = graph.node("Mul", [y, s], f"{name}.se_scale")
     y = graph.conv(y, f"{name}.project", 1)
     return graph.node("Add", [x, y], f"{name}.residual") if op.residual else y
@@ -127,8 +149,25 @@ def _read_mbconv(model: _Written, name: str, size: int) -> OpSpec | None:
     c_mid, _, kernel, _ = shape
     c_in = (model.shape(f"{name}.expand") or (c_mid, c_mid))[1]
     c_se = (model.shape(f"{name}.se_reduce") or (0,))[0]
+    kind = "mbconv_v3" if f"{name}.se_hard_sigmoid" in model.nodes else "mbconv"
     stride, act = model.stride(layer), model.act(layer)
-    return OpSpec("mbconv", size, c_in, c_mid, c_se, project[0], kernel, stride, act)
+    return OpSpec(kind, size, c_in, c_mid, c_se, project[0], kernel, stride, act)
+
+
+def _write_identity(_graph: _Graph, x: str, _op: OpSpec, _name: str) -> str:
+    return x
+
+
+def _write_pooled_conv(graph: _Graph, x: str, op: OpSpec, name: str) -> str:
+    pooled = graph.node("GlobalAveragePool", [x], f"{name}.pool")
+    return graph.conv(pooled, f"{name}.conv", 1, act=op.act)
+
+
+def _read_pooled_conv(model: _Written, name: str, size: int) -> OpSpec | None:
+    layer = f"{name}.conv"
+    if (shape := model.shape(layer)) is None or f"{name}.pool" not in model.nodes:
+        return None
+    return OpSpec("pooled_conv", size, shape[1], 0, 0, shape[0], 1, 1, model.act(layer))
 
 
 def _write_classifier(graph: _Graph, x: str, op: OpSpec, name: str) -> str:
@@ -159,6 +198,10 @@ class OnnxKind(NamedTuple):
 ONNX_KINDS: Mapping[str, OnnxKind] = {
     "conv": OnnxKind(_write_conv, _read_conv),
     "mbconv": OnnxKind(_write_mbconv, _read_mbconv),
+    "mbconv_v3": OnnxKind(_write_mbconv, _read_mbconv),
+    # It has no node to be read off: an index that no node has is one.
+    "identity": OnnxKind(_write_identity, lambda _model, _name, _size: None),
+    "pooled_conv": OnnxKind(_write_pooled_conv, _read_pooled_conv),
     "classifier": OnnxKind(_write_classifier, _read_classifier),
 }
 
@@ -181,6 +224,8 @@ def build_model(
     x = INPUT
     for index, op in enumerate(ops):
         x = lookup("op kind", op.kind, ONNX_KINDS).write(graph, x, op, str(index))
+    if not graph.nodes:  # of identities alone
+        graph.node("Identity", [x], f"{len(ops) - 1}.identity")
     graph.nodes[-1].output[0] = OUTPUT
     first, last = ops[0], ops[-1]
     n = "batch" if batch is None else batch
@@ -266,15 +311,22 @@ def _batch_of(model: onnx.ModelProto) -> int | None:
 
 def _read_ops(model: onnx.ModelProto) -> tuple[OpSpec, ...]:
     written = _Written(model)
-    size = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    size, c = (d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[2:0:-1])
     ops: list[OpSpec] = []
-    for index in range(len({name.partition(".")[0] for name in written.nodes})):
+    indices = {int(name.partition(".")[0]) for name in written.nodes if ".identity" not in name}
+    count = 1 + max(int(name.partition(".")[0]) for name in written.nodes)
+    if count > MAX_LAYERS:
+        raise ValueError(f"{count} layers, {MAX_LAYERS} are the most")
+    for index in range(count):
+        if index not in indices:
+            ops.append(OpSpec("identity", size, c, 0, 0, c, 1, 1, "none"))
+            continue
         found = (kind.read(written, str(index), size) for kind in ONNX_KINDS.values())
         op = next((op for op in found if op is not None), None)
         if op is None:
             raise ValueError(f"layer {index} is of no kind among {', '.join(ONNX_KINDS)}")
         ops.append(op)
-        size = op.out_size
+        size, c = op.out_size, op.c_out
     return tuple(ops)
 
 

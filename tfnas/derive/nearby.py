@@ -116,7 +116,8 @@ def _op_changes(
                 op, width = others[indices[0]]
                 ops = list(subnet.blocks)
                 ops[i] = block[op].at(width)
-                size = abs(width / moves[i].width - 1)
+                # An op without a width, as one that is left out, is as far as twice the width.
+                size = abs(width / moves[i].width - 1) if moves[i].width else 1.0
                 if j != i:
                     new = int(moves[j].widths[indices[1]])
                     ops[j] = replace(ops[j], c_mid=new)

@@ -61,7 +61,9 @@ def scale(
         return sums
 
     def move(start: int, sign: int) -> None:
-        blocks = [b for b in kept if b >= firsts[start]]
+        blocks = [b for b in kept if b >= firsts[start] and current[b]]
+        if not blocks:
+            return
         smallest = min(current[b] for b in blocks)
         steps = {b: round(current[b] / smallest) * space.quantum for b in blocks}
         ends = {b: int(grid[b][-1 if sign > 0 else 0]) for b in blocks}

@@ -225,6 +225,8 @@ class LatencyTable:
         Raises:
             LookupError: if the op was neither measured nor lies between measured widths.
         """
+        if op.free:
+            return Latency(0.0, True)
         row = self.rows.get(op)
         if row is not None:
             return Latency(row.median_ms * self.factor(op), True)
@@ -243,6 +245,8 @@ class LatencyTable:
         Raises:
             LookupError: if a width lies outside what was measured.
         """
+        if choice.op.free:
+            return np.zeros(len(choice.widths))
         curve = self._curves.get(choice.op.curve)
         if curve is None or not (
             curve.widths[0] <= choice.widths[0] and choice.widths[-1] <= curve.widths[-1]
@@ -302,7 +306,7 @@ class LatencyTable:
 
     def covers(self, op: OpSpec) -> bool:
         """Whether `latency` can tell this op."""
-        if op in self.rows:
+        if op.free or op in self.rows:
             return True
         curve = self._curves.get(op.curve)
         return curve is not None and bool(curve.widths[0] <= op.c_mid <= curve.widths[-1])
@@ -398,6 +402,8 @@ class LatencyTable:
                 op = OpSpec(*row[: len(OP_FIELDS)])  # type: ignore[arg-type]
                 if op.is_curve:
                     raise ValueError(f"{op} has no mid width: expected 1 or more")
+                if op.free:
+                    raise ValueError(f"{op} costs nothing and has no row")
                 if op in rows:
                     raise ValueError(f"two rows for one op: {op}")
                 rows[op] = _measurement(*row[len(OP_FIELDS) :])  # type: ignore[arg-type]

@@ -42,6 +42,32 @@ TORCH_ACTIVATIONS: Mapping[str, Activation] = {
     "none": Activation(lambda x: x, lambda g, _: g),
 }
 
+# Gates of squeeze-excite by kind of op, of which each may be given its output for its input. Those
+# of MobileNetV3 (arXiv 1905.02244) are piecewise linear, with a ReLU in the bottleneck.
+SIGMOID = Activation(torch.sigmoid, lambda g, y: g * y * (1 - y), by_output=True)
+HARD_SIGMOID = Activation(
+    F.hardsigmoid, lambda g, y: g * ((y > 0) & (y < 1)) / 6, by_output=True
+)
+
+
+@dataclass(frozen=True)
+class Excite:
+    """What a squeeze-excite applies.
+
+    Attributes:
+        act: in the bottleneck; None: that of the block.
+        gate: on its output.
+    """
+
+    act: str | None
+    gate: Activation
+
+
+EXCITES: Mapping[str, Excite] = {
+    "mbconv": Excite(None, SIGMOID),
+    "mbconv_v3": Excite("relu", HARD_SIGMOID),
+}
+
 
 def activation(name: str) -> Activation:
     """Raises ValueError for an unknown one."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tfnas.nets.activations import activate
+from tfnas.nets.activations import EXCITES, activate
 from tfnas.process.checks import lookup
 from tfnas.space.ops import OpSpec
 from tfnas.space.subnet import Subnet
@@ -36,7 +36,8 @@ class ConvBN(nn.Module):
 class MBConv(nn.Module):
     """Inverted residual block (MobileNetV2, arXiv 1801.04381), optionally with squeeze-excite.
 
-    The squeeze-excite bottleneck (arXiv 1709.01507) uses the block's activation, as in TF-NAS.
+    The squeeze-excite bottleneck (arXiv 1709.01507) uses the block's activation, as in TF-NAS, or
+    what its kind has in `EXCITES`.
     """
 
     def __init__(self, op: OpSpec):
@@ -55,11 +56,25 @@ class MBConv(nn.Module):
         y = self.depthwise(y)  # (N, c_mid, out_size, out_size)
         if self.se_reduce is not None and self.se_expand is not None:
             s = self.se_reduce(F.adaptive_avg_pool2d(y, 1))  # (N, c_se, 1, 1)
-            y = y * torch.sigmoid(self.se_expand(activate(s, self.op.act)))
+            excite = EXCITES[self.op.kind]
+            s = self.se_expand(activate(s, excite.act or self.op.act))
+            y = y * excite.gate.function(s)
         y = self.project(y)  # (N, c_out, out_size, out_size)
         if not self.op.residual:
             return y
         return x + drop_path(y, self.drop_connect if self.training else 0.0)
+
+
+class PooledConv(nn.Module):
+    """Global average pooling, 1x1 convolution without bias, activation."""
+
+    def __init__(self, op: OpSpec):
+        super().__init__()
+        self.conv = nn.Conv2d(op.c_in, op.c_out, 1, bias=False)
+        self.act = op.act
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, c_in, size, size) -> (N, c_out, 1, 1)
+        return activate(self.conv(F.adaptive_avg_pool2d(x, 1)), self.act)
 
 
 class Classifier(nn.Module):
@@ -94,6 +109,9 @@ def build(op: OpSpec) -> nn.Module:
 TORCH_KINDS: Mapping[str, Callable[[OpSpec], nn.Module]] = {
     "conv": lambda op: ConvBN(op.c_in, op.c_out, op.kernel, op.stride, 1, op.act),
     "mbconv": MBConv,
+    "mbconv_v3": MBConv,
+    "identity": lambda _: nn.Identity(),
+    "pooled_conv": PooledConv,
     "classifier": Classifier,
 }
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from tfnas.nets.activations import activate, activation
+from tfnas.nets.activations import SIGMOID, Activation, activate, activation
 
 log = logging.getLogger(__name__)
 aten = torch.ops.aten
@@ -44,17 +44,23 @@ SLICE = 3  # columns of a depthwise kernel
 
 @dataclass(frozen=True)
 class Squeeze:
-    """Weights of a squeeze-excite: (c_se, c, 1, 1), (c_se,), (c, c_se, 1, 1), (c,)."""
+    """Weights of a squeeze-excite: (c_se, c, 1, 1), (c_se,), (c, c_se, 1, 1), (c,).
+
+    Attributes:
+        act: in its bottleneck.
+    """
 
     reduce: Tensor
     reduce_bias: Tensor
     expand: Tensor
     expand_bias: Tensor
+    act: str
+    gate: Activation = SIGMOID
 
-    def gate(self, pooled: Tensor, act: str) -> Tensor:  # (N, c) -> (N, c)
+    def __call__(self, pooled: Tensor) -> Tensor:  # (N, c) -> (N, c)
         s = F.linear(pooled, self.reduce.flatten(1), self.reduce_bias)
-        s = F.linear(activate(s, act), self.expand.flatten(1), self.expand_bias)
-        return torch.sigmoid(s)
+        s = F.linear(activate(s, self.act), self.expand.flatten(1), self.expand_bias)
+        return self.gate.function(s)
 
 
 @dataclass(frozen=True)
@@ -145,11 +151,11 @@ def norm_act_squeeze_pointwise(x: Tensor, squeeze: Squeeze, weight: Tensor, act:
     """As `norm_act_pointwise`, with squeeze-excite (arXiv 1709.01507) before the convolution."""
     if not fused(x):
         y = activate(batch_norm(x), act)
-        gate = squeeze.gate(y.mean((2, 3)), act)
+        gate = squeeze(y.mean((2, 3)))
         return F.conv2d(y * gate[:, :, None, None], weight)
     s = squeeze
     out: Tensor = _ActGateConv.apply(  # type: ignore[no-untyped-call]
-        x, s.reduce, s.reduce_bias, s.expand, s.expand_bias, weight, act
+        x, s.reduce, s.reduce_bias, s.expand, s.expand_bias, weight, act, s.act, s.gate
     )
     return out
 
@@ -230,15 +236,15 @@ class _ActGateConv(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor,
-        expand_bias: Tensor, weight: Tensor, act: str,
+        expand_bias: Tensor, weight: Tensor, act: str, squeeze_act: str, gate_kind: Activation,
     ) -> Tensor:  # fmt: skip
         y, inv_std = _normalize(x)
         z = activate(y, act)
-        squeeze = Squeeze(reduce, reduce_bias, expand, expand_bias)
-        gate = squeeze.gate(z.mean((2, 3)), act)[:, :, None, None]
+        squeeze = Squeeze(reduce, reduce_bias, expand, expand_bias, squeeze_act, gate_kind)
+        gate = squeeze(z.mean((2, 3)))[:, :, None, None]
         keep = any(ctx.needs_input_grad[1:6])
         gated = z * gate
-        ctx.act = act
+        ctx.act, ctx.squeeze_act, ctx.gate = act, squeeze_act, gate_kind
         kept = (z, gated) if keep else (None, None)
         ctx.save_for_backward(y, inv_std, reduce, reduce_bias, expand, expand_bias, weight, *kept)
         return _conv(gated, weight, 1, 1)
@@ -251,15 +257,15 @@ class _ActGateConv(torch.autograd.Function):
             z = activate(y, ctx.act)
         pooled = z.mean((2, 3))
         low = F.linear(pooled, reduce.flatten(1), reduce_bias)  # (N, c_se)
-        hidden = activate(low, ctx.act)
-        gate = torch.sigmoid(F.linear(hidden, expand.flatten(1), expand_bias))  # (N, c)
+        hidden = activate(low, ctx.squeeze_act)
+        gate = ctx.gate.function(F.linear(hidden, expand.flatten(1), expand_bias))  # (N, c)
         need_weight = ctx.needs_input_grad[5]
         g_gated, gw = _conv_backward(
             g, z if gated is None else gated, weight, 1, 1, True, need_weight
         )
         assert g_gated is not None
-        g_gate = (g_gated * z).sum((2, 3)) * gate * (1 - gate)
-        g_low = activation(ctx.act).gradient(g_gate @ expand.flatten(1), low)
+        g_gate = ctx.gate.gradient((g_gated * z).sum((2, 3)), gate)
+        g_low = activation(ctx.squeeze_act).gradient(g_gate @ expand.flatten(1), low)
         g_squeeze = (
             (g_low.t() @ pooled).view(reduce.shape), g_low.sum(0),
             (g_gate.t() @ hidden).view(expand.shape), g_gate.sum(0),
@@ -267,7 +273,7 @@ class _ActGateConv(torch.autograd.Function):
         share = (g_low @ reduce.flatten(1)) / (y.shape[2] * y.shape[3])
         gz = torch.addcmul(share[:, :, None, None], g_gated, gate[:, :, None, None])
         gx = _norm_backward(activation(ctx.act).gradient(gz, y), y, inv_std)
-        return gx, *g_squeeze, gw, None
+        return gx, *g_squeeze, gw, None, None, None
 
 
 def _normalize(x: Tensor) -> tuple[Tensor, Tensor]:

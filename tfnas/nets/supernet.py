@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tfnas.nets.activations import activate
+from tfnas.nets.activations import EXCITES, activate
 from tfnas.nets.layers import (
     Moments,
     Squeeze,
@@ -68,19 +68,64 @@ MID_CHANNELS = {
 
 
 class SuperConv(nn.Module):
-    """Convolution, batch statistics, activation: a fixed layer of stem or head."""
+    """Convolution, batch statistics, activation."""
 
     def __init__(self, op: OpSpec, c_in: int, c_out: int):
         super().__init__()
         self.op = op
         self.conv = nn.Conv2d(c_in, c_out, op.kernel, op.stride, op.kernel // 2, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, c_in, H, W)
+    def forward(self, x: Tensor, _width: int | None = None) -> Tensor:  # (N, c_in, H, W)
         return activate(batch_norm(self.conv(x)), self.op.act)
 
-    def weights(self) -> dict[str, Tensor]:
+    def branch(
+        self, x: Tensor, _width: int, _known: Moments | None, scale: Tensor | None = None
+    ) -> Tensor:
+        """As `SuperMBConv.branch`."""
+        if self.op.act == "none":
+            return batch_norm(self.conv(x), scale)
+        y = self(x)
+        return y if scale is None else y * scale
+
+    def weights(self, _width: int | None = None, _anew: bool = False) -> dict[str, Tensor]:
         """A copy, named as in `tfnas.nets.blocks.ConvBN`."""
         return {"conv.weight": self.conv.weight.detach().clone()}
+
+
+class SuperPooledConv(nn.Module):
+    """Global average pooling, 1x1 convolution, activation."""
+
+    def __init__(self, op: OpSpec, c_in: int, c_out: int):
+        super().__init__()
+        self.op = op
+        self.conv = nn.Conv2d(c_in, c_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, c_in, H, W) -> (N, c_out, 1, 1)
+        return activate(self.conv(F.adaptive_avg_pool2d(x, 1)), self.op.act)
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy, named as in `tfnas.nets.blocks.PooledConv`."""
+        return {"conv.weight": self.conv.weight.detach().clone()}
+
+
+class SuperIdentity(nn.Module):
+    """A block that is left out."""
+
+    def __init__(self, op: OpSpec):
+        super().__init__()
+        self.op = op
+
+    def forward(self, x: Tensor, _width: int | None = None) -> Tensor:
+        return x
+
+    def branch(
+        self, x: Tensor, _width: int, _known: Moments | None, scale: Tensor | None = None
+    ) -> Tensor:
+        """As `SuperMBConv.branch`."""
+        return x.clone() if scale is None else x * scale
+
+    def weights(self, _width: int | None = None, _anew: bool = False) -> dict[str, Tensor]:
+        return {}
 
 
 class SuperMBConv(nn.Module):
@@ -123,9 +168,11 @@ class SuperMBConv(nn.Module):
         if self.se_reduce is not None and self.se_expand is not None:
             assert self.se_reduce.bias is not None
             assert self.se_expand.bias is not None
+            excite = EXCITES[op.kind]
             squeeze = Squeeze(
                 leading(self.se_reduce.weight, width, 1), self.se_reduce.bias,
                 leading(self.se_expand.weight, width, 0), leading(self.se_expand.bias, width, 0),
+                excite.act or op.act, excite.gate,
             )  # fmt: skip
             y = norm_act_squeeze_pointwise(y, squeeze, project, op.act)
         else:
@@ -174,10 +221,15 @@ class SuperClassifier(nn.Linear):
         return {f"linear.{name}": value.detach().clone() for name, value in named}
 
 
+SuperOp = SuperMBConv | SuperConv | SuperIdentity  # what a block can be
+
 # Of (op, c_in, c_mid, c_se, c_out): a proxy's channels are other than the op's.
 SHARED_KINDS: Mapping[str, Callable[[OpSpec, int, int, int, int], nn.Module]] = {
     "conv": lambda op, c_in, _mid, _se, c_out: SuperConv(op, c_in, c_out),
     "mbconv": SuperMBConv,
+    "mbconv_v3": SuperMBConv,
+    "identity": lambda op, _in, _mid, _se, _out: SuperIdentity(op),
+    "pooled_conv": lambda op, c_in, _mid, _se, c_out: SuperPooledConv(op, c_in, c_out),
     "classifier": lambda op, c_in, _mid, _se, _out: SuperClassifier(op, c_in),
 }
 
@@ -211,7 +263,7 @@ class Supernet(nn.Module):
 
     @torch.no_grad()
     def start_alike(self) -> None:
-        """Give the ops of each block the same start: of the leading channels and of the centre of
+        """Give the inverted residuals of each block the same start: of the leading channels and of the centre of
         the kernels, the widest op's weights.
 
         A sampled path then changes little of what the blocks behind it see, where ops with random
@@ -219,8 +271,10 @@ class Supernet(nn.Module):
         become indifferent. A larger kernel's rim starts small, for the same reason.
         """
         for block in self.blocks:
-            members: list[SuperMBConv] = list(block)  # type: ignore[call-overload]
-            ops = sorted(members, key=lambda op: -op.mid)
+            ops = [op for op in block if isinstance(op, SuperMBConv)]  # type: ignore[union-attr]
+            if not ops:
+                continue
+            ops.sort(key=lambda op: -op.mid)
             widest, inner = ops[0], min(op.op.kernel for op in ops)
             core = _centre(widest.depthwise.weight, inner).clone()  # (mid, 1, inner, inner)
             kernels: dict[int, Tensor] = {}
@@ -286,6 +340,9 @@ class Supernet(nn.Module):
         known, total, passed_on = moments(x) if expands else None, None, []
         for pick, weight in zip(mix.picks, mix.weights, strict=True):
             op = self.candidate(index, pick)
+            if isinstance(op, SuperIdentity):
+                passed_on.append(weight)
+                continue
             y = op.branch(x, self._scaled(widths[pick]), known, weight)
             total = y if total is None else total.add_(y)
             if op.op.residual:
@@ -319,6 +376,8 @@ class Supernet(nn.Module):
     ) -> None:
         """Put an op's mid channels, active or not, in order of importance, with their momentum."""
         op = self.candidate(block, pick)
+        if not isinstance(op, SuperMBConv) or op.expand is None:
+            return  # nothing can change its width
         order = op.ranking()
         for name, parameter in op.named_parameters():
             if name not in MID_CHANNELS:
@@ -332,11 +391,11 @@ class Supernet(nn.Module):
             for tensor in tensors:
                 tensor.copy_(tensor.index_select(MID_CHANNELS[name], order))
 
-    def candidate(self, block: int, pick: int) -> SuperMBConv:
+    def candidate(self, block: int, pick: int) -> SuperOp:
         ops = self.blocks[block]
         assert isinstance(ops, nn.ModuleList)
         op = ops[pick]
-        assert isinstance(op, SuperMBConv)
+        assert isinstance(op, SuperOp)
         return op
 
     def placed(

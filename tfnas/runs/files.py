@@ -19,13 +19,13 @@ from tfnas.runs.history import load_history
 from tfnas.runs.result import Result
 from tfnas.runs.run import Run, clean, read_run
 from tfnas.space.search_space import SearchSpace
-from tfnas.space.spec import ExpansionSpec, LayerSpec, SpaceSpec, StageSpec
+from tfnas.space.spec import CandidateSpec, ExpansionSpec, LayerSpec, SpaceSpec, StageSpec
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import EpochRecord
 
 MOST_OVERRIDES = 1_000
 SAME = 1e-6  # relative: two ways to add up the same latencies
-OLDER = [f.name for part in (LayerSpec, ExpansionSpec, StageSpec) for f in fields(part)]
+OLDER = [f.name for part in (LayerSpec, ExpansionSpec, CandidateSpec, StageSpec) for f in fields(part)]
 Value = TypeVar("Value")
 
 

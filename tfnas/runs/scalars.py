@@ -70,6 +70,7 @@ def search_scalars(r: EpochRecord, space: SearchSpace, target_ms: float) -> list
             width / choice.op.c_mid
             for widths, block in rows
             for width, choice in zip(widths, block, strict=True)
+            if choice.op.has_width
         ]
         found.append(("width/relative", float(np.mean(relative))))
     return found

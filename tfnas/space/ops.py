@@ -44,7 +44,10 @@ class Kind:
         label: what it is called in messages and in the keys of spaces.
         drawing: what it is called where all but its layers is drawn.
         adds_input: whether its input is added to its output where their shapes agree.
+        pools: whether its output is one pixel.
         classifies: whether its output is one value a class, so that nothing can follow it.
+        free: whether it does nothing and costs nothing: it stands in no table and in no ONNX file.
+        faults: what makes an op of this kind impossible though each field is in range; "" if none.
     """
 
     lacks: Mapping[str, Any]
@@ -52,7 +55,10 @@ class Kind:
     label: Callable[[OpSpec], str]
     drawing: Callable[[OpSpec], str]
     adds_input: bool = False
+    pools: bool = False
     classifies: bool = False
+    free: bool = False
+    faults: Callable[[OpSpec], str] = lambda _: ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,8 @@ class OpSpec:
                     f"{name}={getattr(self, name)} of a {self.kind}, which has none: expected "
                     f"{none}"
                 )
+        if fault := kind.faults(self):
+            raise ValueError(f"{fault} of a {self.kind}")
         widest = max(self.c_in, self.c_mid, self.c_se, self.c_out)
         weights = MAX_OP_LAYERS * (self.kernel * widest) ** 2
         if max(weights, widest * self.size**2) > MAX_VALUES:  # a bound, and cheap
@@ -119,6 +127,10 @@ class OpSpec:
         return KINDS[self.kind].classifies
 
     @property
+    def free(self) -> bool:
+        return KINDS[self.kind].free
+
+    @property
     def has_width(self) -> bool:
         """Whether it has a mid width, which may be searched."""
         return "c_mid" not in KINDS[self.kind].lacks
@@ -126,7 +138,7 @@ class OpSpec:
     @property
     def out_size(self) -> int:
         """Height and width of the output in pixels ("same" padding of kernel // 2)."""
-        return 1 if self.classifies else ceil(self.size / self.stride)
+        return 1 if KINDS[self.kind].pools else ceil(self.size / self.stride)
 
     @property
     def expands(self) -> bool:
@@ -139,8 +151,11 @@ class OpSpec:
 
     @property
     def curve(self) -> OpSpec:
-        """The op with its mid width left open: the key that all widths of a curve share."""
-        return replace(self, c_mid=0)
+        """The op with its mid width left open: the key that all widths of a curve share.
+
+        An op that doesn't expand has one layer less, and is a curve of its own.
+        """
+        return replace(self, c_mid=0) if self.expands else self
 
     @property
     def is_curve(self) -> bool:
@@ -195,6 +210,10 @@ def _mbconv_layers(op: OpSpec) -> tuple[Layer, ...]:
     return *expand, depthwise, squeeze, excite, project
 
 
+def _pooled_conv_layers(op: OpSpec) -> tuple[Layer, ...]:
+    return (Layer("conv", (op.c_out, op.c_in, 1, 1), 1),)
+
+
 def _classifier_layers(op: OpSpec) -> tuple[Layer, ...]:
     return (Layer("linear", (op.c_out, op.c_in), 1),)
 
@@ -216,12 +235,40 @@ KINDS: Mapping[str, Kind] = {
         drawing=lambda op: f"{op.kernel}×{op.kernel}",
         adds_input=True,
     ),
+    # The same with the squeeze-excite of MobileNetV3 (arXiv 1905.02244), as in OFA's spaces: a ReLU
+    # in the bottleneck and a hard sigmoid as gate, whatever the block's activation.
+    "mbconv_v3": Kind(
+        lacks={},
+        layers=_mbconv_layers,
+        label=_label,
+        drawing=lambda op: f"{op.kernel}×{op.kernel}",
+        adds_input=True,
+        faults=lambda op: "" if op.c_se else "c_se=0 (without squeeze-excite it is an mbconv)",
+    ),
+    # A block that is left out.
+    "identity": Kind(
+        lacks={"c_mid": 0, "c_se": 0, "kernel": 1, "stride": 1, "act": "none"},
+        layers=lambda _: (),
+        label=lambda op: f"identity {op.size}px {op.c_in}",
+        drawing=lambda _: "identity",
+        free=True,
+        faults=lambda op: "" if op.c_in == op.c_out else f"c_in={op.c_in}, c_out={op.c_out}",
+    ),
+    # Global average pooling, a 1x1 convolution without batch norm or bias, activation.
+    "pooled_conv": Kind(
+        lacks={"c_mid": 0, "c_se": 0, "kernel": 1, "stride": 1},
+        layers=_pooled_conv_layers,
+        label=lambda op: f"pooled_conv {op.size}px {op.c_in}→{op.c_out} {op.act}",
+        drawing=lambda _: "pool, conv 1×1",
+        pools=True,
+    ),
     # Global average pooling and one linear layer.
     "classifier": Kind(
         lacks={"c_mid": 0, "c_se": 0, "kernel": 1, "stride": 1, "act": "none"},
         layers=_classifier_layers,
         label=lambda op: f"classifier {op.c_in}→{op.c_out}",
         drawing=lambda _: "pool, linear",
+        pools=True,
         classifies=True,
     ),
 }

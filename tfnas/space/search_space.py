@@ -20,7 +20,8 @@ class Choice:
 
     Attributes:
         op: the op at its initial mid width.
-        widths: the admissible mid widths, ascending; the initial one is among them.
+        widths: the admissible mid widths, ascending; the initial one is among them. An op without
+            a mid width has one, 0.
     """
 
     op: OpSpec
@@ -40,6 +41,8 @@ class Choice:
     @property
     def name(self) -> str:
         """For logs and plots, such as `k5_e6_se`."""
+        if not self.op.has_width:
+            return self.op.kind if self.op.kernel == 1 else f"{self.op.kind}{self.op.kernel}"
         se = "_se" if self.op.c_se else ""
         return f"k{self.op.kernel}_e{round(self.op.c_mid / self.op.c_in)}{se}"
 
@@ -71,7 +74,8 @@ class SearchSpace:
     """What can be searched: a fixed stem and head, and stages of blocks of candidate ops.
 
     Attributes:
-        quantum: all searched widths are multiples of it (see `profilers.tables.quantum`).
+        quantum: all searched widths are multiples of it (see `profilers.tables.quantum`); a
+            candidate of one width keeps it.
     """
 
     name: str
@@ -112,22 +116,24 @@ class SearchSpace:
         return self.head[-1].c_out
 
     def curves(self) -> dict[OpSpec, tuple[int, ...]]:
-        """Every distinct curve with its admissible widths, ascending.
+        """Every distinct curve that costs anything, with its admissible widths, ascending.
 
         Blocks of one shape share their curves, and so do two expansions without squeeze-excite.
         """
         merged: dict[OpSpec, set[int]] = {}
         for block in self.blocks:
             for choice in block:
+                if choice.op.free:
+                    continue
                 merged.setdefault(choice.op.curve, set()).update(choice.widths)
         return {curve: tuple(sorted(widths)) for curve, widths in merged.items()}
 
     def ops(self) -> Iterator[OpSpec]:
         """Every distinct op of the space: exactly what a full table would hold."""
-        yield from dict.fromkeys(self.fixed)
+        fixed = dict.fromkeys(op for op in self.fixed if not op.free)
+        yield from fixed
         for curve, widths in self.curves().items():
-            for width in widths:
-                yield replace(curve, c_mid=width)
+            yield from (op for w in widths if (op := replace(curve, c_mid=w)) not in fixed)
 
     def subnet(self, depths: Sequence[int], picks: Sequence[int], widths: Sequence[int]) -> Subnet:
         """The subnet of these choices.
