@@ -6,6 +6,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,13 @@ from tfnas.deploy.onnx_file import fold
 from tfnas.deploy.onnx_graph import (
     INPUT,
     ONNX_ACTIVATIONS,
+    ONNX_EXCITES,
     ONNX_KINDS,
     build_model,
     ops_of,
     weight_shapes,
 )
-from tfnas.nets.activations import TORCH_ACTIVATIONS, activate
+from tfnas.nets.activations import EXCITES, TORCH_ACTIVATIONS, activate
 from tfnas.nets.blocks import TORCH_KINDS, build
 from tfnas.nets.supernet import SHARED_KINDS
 from tfnas.space.ops import ACTIVATIONS, KINDS, MAX_OP_LAYERS, OpSpec
@@ -44,7 +46,9 @@ def ops(kind: str, act: str) -> Iterator[OpSpec]:
     open_fields = {name: values for name, values in FIELDS.items() if name not in lacks}
     for values in product(*open_fields.values()):
         given = dict(zip(open_fields, values, strict=True))
-        yield OpSpec(**{"kind": kind, "size": 7, "c_in": 8, "act": act, **lacks, **given})
+        fields = {"kind": kind, "size": 7, "c_in": 8, "act": act, **lacks, **given}
+        if not KINDS[kind].faults(SimpleNamespace(**fields)):  # type: ignore[arg-type]
+            yield OpSpec(**fields)
 
 
 def network_of(op: OpSpec) -> nn.Module:
@@ -64,6 +68,8 @@ def test_every_registry_has_the_same_names() -> None:
         assert set(registry) == set(KINDS)
     for activations in (TORCH_ACTIVATIONS, ONNX_ACTIVATIONS):
         assert set(activations) == set(ACTIVATIONS)
+    with_squeeze = {name for name, kind in KINDS.items() if "c_se" not in kind.lacks}
+    assert set(EXCITES) == set(ONNX_EXCITES) == with_squeeze
 
 
 @pytest.mark.parametrize(("kind", "act"), EVERY)
@@ -136,6 +142,7 @@ def test_what_the_space_says_of_an_op_is_so(kind: str, act: str) -> None:
             layer.register_forward_hook(count)
         out = module(torch.zeros(1, op.c_in, op.size, op.size))
         assert sum(counted) == op.macs
+        assert op.free == (not layers)
         size = () if op.classifies else (op.out_size, op.out_size)
         assert out.shape == (1, op.c_out, *size)
 

@@ -105,7 +105,7 @@ def test_squeeze_excite(act: str, frozen: tuple[int, ...], rng: torch.Generator)
     weights = [torch.randn(*shape, generator=rng, dtype=x.dtype) for shape in shapes]
 
     def layer(x: Tensor, *w: Tensor) -> Tensor:
-        return norm_act_squeeze_pointwise(x, Squeeze(*w[:4]), w[4], act)
+        return norm_act_squeeze_pointwise(x, Squeeze(*w[:4], act), w[4], act)
 
     both_agree(layer, [x, *weights], frozen)
 

@@ -121,7 +121,7 @@ class Excite(NamedTuple):
     gate: Callable[[_Graph, str, str], str]
 
 
-EXCITES: Mapping[str, Excite] = {
+ONNX_EXCITES: Mapping[str, Excite] = {
     "mbconv": Excite(None, _sigmoid),
     "mbconv_v3": Excite("relu", _hard_sigmoid),
 }
@@ -132,7 +132,7 @@ def _write_mbconv(graph: _Graph, x: str, op: OpSpec, name: str) -> str:
     y = graph.conv(y, f"{name}.depthwise", op.kernel, op.stride, op.c_mid, op.act)
     if op.c_se:
         s = graph.node("GlobalAveragePool", [y], f"{name}.se_pool")
-        excite = EXCITES[op.kind]
+        excite = ONNX_EXCITES[op.kind]
         s = graph.conv(s, f"{name}.se_reduce", 1, act=excite.act or op.act)
         s = graph.conv(s, f"{name}.se_expand", 1)
         s = excite.gate(graph, s, name)

@@ -45,9 +45,7 @@ TORCH_ACTIVATIONS: Mapping[str, Activation] = {
 # Gates of squeeze-excite by kind of op, of which each may be given its output for its input. Those
 # of MobileNetV3 (arXiv 1905.02244) are piecewise linear, with a ReLU in the bottleneck.
 SIGMOID = Activation(torch.sigmoid, lambda g, y: g * y * (1 - y), by_output=True)
-HARD_SIGMOID = Activation(
-    F.hardsigmoid, lambda g, y: g * ((y > 0) & (y < 1)) / 6, by_output=True
-)
+HARD_SIGMOID = Activation(F.hardsigmoid, lambda g, y: g * ((y > 0) & (y < 1)) / 6, by_output=True)
 
 
 @dataclass(frozen=True)

@@ -263,15 +263,16 @@ class Supernet(nn.Module):
 
     @torch.no_grad()
     def start_alike(self) -> None:
-        """Give the inverted residuals of each block the same start: of the leading channels and of the centre of
-        the kernels, the widest op's weights.
+        """Give the inverted residuals of each block the same start: of the leading channels and of
+        the centre of the kernels, the widest op's weights.
 
         A sampled path then changes little of what the blocks behind it see, where ops with random
         starts of their own hand on other features each time, to which those blocks must first
         become indifferent. A larger kernel's rim starts small, for the same reason.
         """
         for block in self.blocks:
-            ops = [op for op in block if isinstance(op, SuperMBConv)]  # type: ignore[union-attr]
+            assert isinstance(block, nn.ModuleList)
+            ops = [op for op in block if isinstance(op, SuperMBConv)]
             if not ops:
                 continue
             ops.sort(key=lambda op: -op.mid)

@@ -25,7 +25,9 @@ from tfnas.strategies.contract import EpochRecord
 
 MOST_OVERRIDES = 1_000
 SAME = 1e-6  # relative: two ways to add up the same latencies
-OLDER = [f.name for part in (LayerSpec, ExpansionSpec, CandidateSpec, StageSpec) for f in fields(part)]
+OLDER = [
+    f.name for part in (LayerSpec, ExpansionSpec, CandidateSpec, StageSpec) for f in fields(part)
+]
 Value = TypeVar("Value")
 
 

@@ -129,9 +129,7 @@ class SpaceSpec:
         for name in ("kernels", "squeeze_excite", "ops"):
             for values in (self._list(stage, name) for stage in self.stages):
                 if any(value in values[:index] for index, value in enumerate(values)):
-                    raise ValueError(
-                        f"space {self.name}: {name} holds {shown(values)}, one twice"
-                    )
+                    raise ValueError(f"space {self.name}: {name} holds {shown(values)}, one twice")
         stem, c, size = self._fixed(self.stem, self.in_channels, self.resolution)
         stages = []
         for spec in self.stages:
