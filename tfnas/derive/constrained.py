@@ -169,7 +169,9 @@ class Constrained(Bounded):
         rows = []
         for b in self.menu.kept(depths):
             grid = self.menu.widths(b, picks[b])
-            cost = np.zeros(len(grid)) if scaled is None else (grid / scaled[b] - 1) ** 2
+            # An op without a mid width has the width 0, alone: its cost is the same for all.
+            near = None if scaled is None else max(scaled[b], 1)
+            cost = np.zeros(len(grid)) if near is None else (grid / near - 1) ** 2
             group = Group(cost, self.menu.ms[b][picks[b]])
             rows.append(Row((group,), np.array([np.inf, 0.0])))
         return rows
