@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfnas.files.bounded import shown
-from tfnas.space.ops import OpSpec
+from tfnas.space.ops import OpSpec, divisible
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,30 @@ def _read_mit(content: Any, ofa: bool) -> Foreign:
         match = MIT_KEY.fullmatch(key)
         op = None if match is None else _mit_op(match, ofa)
         entries.append(Entry(key, _number(key, value["mean"]), op))
+    if ofa:
+        entries = _with_pooling(entries)
     return Foreign(tuple(entries), notes=("values are means, not medians",))
+
+
+def _with_pooling(entries: list[Entry]) -> list[Entry]:
+    """The pooling and the convolution on its one pixel as the one op that they are here."""
+    kept = list(entries)
+    for pool in entries:
+        match = MIT_KEY.fullmatch(pool.key)
+        if match is None or match[1] != "AvgPool2D":
+            continue
+        size, channels = int(match[2].split("x")[0]), int(match[2].split("x")[-1])
+        for conv in entries:
+            op = conv.op
+            if op is None or (op.kind, op.size, op.c_in) != ("conv", 1, channels):
+                continue
+            both = OpSpec("pooled_conv", size, channels, 0, 0, op.c_out, 1, 1, op.act)
+            kept[kept.index(conv)] = Entry(
+                f"{pool.key} + {conv.key}", pool.value + conv.value, both
+            )
+            kept.remove(pool)
+            break
+    return kept
 
 
 def _mit_op(match: re.Match[str], ofa: bool) -> OpSpec | None:
@@ -166,13 +189,82 @@ def _mit_op(match: re.Match[str], ofa: bool) -> OpSpec | None:
     if kind != "expanded_conv" or match[4] is None or len(out) != 3:
         return None
     expand, kernel, stride, skip = (int(match[i]) for i in (4, 5, 6, 7))
-    if match[8] == "1":
-        return None  # its gate is a hard sigmoid, ours a sigmoid
     mid = expand if ofa else expand * c_in
     if ofa:
         act = "hard_swish" if match[9] == "1" else "relu"
-    op = _fits(OpSpec("mbconv", size, c_in, mid, 0, out[2], kernel, stride, act), out)
+    return _mbconv_v3(size, c_in, mid, match[8] == "1", out, kernel, stride, skip, act)
+
+
+def _mbconv_v3(
+    size: int, c_in: int, mid: int, se: bool, out: list[int], kernel: int, stride: int, skip: int,
+    act: str,
+) -> OpSpec | None:  # fmt: skip
+    """With or without squeeze-excite, whose bottleneck is a quarter of the mid width."""
+    kind, c_se = ("mbconv_v3", divisible(mid // 4, 8)) if se else ("mbconv", 0)
+    op = _fits(OpSpec(kind, size, c_in, mid, c_se, out[2], kernel, stride, act), out)
     return op if op is not None and op.residual == bool(skip) else None
+
+
+NSGANET_KEY = re.compile(
+    rf"(MBConv|first_conv|final_expand_layer|feature_mix_layer|classifier)-{SHAPE}"
+    rf"(?:-expand:({INT})-kernel:({INT})-stride:({INT})-idskip:([01])-se:([01]))?"
+)
+NSGANET_HARD = 80  # channels from which on a block of OFA's spaces has hard swish, before it ReLU
+
+
+def _is_nsganet(content: Any) -> bool:
+    return any(key.startswith("MBConv-input:") for key in _keyed(content))
+
+
+def _read_nsganet(content: Any, batch: int) -> Foreign:
+    final = {  # sizes that each width is pooled from
+        (out[-1], out[0])
+        for key in content
+        if (match := NSGANET_KEY.fullmatch(key)) and match[1] == "final_expand_layer"
+        if (out := [int(v) for v in match[3].split("x")])
+    }
+    entries = []
+    for key, value in content.items():
+        match = NSGANET_KEY.fullmatch(key)
+        if match is None or not isinstance(value, dict) or "mean" not in value:
+            raise ValueError(f"{shown(key)}: expected a layer of OFA's spaces with 'mean'")
+        ms = _number(key, value["mean"])
+        if match[1] != "feature_mix_layer":
+            entries.append(Entry(key, ms, _nsganet_op(match)))
+            continue
+        c_in, c_out = (int(match[i].split("x")[-1]) for i in (2, 3))
+        for size in sorted(size for width, size in final if width == c_in):
+            op = OpSpec("pooled_conv", size, c_in, 0, 0, c_out, 1, 1, "hard_swish")
+            entries.append(Entry(f"{key} of {size} pixels", ms, op))
+    return Foreign(
+        tuple(entries),
+        notes=(
+            "values are means, not medians",
+            "the file has no activations: those of OFA's MobileNetV3 are taken, hard swish from "
+            f"{NSGANET_HARD} channels on and ReLU before",
+            "the file has no pooling: feature_mix_layer stands for pooling and convolution, "
+            "whatever the size that is pooled",
+        ),
+    )
+
+
+def _nsganet_op(match: re.Match[str]) -> OpSpec | None:
+    kind = match[1]
+    shape, out = ([int(v) for v in match[i].split("x")] for i in (2, 3))
+    if kind == "classifier" and len(shape) == len(out) == 1:
+        return OpSpec("classifier", 1, shape[0], 0, 0, out[0], 1, 1, "none")
+    if len(shape) != 3 or shape[0] != shape[1] or len(out) != 3:
+        return None
+    size, _, c_in = shape
+    if kind == "first_conv":
+        return _fits(OpSpec("conv", size, c_in, 0, 0, out[2], 3, 2, "hard_swish"), out)
+    if kind == "final_expand_layer":
+        return _fits(OpSpec("conv", size, c_in, 0, 0, out[2], 1, 1, "hard_swish"), out)
+    if kind != "MBConv" or match[4] is None:
+        return None
+    expand, kernel, stride, skip = (int(match[i]) for i in (4, 5, 6, 7))
+    act = "hard_swish" if out[2] >= NSGANET_HARD else "relu"
+    return _mbconv_v3(size, c_in, c_in * expand, match[8] == "1", out, kernel, stride, skip, act)
 
 
 def _fits(op: OpSpec, out: list[int]) -> OpSpec | None:
@@ -204,7 +296,7 @@ def _read_hardcore(content: Any, batch: int) -> Foreign:
         if match is None:
             raise ValueError(f"key {shown(key)}: expected in_channels_..._act_...")
         c_in, c_out, stride, size = (int(match[i]) for i in (1, 2, 3, 4))
-        mid = _divisible_by_8(c_in * float(match[5]))
+        mid = divisible(c_in * float(match[5]), 8)
         act = "relu" if match[8] == "1" else "hard_swish"
         op = None  # with squeeze-excite its gate is a hard sigmoid, ours a sigmoid
         if float(match[7]) == 0:
@@ -219,12 +311,6 @@ def _read_hardcore(content: Any, batch: int) -> Foreign:
             "leave out pooling and classifier",
         ),
     )
-
-
-def _divisible_by_8(width: float) -> int:
-    """Nearest multiple of 8, one more where that is below 90 % (as MobileNet code rounds)."""
-    rounded = max(8, int(width + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * width else rounded
 
 
 # Of a list per layer the file holds numbers alone; shapes are those of the published configuration
@@ -322,6 +408,9 @@ LAYOUTS: dict[str, Layout] = {
         lambda content: _is_mit(content, ofa=True),
         lambda content, batch: _read_mit(content, ofa=True),
         "mit-han-lab/once-for-all ofa/nas/efficiency_predictor/latency_lookup_table.py",
+    ),
+    "nsganetv2": Layout(
+        None, _is_nsganet, _read_nsganet, "mikelzc1990/nsganetv2, of once-for-all's MobileNetV3"
     ),
     "hardcorenas": Layout(
         "s", _is_hardcore, _read_hardcore, "Alibaba-MIIL/HardCoReNAS timm/models/mobilenasnet.py"

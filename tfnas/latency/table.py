@@ -186,6 +186,10 @@ class LatencyTable:
             curves[key] = _Curve(np.array(widths), np.array(ms))
         return curves
 
+    @cached_property
+    def _classifiers(self) -> tuple[OpSpec, ...]:
+        return tuple(op for op in self.rows if op.classifies)
+
     @property
     def calibration(self) -> Calibration | None:
         """That of `space`, or the only one.
@@ -230,10 +234,23 @@ class LatencyTable:
         row = self.rows.get(op)
         if row is not None:
             return Latency(row.median_ms * self.factor(op), True)
+        if other := self.stand_in(op):
+            return Latency(self.rows[other].median_ms * self.factor(op), False)
         curve = self._curves.get(op.curve)
         if curve is None or not curve.widths[0] <= op.c_mid <= curve.widths[-1]:
             raise LookupError(self._missing([op]))
         return Latency(float(np.interp(op.c_mid, curve.widths, curve.ms)) * self.factor(op), False)
+
+    def stand_in(self, op: OpSpec) -> OpSpec | None:
+        """The row of another number of classes that an imported table has for a classifier.
+
+        Published tables have one, of 1,000 classes; it is a small part of a net, and nobody can
+        measure another one.
+        """
+        if self.device.kind != "imported" or not op.classifies or op in self.rows:
+            return None
+        alike = [row for row in self._classifiers if (row.size, row.c_in) == (op.size, op.c_in)]
+        return min(alike, key=lambda row: abs(row.c_out - op.c_out), default=None)
 
     def ms(self, op: OpSpec) -> float:
         """As `latency`, the number alone."""
@@ -306,7 +323,7 @@ class LatencyTable:
 
     def covers(self, op: OpSpec) -> bool:
         """Whether `latency` can tell this op."""
-        if op.free or op in self.rows:
+        if op.free or op in self.rows or self.stand_in(op):
             return True
         curve = self._curves.get(op.curve)
         return curve is not None and bool(curve.widths[0] <= op.c_mid <= curve.widths[-1])

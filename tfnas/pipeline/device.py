@@ -65,7 +65,14 @@ def find_device(
     if cfg.table is not None:
         file = Path(cfg.table)
         table = LatencyTable.load(file)
-        table = table.for_space(spec.build(table.device.quantum))
+        space = spec.build(table.device.quantum)
+        table = table.for_space(space)
+        if other := table.stand_in(space.head[-1]):
+            log.warning(
+                "warning: %s has a classifier of %d classes only: its latency stands for that of "
+                "%d classes, which takes less or more than %.3g ms",
+                file, other.c_out, space.classes, table.rows[other].median_ms,
+            )  # fmt: skip
         return reach(table, cfg.device), table, file
     profiler = configured_device(cfg)
     found = find_table(profiler.device)

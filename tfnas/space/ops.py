@@ -187,6 +187,14 @@ class OpSpec:
         return KINDS[self.kind].label(self)
 
 
+def divisible(channels: float, divisor: int) -> int:
+    """The nearest multiple, or the next one where that loses more than a tenth (as MobileNets)."""
+    if divisor == 1 or channels == 0:
+        return round(channels)
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
 def _label(op: OpSpec) -> str:
     mid = f"·{op.c_mid}" if op.has_width else ""
     se = f" se{op.c_se}" if op.c_se else ""

@@ -9,7 +9,15 @@ from typing import Any
 
 from tfnas.files.bounded import MAX_NAME, check_text, shown
 from tfnas.process.checks import lookup
-from tfnas.space.ops import KINDS, MAX_CHANNELS, MAX_LAYERS, MAX_OPS, MAX_VALUES, OpSpec
+from tfnas.space.ops import (
+    KINDS,
+    MAX_CHANNELS,
+    MAX_LAYERS,
+    MAX_OPS,
+    MAX_VALUES,
+    OpSpec,
+    divisible,
+)
 from tfnas.space.search_space import Block, Choice, SearchSpace, Stage
 
 
@@ -256,7 +264,7 @@ class SpaceSpec:
             elif kind in KINDS and "c_mid" not in KINDS[kind].lacks:
                 widths = self._widths(spec, c, quantum)
                 mid = min(widths, key=lambda w: (abs(w - spec.ratio * c), w))
-                c_se = _divisible(spec.se_ratio * c, spec.se_divisor)
+                c_se = divisible(spec.se_ratio * c, spec.se_divisor)
                 op = OpSpec(kind, size, c, mid, c_se, stage.c_out, spec.kernel, stride, act)
                 choices.append(Choice(op, widths))
                 continue
@@ -295,14 +303,6 @@ def _range(spec: CandidateSpec | ExpansionSpec) -> tuple[float, float]:
 def _span(spec: CandidateSpec | ExpansionSpec) -> float:
     low, high = _range(spec)
     return max(high - low, 0) if high == high and low == low else inf
-
-
-def _divisible(channels: float, divisor: int) -> int:
-    """The nearest multiple, or the next one where that loses more than a tenth (as MobileNets)."""
-    if divisor == 1 or channels == 0:
-        return round(channels)
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 def _grid(low: float, high: float, quantum: int) -> tuple[int, ...]:
