@@ -1,6 +1,6 @@
 """Importers: published layouts, impossible values, and files that must not be trusted.
 
-What needs the published table reads its path from TFNAS_REFERENCE_TABLE.
+What needs published tables reads their paths from TFNAS_REFERENCE_TABLE and TFNAS_REFERENCE.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import math
 import os
 import pickle
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from tests.support.spaces import load_space
 from tfnas.derive.menu import feasible_ms
 from tfnas.latency.importers import _parse, impossible_values, read, recognize
 from tfnas.latency.layouts import LAYOUTS
@@ -24,6 +26,7 @@ from tfnas.space.ops import OpSpec
 from tfnas.space.spec import ExpansionSpec, LayerSpec, SpaceSpec, StageSpec
 
 REFERENCE = os.environ.get("TFNAS_REFERENCE_TABLE")
+PUBLISHED = os.environ.get("TFNAS_REFERENCE")
 needs_reference = pytest.mark.skipif(
     not REFERENCE, reason="TFNAS_REFERENCE_TABLE doesn't name the published latency_gpu.pkl"
 )
@@ -241,12 +244,66 @@ def test_ofa_yaml(tmp_path):
     path = tmp_path / "160_lookup_table.yaml"
     path.write_text(yaml.safe_dump(content))
     assert recognize(path) == "ofa"
-    with pytest.raises(ValueError, match="2 of 7 entries can't be expressed"):
-        read(path, unit="ms", device="note10", batch=1)
-    rows = read(path, unit="ms", device="note10", batch=1, partial=True).table.rows
-    assert len(rows) == 5
+    rows = read(path, unit="ms", device="note10", batch=1).table.rows
+    assert len(rows) == 6
+    se = OpSpec("mbconv_v3", 40, 32, 96, 24, 32, 5, 1, "hard_swish")
+    assert rows[se].median_ms == 4.0
+    pooled = OpSpec("pooled_conv", 5, 1152, 0, 0, 1536, 1, 1, "hard_swish")
+    assert rows[pooled].median_ms == pytest.approx(0.2 + 0.1)
     assert rows[OpSpec("mbconv", 80, 24, 96, 0, 32, 5, 2, "relu")].median_ms == 2.0
     assert rows[OpSpec("mbconv", 40, 32, 96, 0, 32, 5, 1, "hard_swish")].median_ms == 3.0
+
+
+def test_nsganetv2_yaml(tmp_path):
+    block = "MBConv-input:{}-output:{}-expand:{}-kernel:7-stride:{}-idskip:{}-se:{}"
+    content = {
+        "first_conv-input:224x224x3-output:112x112x16": {"mean": 1.0},
+        block.format("56x56x24", "28x28x40", 4, 2, 0, 1): {"mean": 2.0},
+        block.format("14x14x80", "14x14x80", 6, 1, 1, 0): {"mean": 3.0},
+        "final_expand_layer-input:7x7x160-output:7x7x960": {"mean": 0.4},
+        "final_expand_layer-input:6x6x160-output:6x6x960": {"mean": 0.3},
+        "feature_mix_layer-input:1x1x960-output:1x1x1280": {"mean": 0.2},
+        "classifier-input:1280-output:1000": {"mean": 0.1},
+    }
+    path = tmp_path / "i7.yaml"
+    path.write_text(yaml.safe_dump(content))
+    assert recognize(path) == "nsganetv2"
+    table = read(path, unit="ms", device="i7", batch=1).table
+    assert {op: row.median_ms for op, row in table.rows.items()} == {
+        OpSpec("conv", 224, 3, 0, 0, 16, 3, 2, "hard_swish"): 1.0,
+        OpSpec("mbconv_v3", 56, 24, 96, 24, 40, 7, 2, "relu"): 2.0,
+        OpSpec("mbconv", 14, 80, 480, 0, 80, 7, 1, "hard_swish"): 3.0,
+        OpSpec("conv", 7, 160, 0, 0, 960, 1, 1, "hard_swish"): 0.4,
+        OpSpec("conv", 6, 160, 0, 0, 960, 1, 1, "hard_swish"): 0.3,
+        OpSpec("pooled_conv", 7, 960, 0, 0, 1280, 1, 1, "hard_swish"): 0.2,
+        OpSpec("pooled_conv", 6, 960, 0, 0, 1280, 1, 1, "hard_swish"): 0.2,
+        OpSpec("classifier", 1, 1280, 0, 0, 1000, 1, 1, "none"): 0.1,
+    }
+    ten = OpSpec("classifier", 1, 1280, 0, 0, 10, 1, 1, "none")
+    assert table.covers(ten)
+    assert (table.latency(ten).ms, table.latency(ten).measured) == (0.1, False)
+    assert not table.covers(OpSpec("classifier", 7, 1280, 0, 0, 10, 1, 1, "none"))
+    here = replace(table, device=replace(table.device, kind="cpu"))
+    assert not here.covers(ten)  # it can be measured
+
+
+@pytest.mark.skipif(not PUBLISHED, reason="TFNAS_REFERENCE doesn't name the reference data")
+@pytest.mark.parametrize(
+    ("name", "space", "rows", "reach_ms"),
+    [
+        ("ofa_i7_8700k", "ofa_mbv3", 4060, (6.765, 36.216)),
+        ("proxylessnas_pixel1", "proxyless", 72, (32.708, 180.975)),
+        ("ofa_note10_160", None, 95, None),
+        ("ofa_note10_224", None, 95, None),
+    ],
+)
+def test_published_tables_serve_their_spaces(name, space, rows, reach_ms):
+    path = Path(str(PUBLISHED)) / "tables" / f"{name}.yaml"
+    table = read(path, unit="ms", device=name, batch=1).table
+    assert len(table.rows) == rows
+    if space is not None:
+        searched = load_space(space, classes=10)
+        assert feasible_ms(searched, table.for_space(searched)) == pytest.approx(reach_ms, abs=1e-3)
 
 
 def test_hardcorenas_pickle(tmp_path):

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.spaces import load_space, load_spec
+from tests.support.spaces import load_space, load_spec, macs_table
 from tfnas.app.values import conf_path
 from tfnas.space.ops import OpSpec
 from tfnas.space.search_space import Choice, Stage
-from tfnas.space.spec import ExpansionSpec, LayerSpec, StageSpec
+from tfnas.space.spec import CandidateSpec, ExpansionSpec, LayerSpec, StageSpec
 from tfnas.space.subnet import MAX_SUBNET_BYTES, Subnet
 
 NAMES = sorted(path.stem for path in (conf_path() / "space").glob("*.yaml"))
@@ -75,7 +75,7 @@ def test_ops_are_distinct_and_those_of_the_curves() -> None:
     ops = list(space.ops())
     assert len(set(ops)) == len(ops)
     curves = space.curves()
-    assert {op.curve for op in ops if op not in space.fixed} == set(curves)
+    assert {op.line for op in ops if op not in space.fixed} == set(curves)
     assert len(ops) == len(set(space.fixed)) + sum(len(widths) for widths in curves.values())
 
 
@@ -100,6 +100,34 @@ def test_the_published_space() -> None:
     assert space.head[-1].c_out == 1000
 
 
+def test_candidates_one_by_one() -> None:
+    space = load_space("nas_bench_macro", quantum=16)
+    names = [[choice.name for choice in block] for block in space.blocks]
+    assert names[0] == ["conv", "k3_e3", "k5_e6"]
+    assert names[1] == ["identity", "k3_e3", "k5_e6"]
+    assert space.blocks[0][0].op == OpSpec("conv", 32, 32, 0, 0, 64, 1, 2, "none")
+    assert [choice.widths for choice in space.blocks[1]] == [(0,), (192,), (384,)]
+    assert not any(op.free for op in [*space.ops(), *space.curves()])
+    table = macs_table(space)
+    left_out = space.blocks[1][0]
+    assert (table.ms(left_out.op), list(table.curve_ms(left_out))) == (0, [0])
+    assert table.missing(space) == []
+
+
+def test_a_stage_may_have_candidates_of_its_own() -> None:
+    base = load_spec("tiny")
+    own = [CandidateSpec(kernel=7, ratio=1), CandidateSpec("identity")]
+    single = StageSpec(16, depth=2, ops=own, kernels=[])
+    squeezed = StageSpec(16, squeeze_excite=[True])
+    space = replace(base, stages=[single, squeezed, *base.stages]).build(8)
+    names = [[choice.name for choice in stage.blocks[-1]] for stage in space.stages]
+    assert names[0] == ["k7_e1", "identity"]
+    assert names[1] == ["k3_e3_se", "k5_e3_se"]
+    assert names[2] == ["k3_e3", "k5_e3", "k3_e3_se", "k5_e3_se"]
+    op = space.blocks[0][0].op
+    assert (op.c_mid, op.expands, op.line) == (16, False, op)
+
+
 def test_a_quantum_wider_than_the_range_leaves_one_width() -> None:
     space = load_space("tiny", quantum=64)
     assert {choice.widths for block in space.blocks for choice in block} <= {(64,), (64, 128)}
@@ -109,6 +137,13 @@ def test_a_quantum_wider_than_the_range_leaves_one_width() -> None:
     ("changes", "message"),
     [
         ({"kernels": []}, "kernels is empty"),
+        ({"stages": [StageSpec(16, kernels=[])]}, "kernels is empty"),
+        ({"stages": [StageSpec(24, kernels=[], ops=[CandidateSpec("identity")])]}, "kind: skip"),
+        ({"ops": [CandidateSpec("pooled_conv")]}, "kind='pooled_conv' of a candidate"),
+        ({"ops": [CandidateSpec("mbconv_v3")]}, "without squeeze-excite it is an mbconv"),
+        ({"ops": [CandidateSpec(), CandidateSpec()]}, "one twice"),
+        ({"ops": [CandidateSpec(se_divisor=0)]}, "se_divisor of 1 or more"),
+        ({"stages": [StageSpec(16, ops=3)]}, "ops is 3, expected a list"),
         ({"classes": None}, "classes is not known"),
         ({"classes": 0}, "c_out=0 of a classifier"),
         ({"resolution": 0}, "size=0"),

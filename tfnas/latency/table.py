@@ -179,7 +179,7 @@ class LatencyTable:
     def _curves(self) -> dict[OpSpec, _Curve]:
         points: dict[OpSpec, list[tuple[int, float]]] = {}
         for op, row in self.rows.items():
-            points.setdefault(op.curve, []).append((op.c_mid, row.median_ms))
+            points.setdefault(op.line, []).append((op.c_mid, row.median_ms))
         curves = {}
         for key, pairs in points.items():
             widths, ms = zip(*sorted(pairs), strict=True)
@@ -236,7 +236,7 @@ class LatencyTable:
             return Latency(row.median_ms * self.factor(op), True)
         if other := self.stand_in(op):
             return Latency(self.rows[other].median_ms * self.factor(op), False)
-        curve = self._curves.get(op.curve)
+        curve = self._curves.get(op.line)
         if curve is None or not curve.widths[0] <= op.c_mid <= curve.widths[-1]:
             raise LookupError(self._missing([op]))
         return Latency(float(np.interp(op.c_mid, curve.widths, curve.ms)) * self.factor(op), False)
@@ -264,7 +264,7 @@ class LatencyTable:
         """
         if choice.op.free:
             return np.zeros(len(choice.widths))
-        curve = self._curves.get(choice.op.curve)
+        curve = self._curves.get(choice.op.line)
         if curve is None or not (
             curve.widths[0] <= choice.widths[0] and choice.widths[-1] <= curve.widths[-1]
         ):
@@ -325,7 +325,7 @@ class LatencyTable:
         """Whether `latency` can tell this op."""
         if op.free or op in self.rows or self.stand_in(op):
             return True
-        curve = self._curves.get(op.curve)
+        curve = self._curves.get(op.line)
         return curve is not None and bool(curve.widths[0] <= op.c_mid <= curve.widths[-1])
 
     def _missing(self, ops: list[OpSpec]) -> str:

@@ -151,11 +151,16 @@ class OpSpec:
 
     @property
     def curve(self) -> OpSpec:
-        """The op with its mid width left open: the key that all widths of a curve share.
+        """The op with its mid width left open: the key that all widths of a curve share."""
+        return replace(self, c_mid=0)
 
-        An op that doesn't expand has one layer less, and is a curve of its own.
+    @property
+    def line(self) -> OpSpec:
+        """The key that all ops share between which latency may be interpolated.
+
+        It is their curve; an op that doesn't expand has one layer less, and stands alone.
         """
-        return replace(self, c_mid=0) if self.expands else self
+        return self.curve if self.expands else self
 
     @property
     def is_curve(self) -> bool:

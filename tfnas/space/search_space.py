@@ -116,7 +116,7 @@ class SearchSpace:
         return self.head[-1].c_out
 
     def curves(self) -> dict[OpSpec, tuple[int, ...]]:
-        """Every distinct curve that costs anything, with its admissible widths, ascending.
+        """Every distinct `OpSpec.line` that costs anything, with its admissible widths, ascending.
 
         Blocks of one shape share their curves, and so do two expansions without squeeze-excite.
         """
@@ -125,7 +125,7 @@ class SearchSpace:
             for choice in block:
                 if choice.op.free:
                     continue
-                merged.setdefault(choice.op.curve, set()).update(choice.widths)
+                merged.setdefault(choice.op.line, set()).update(choice.widths)
         return {curve: tuple(sorted(widths)) for curve, widths in merged.items()}
 
     def ops(self) -> Iterator[OpSpec]:
