@@ -20,6 +20,12 @@ from tfnas.process.ranks import ALONE, Ranks
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import Result
 
+# Fields of a space that searches of before didn't have, with the values that make it the same.
+NEWER: Mapping[str, tuple[Any, ...]] = {
+    "kernels": (None,), "expansions": (None,), "squeeze_excite": (None,), "ops": (None, []),
+    "se_divisor": (1,), "se_kind": ("mbconv",),
+}  # fmt: skip
+
 
 def check_unused(folder: RunFolder, resume: str | None, ranks: Ranks = ALONE) -> None:
     """Raise ValueError if a search would overwrite another one, finished or not."""
@@ -82,9 +88,19 @@ def identity(
 
 def options_of(cfg: SearchConfig) -> dict[str, Any]:
     """By dotted key, as JSON has them."""
-    kept = {k: v for k, v in _flat(asdict(cfg)) if not k.startswith(HARMLESS["search"])}
+    values = {**asdict(cfg), "space": _as_before(asdict(cfg.space))}
+    kept = {k: v for k, v in _flat(values) if not k.startswith(HARMLESS["search"])}
     options: dict[str, Any] = json.loads(json.dumps(kept))
     return options
+
+
+def _as_before(values: Any) -> Any:
+    """Without the fields that are `NEWER`, where they change nothing."""
+    if isinstance(values, list):
+        return [_as_before(value) for value in values]
+    if isinstance(values, dict):
+        return {k: _as_before(v) for k, v in values.items() if v not in NEWER.get(k, ())}
+    return values
 
 
 def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
