@@ -583,3 +583,21 @@ class _Lookup:
         if op not in self.values:
             self.values[op] = self.table.ms(op)
         return self.values[op]
+
+
+@pytest.mark.parametrize("target", [0.3, 0.6])
+@pytest.mark.filterwarnings("error")
+def test_blocks_without_a_width_are_derived_too(target: float) -> None:
+    """Identity costs nothing; a 1x1 convolution has one width, 0."""
+    space = load_space("nas_bench_macro")
+    table = macs_table(space)
+    low, high = feasible_ms(space, table)
+    constraint = Constraint(table, low + target * (high - low), at_most=True)
+    derived = derive_constrained(space, Architecture.initial(space), [constraint])
+    assert derived.subnet in space
+    ms = table.subnet_ms(derived.subnet)
+    assert ms <= constraint.target_ms
+    assert any(not op.has_width for op in derived.subnet.blocks)
+    nets = nearby(space, table, derived.subnet, constraint.target_ms)
+    assert nets
+    assert all(net in space for net in nets)

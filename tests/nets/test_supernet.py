@@ -212,3 +212,22 @@ def test_ops_that_start_alike(name: str) -> None:
         for op in ops:
             assert torch.equal(op.project.weight, widest.project.weight[:, : op.mid])
         assert len({op.project.weight.data_ptr() for op in ops}) == len(ops)  # none is shared
+
+
+def test_blocks_that_can_be_left_out_are_mixed_and_taken_out() -> None:
+    torch.manual_seed(0)
+    space = load_space("nas_bench_macro")
+    net = Supernet(space, 0.25).double()
+    net.start_alike()
+    widths = net.initial_widths()
+    weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    for block in (0, 1):  # its first op is a convolution, then identity
+        first = space.blocks[block][0].op
+        x = torch.randn(4, round(first.c_in / 4), 8, 8, dtype=torch.float64)
+        expected = sum(w * net.block(block, x, i, widths[block]) for i, w in enumerate(weights))
+        torch.testing.assert_close(net.block(block, x, weights, widths[block]), expected)
+    assert net.block(1, x, 0, widths[1]) is x
+    net.order_channels(1, 0)  # nothing to order
+    whole = Supernet(space)
+    subnet = space.subnet((2, 3, 3), [0] * 8, [0] * 8)
+    Network(subnet).load_state_dict(whole.extract(subnet), strict=False)

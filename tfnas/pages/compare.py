@@ -199,6 +199,8 @@ def _ops(nets: Sequence[NetLine]) -> Markup:
 def _op_name(op: OpSpec | None) -> str:
     if op is None:
         return page.NOTHING
+    if not op.has_width:
+        return str(op)
     se = f", se {op.c_se}" if op.c_se else ""
     return f"{op.kernel}×{op.kernel}, {op.c_in}·{op.c_mid}→{op.c_out}{se}"
 
