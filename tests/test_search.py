@@ -295,6 +295,8 @@ def test_stopped_by_a_signal_and_gone_on_with(
     told = check_self_contained((out / "report.html").read_text()).text
     assert "Interrupted: this search has no result." in told
     assert "Supernet loss" in told
+    if number != signal.SIGTERM:
+        return  # what follows doesn't depend on the signal
 
     saved = (out / "search.ckpt").read_bytes()
     for options in (
