@@ -21,7 +21,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from benchmarks.quality.hand_made import hand_made
 from tfnas.app.command_line import override
 from tfnas.app.data import load_data
 from tfnas.app.schemas import SearchConfig
@@ -29,6 +28,7 @@ from tfnas.app.values import conf_path
 from tfnas.data.batches import Batches
 from tfnas.data.images import ArrayImages
 from tfnas.derive.architecture import Constraint, Derived
+from tfnas.derive.hand_made import hand_made
 from tfnas.derive.methods import derive_constrained, derive_greedy
 from tfnas.files import checkpoint
 from tfnas.latency.table import LatencyTable

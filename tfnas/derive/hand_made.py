@@ -1,4 +1,4 @@
-"""Nets by a rule, without a search: what `benchmarks.quality` compares with."""
+"""Nets by a rule, without a search: what found nets are compared with."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from tfnas.derive.architecture import Architecture, Constraint
+from tfnas.derive.menu import Menu
 from tfnas.derive.methods import derive_constrained
-from tfnas.space.search_space import SearchSpace
+from tfnas.space.search_space import Block, SearchSpace
 from tfnas.space.subnet import Subnet
 
+RULES = ("mobilenetv2", "mobilenetv3")
 IMPOSSIBLE = -1e3  # nats, of an op or a depth that a hand-made net must not have
 
 
@@ -29,21 +31,21 @@ def mobilenet_op(name: str, stage: int, stages: int) -> tuple[int, int, bool]:
 
 def hand_made(space: SearchSpace, constraint: Constraint, name: str) -> Subnet:
     """A net by a rule: all depths times one factor, as EfficientNet (arXiv 1905.11946) scales them,
-    or as nearly as widths reach the target from; then its widths are scaled to the target.
+    or as nearly as widths reach the target from; then its widths are scaled to the target. A block
+    without the rule's op has the one that is nearest by expansion, then kernel, then
+    squeeze-excite.
+
+    Args:
+        name: one of `RULES`.
 
     Raises:
         ValueError: if the rule has no net at the target.
     """
-    picks = []
-    for number, stage in enumerate(space.stages):
-        kernel, ratio, se = mobilenet_op(name, number, len(space.stages))
-        for block in stage.blocks:
-            same = [
-                i for i, c in enumerate(block)
-                if c.op.kernel == kernel and round(c.op.c_mid / c.op.c_in) == ratio
-                and bool(c.op.c_se) == se
-            ]  # fmt: skip
-            picks.append(same[0])
+    picks = [
+        _nearest(block, *mobilenet_op(name, number, len(space.stages)))
+        for number, stage in enumerate(space.stages)
+        for block in stage.blocks
+    ]
     initial = Architecture.initial(space)
     widths = [block[pick].op.c_mid for block, pick in zip(space.blocks, picks, strict=True)]
 
@@ -57,8 +59,15 @@ def hand_made(space: SearchSpace, constraint: Constraint, name: str) -> Subnet:
         shares = np.array(depths) / full
         return round(float(np.var(shares)), 9)
 
+    menu, (low, high) = Menu(space, [constraint.table]), constraint.window_ms
+
+    def in_reach(depths: tuple[int, ...]) -> bool:
+        rows = [menu.ms[b][picks[b]][:, 0] for b in menu.kept(depths)]
+        least, most = (float(menu.fixed_ms[0] + sum(f(row) for row in rows)) for f in (min, max))
+        return least <= high and most >= low
+
     every = itertools.product(*(stage.depths for stage in space.stages))
-    for depths in sorted(every, key=lambda d: (unevenness(d), gap(d))):
+    for depths in sorted(filter(in_reach, every), key=lambda d: (unevenness(d), gap(d))):
         alphas = [_only(pick, len(block)) for pick, block in zip(picks, space.blocks, strict=True)]
         betas = [
             _only(depth - stage.min_depth, len(stage.depths))
@@ -69,6 +78,22 @@ def hand_made(space: SearchSpace, constraint: Constraint, name: str) -> Subnet:
         if derived.depths == depths and list(derived.picks) == picks:
             return derived.subnet
     raise ValueError(f"no {name} at {constraint.target_ms} ms: its widths don't reach it")
+
+
+def _nearest(block: Block, kernel: int, ratio: int, se: bool) -> int:
+    """The op that the rule asks for, or what a block has instead of it."""
+
+    def distance(index: int) -> tuple[bool, int, int, bool]:
+        op = block[index].op
+        ratios = round(op.c_mid / op.c_in)
+        return (
+            op.kind != "mbconv",
+            abs(ratios - ratio),
+            abs(op.kernel - kernel),
+            bool(op.c_se) != se,
+        )
+
+    return min(range(len(block)), key=distance)
 
 
 def _only(index: int, count: int) -> np.ndarray:
