@@ -40,7 +40,17 @@ SCHEMAS = {
 }
 GROUPS = {
     group: sorted(p.stem for p in (conf_path() / group).glob("*.yaml"))
-    for group in ("space", "data", "strategy", "budget", "derive", "profile", "verify", "device")
+    for group in (
+        "space",
+        "data",
+        "strategy",
+        "budget",
+        "finals",
+        "derive",
+        "profile",
+        "verify",
+        "device",
+    )
 }
 REQUIRED = ["target_ms=8", "onnx=model.onnx", "subnet=subnet.json"]
 

@@ -29,6 +29,7 @@ HARMLESS = {
     "search": (
         "tolerance", "loop_minutes", "stage_minutes", "checkpoint_minutes", "on_nonfinite",
         "resume", "cores", "table", "profile", "verify", "data.workers", "tensorboard",
+        "finals.jobs", "finals.backend",
         # How a device is reached; which one it is, the latencies tell.
         "device.host", "device.port", "device.config", "device.serial", "device.scratch",
         "device.python", "device.program", "device.libraries", "device.job_s", "device.rest_s",

@@ -48,6 +48,22 @@ class VerifyConfig:
 
 
 @dataclass
+class FinalsConfig:
+    """Which nets are really trained after a search, and how (conf/finals/)."""
+
+    name: str  # none: no net is trained
+    searched: Annotated[int, ABOVE_0]  # of the search: its best net, and next ones or draws
+    random: Annotated[int, AT_LEAST_0]  # random nets at the target
+    handmade: bool  # MobileNetV2- and V3-like nets at the target
+    keep: Annotated[float, between(0.1, 0.9)]  # share of the nets that goes on after a cut
+    first_cut: Annotated[float, INSIDE_0_1]  # share of the epochs before the first cut, at least
+    from_supernet: bool  # trainings start from the supernet's weights
+    jobs: Annotated[int, ABOVE_0]  # trainings side by side, that share the cores
+    backend: str  # of joblib, where they are several: loky, or another one that is registered
+    recipe: Recipe
+
+
+@dataclass
 class DeriveConfig:
     """How the subnet is derived from what the search learned (conf/derive/)."""
 
@@ -132,6 +148,7 @@ class SearchConfig(SteppingContext, TableContext):
     tolerance: Positive  # fraction of the target, on the device
     strategy: Any  # checked against the strategy's own dataclass
     budget: Budget
+    finals: FinalsConfig
     derive: DeriveConfig
     profile: ProfileConfig
     loop_minutes: Annotated[float, AT_LEAST_0]  # for moving widths on the device at most, 0: none

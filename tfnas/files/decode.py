@@ -31,9 +31,14 @@ ERROR = re.compile(r"(.*?)(?: - at (`key` in )?`\$\.?(.*)`)?", re.DOTALL)  # of 
 STEP = re.compile(r"(\w+)|\[(\d+)\]")  # of a path such as rows[0].runs
 
 
-def encode(value: DataclassInstance, header: Mapping[str, str] | None = None) -> str:
-    """The text of a file: the header, then the fields in their order."""
-    return json.dumps({**(header or {}), **asdict(value)}, indent=1, allow_nan=False) + "\n"
+def encode(
+    value: DataclassInstance,
+    header: Mapping[str, str] | None = None,
+    left_out: Collection[str] = (),
+) -> str:
+    """The text of a file: the header, then the fields in their order, but for those left out."""
+    kept = {name: part for name, part in asdict(value).items() if name not in left_out}
+    return json.dumps({**(header or {}), **kept}, indent=1, allow_nan=False) + "\n"
 
 
 def load(
@@ -43,6 +48,7 @@ def load(
     most_bytes: int,
     header: Mapping[str, str] | None = None,
     *,
+    older: Collection[str] = (),
     partly: bool = False,
 ) -> Value:
     """Read a file that `encode` wrote; for the arguments see `decode` and `convert`.
@@ -55,7 +61,7 @@ def load(
     except (OSError, ValueError) as error:
         raise ValueError(f"can't read {path}: {error}") from None
     try:
-        return decode(text, kind, header, partly=partly)
+        return decode(text, kind, header, older=older, partly=partly)
     except ValueError as error:
         raise ValueError(f"{path} is no {what}: it {error}") from None
 

@@ -51,7 +51,7 @@ class Seconds(dict[str, float]):
     def done(self, stage: str) -> None:
         """Count all since the last call (or since the start) to this stage."""
         now = time.monotonic()
-        self[stage] += now - self._last
+        self[stage] = self.get(stage, 0.0) + now - self._last
         self._last = now
 
 

@@ -25,6 +25,7 @@ from tfnas.files.checkpoint import State
 from tfnas.latency.table import LatencyTable
 from tfnas.pipeline import folder
 from tfnas.pipeline.device import check_device, check_extremes, find_device, reachable
+from tfnas.pipeline.jobs import check_backend
 from tfnas.process.accelerator import check_amp, pick_accelerator
 from tfnas.process.checks import check_writable
 from tfnas.process.errors import DisagreementError
@@ -34,6 +35,7 @@ from tfnas.runs.scalars import check_tensorboard
 from tfnas.space.spec import SpaceSpec
 from tfnas.strategies import strategy_class
 from tfnas.strategies.contract import Budget, Strategy
+from tfnas.training.recipe import check_recipe
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def agreed_inputs(cfg: SearchConfig, ranks: Ranks) -> Inputs:
 def prepared(cfg: SearchConfig, out: RunFolder, ranks: Ranks = ALONE) -> Prepared:
     """Check all that can be checked before work starts."""
     folder.check_unused(out, cfg.resume, ranks)
+    check_finals(cfg)
     mine = load_inputs(cfg, ranks)
     who = folder.identity(cfg, mine.dataset, mine.accelerator, ranks)
     saved = folder.saved(out, cfg, who)
@@ -161,6 +164,30 @@ def check_values(cfg: SearchConfig) -> None:
         raise ValueError(
             f"budget.warmup_epochs={cfg.budget.warmup_epochs}: expected 0 to "
             f"budget.epochs={cfg.budget.epochs}"
+        )
+
+
+def check_finals(cfg: SearchConfig) -> None:
+    """Raises ValueError for finals that can't be held."""
+    finals = cfg.finals
+    if finals.name == "none":
+        return
+    check_recipe(finals.recipe)
+    check_backend(finals.jobs, finals.backend)
+    if cfg.derive.method == "greedy":
+        raise ValueError(
+            "derive=greedy may miss the target, and in finals all nets meet it: give "
+            "derive=constrained, or finals=none"
+        )
+    if finals.from_supernet and cfg.budget.channel_factor != 1:
+        raise ValueError(
+            f"finals.from_supernet=true: a supernet with budget.channel_factor="
+            f"{cfg.budget.channel_factor} has no weights for its nets; give one of the two up"
+        )
+    if finals.searched + finals.random + finals.handmade < 2:
+        raise ValueError(
+            f"finals.searched={finals.searched} finals.random={finals.random} "
+            f"finals.handmade={finals.handmade}: expected two nets or more to compare"
         )
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from profilers.contract import Profiler
 from profilers.devices import usual_options
@@ -33,6 +34,7 @@ from tfnas.files.decode import load
 from tfnas.intervals import plus_minus
 from tfnas.latency.table import LatencyTable
 from tfnas.nets.weights import save_weights
+from tfnas.pipeline import finals
 from tfnas.pipeline.device import reachable
 from tfnas.pipeline.drive import Seconds, digest, search
 from tfnas.pipeline.folder import check_unused, command, options_of
@@ -102,15 +104,23 @@ def run_in_folder(p: Prepared) -> int:
         log.info("given up for the target: %s", line)
     seconds.done("derive")
 
-    loop, measured = None, None
-    if p.profiler is not None and cfg.loop_minutes and found.derived.reached:
+    loop, trail, measured, held = None, None, None, None
+    plan = finals.begun(p) if cfg.finals.name != "none" else None
+    if p.profiler is not None and cfg.loop_minutes and found.derived.reached and plan is None:
         loop = close_on_device(cfg, p.profiler, space, table, subnet)
-        subnet, table_ms = loop.subnet, loop.table_ms
+        subnet, table_ms, trail = loop.subnet, loop.table_ms, loop.trail_json()
         subnet.save(out.subnet)
         seconds.done("loop")
+    if cfg.finals.name != "none":
+        with stop_on_signals(mine.ranks) as stop:
+            held = finals.hold(p, space, constraint, found, subnet, loop, plan, stop)
+        subnet, table_ms, trail = held.subnet, table.subnet_ms(held.subnet), held.plan.loop
+        subnet.save(out.subnet)
+        seconds.done("finals")
+        seconds["finals"] += held.seconds
     if found.weights is not None:  # for `train weights=`
         save_weights(found.weights(subnet), subnet, out.supernet_weights)
-    export_untrained(p, subnet, table, table_ms)
+    export_net(p, subnet, table, table_ms, None if held is None else out.weights)
     seconds.done("export")
     arguments = None
     if p.profiler is not None:
@@ -118,13 +128,17 @@ def run_in_folder(p: Prepared) -> int:
         measured = verify(cfg, arguments, out.verified)
     seconds.done("verify")
 
-    result = result_of(p, space, table, found, subnet, table_ms, loop, measured, seconds)
+    result = result_of(p, space, table, found, subnet, table_ms, trail, measured, seconds)
+    if held is not None:
+        result = replace(result, finals=held.result)
     result.save(out.result)
     checkpoint.remove(out.checkpoint)
+    if held is not None:
+        finals.forget_all(p, held.plan.entrants)
     conclude(result)
     if p.profiler is not None and cfg.stage_minutes:
         measure_parts(p.profiler, table, subnet, out.stages, cfg.stage_minutes, cfg.seed)
-    say_next(out, table, arguments)
+    say_next(out, table, arguments, trained=held is not None)
     return DONE if result.within else OUTSIDE_TOLERANCE
 
 
@@ -195,11 +209,13 @@ def close_on_device(
     )
 
 
-def export_untrained(p: Prepared, subnet: Subnet, table: LatencyTable, table_ms: float) -> None:
+def export_net(
+    p: Prepared, subnet: Subnet, table: LatencyTable, table_ms: float, weights: Path | None
+) -> None:
     """Write the ONNX file to be measured; latency doesn't depend on what weights hold."""
     exported = export(
         subnet,
-        None,
+        weights,
         p.folder.model,
         batch=table.device.batch,
         seed=p.inputs.cfg.seed,
@@ -269,7 +285,7 @@ def result_of(
     found: Found,
     subnet: Subnet,
     table_ms: float,
-    loop: LoopResult | None,
+    trail: list[dict[str, Any]] | None,
     measured: Verification | None,
     seconds: Seconds,
 ) -> Result:
@@ -305,7 +321,7 @@ def result_of(
         options=options_of(cfg),
         overhead_from_table=table.overhead_ms is not None,
         noisy=None if measured is None else measured.noisy,
-        loop=None if loop is None else loop.trail_json(),
+        loop=trail,
         scores=dict(found.scores),
         versions=versions(),
         seconds={stage: round(s, 1) for stage, s in seconds.items()},
@@ -352,17 +368,21 @@ def measure_parts(
         log.info("%s", line)
 
 
-def say_next(out: RunFolder, table: LatencyTable, verifying: list[str] | None) -> None:
+def say_next(
+    out: RunFolder, table: LatencyTable, verifying: list[str] | None, trained: bool
+) -> None:
     """Print the commands that go on from here, as this run's options make them.
 
     Args:
         verifying: arguments of the command that verifies; None where the device isn't here.
+        trained: the net and its exported file are.
     """
     data = [o for o in overrides() if o.startswith(("data=", "data."))]
     batch = [f"batch={table.device.batch}"] if table.device.batch != 1 else []
     subnet, weights = override("subnet", out.subnet), override("weights", out.weights)
     log.info("next:")
-    log.info("  python -m tfnas.train %s", shlex.join([subnet, *data]))
+    if not trained:
+        log.info("  python -m tfnas.train %s", shlex.join([subnet, *data]))
     log.info("  python -m tfnas.export %s", shlex.join([subnet, weights, *batch]))
     if verifying is not None:
         log.info("  python -m profilers.verify %s", shlex.join(verifying))

@@ -21,6 +21,7 @@ class RunFolder:
     Attributes:
         overrides, train_overrides: the options of the search, and of the training, that began here:
             Hydra's own file changes with every try to go on, refused ones included.
+        finals: a folder for each net that was trained in them.
         weights: of the trained net; `supernet_weights` are those that the search shared.
         config: all options of the latest command, as Hydra noted them; only searches keep it.
     """
@@ -41,6 +42,7 @@ class RunFolder:
         self.train_overrides = path / "train_overrides.yaml"
         self.status = path / "status.json"
         self.log = path / "log.txt"
+        self.finals = path / "finals"
         self.report = path / "report.html"
         self.config = path / ".hydra" / "config.yaml"
 

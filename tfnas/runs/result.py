@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from tfnas.files.atomic import write_atomically
 from tfnas.files.decode import encode, load
+from tfnas.runs.finals import Finals
 
 MAX_BYTES = 10_000_000
 LONGEST_MS = 1e9
@@ -44,6 +45,7 @@ class Result:
         noisy: why the measured interval deserves doubt, if it does.
         seconds: wall seconds by stage, at least of profile, search, derive, verify; `loop` is what
             closing on the device took.
+        finals: what nets that were really trained came to; only of runs that had finals.
     """
 
     target_ms: Ms
@@ -78,6 +80,7 @@ class Result:
     scores: Mapping[str, float]
     versions: Mapping[str, str]
     seconds: Mapping[str, float]
+    finals: Finals | None = None
 
     @property
     def gap(self) -> float:
@@ -89,7 +92,8 @@ class Result:
         return self.table_ms if self.measured_ms is None else self.measured_ms
 
     def save(self, path: Path) -> None:
-        write_atomically(path, encode(self))
+        left_out = () if self.finals is not None else ("finals",)
+        write_atomically(path, encode(self, left_out=left_out))
 
     @classmethod
     def load(cls, path: Path) -> Result:
@@ -98,7 +102,7 @@ class Result:
         Raises:
             ValueError: if it is unreadable, or a field is missing, unknown or of another type.
         """
-        return load(path, cls, "result of a search", MAX_BYTES)
+        return load(path, cls, "result of a search", MAX_BYTES, older=("finals",))
 
 
 def within_tolerance(ms: float, target_ms: float, tolerance: float, at_most: bool) -> bool:

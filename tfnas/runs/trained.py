@@ -97,14 +97,20 @@ def finish(
     with heartbeat(log, "training", training.progress, figures):
         training.run(stop, on_epoch)
     training.ranks.leave()
-    path = training.out / WEIGHTS
-    save_weights(training.state, training.subnet, path, training.trained)
+    result = leave(training, training.out, training.trained)
+    checkpoint.remove(training.out / CHECKPOINT)
+    return result
+
+
+def leave(training: Training, out: Path, trained: Trained) -> TrainResult:
+    """Write weights.safetensors and train.json of a training that is done into a folder."""
+    path = out / WEIGHTS
+    save_weights(training.state, training.subnet, path, trained)
     result = TrainResult(
-        training.subnet, path, training.trained, tuple(training.history), training.seconds,
+        training.subnet, path, trained, tuple(training.history), training.seconds,
         training.subnet.resolution,
     )  # fmt: skip
-    write_atomically(RunFolder(training.out).trained, _to_json(training, result))
-    checkpoint.remove(training.out / CHECKPOINT)
+    write_atomically(RunFolder(out).trained, _to_json(training, result))
     return result
 
 

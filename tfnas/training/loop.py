@@ -213,11 +213,13 @@ class Training:
         self,
         stop: Callable[[], bool] = lambda: False,
         on_epoch: Callable[[EpochResult], None] = lambda result: None,
+        until: int | None = None,
     ) -> None:
         """Train to the end, or until `stop()` is true between two batches.
 
         Args:
             on_epoch: called with what an epoch gave, before it is saved.
+            until: the epochs after which to stop for now, saved; None: all of the recipe's.
 
         Raises:
             StoppedError: after saving, if it was stopped.
@@ -238,7 +240,7 @@ class Training:
                 torch.cuda.set_rng_state(state, gpu)
             try:
                 with reading():
-                    while self.epoch < self.recipe.epochs:
+                    while self.epoch < (self.recipe.epochs if until is None else until):
                         self._train_epoch(stop)
                         on_epoch(self._finish_epoch(stop))
                         self._save()
