@@ -13,11 +13,13 @@ from tfnas.app.command_line import override
 from tfnas.files.atomic import write_atomically
 from tfnas.intervals import plus_minus
 from tfnas.pages import page
+from tfnas.pages.finals import finals_section
 from tfnas.pages.history import gather_history, history_figures
 from tfnas.pages.latency import loop_section, scale, stages_section
 from tfnas.pages.network import gather_network, network
 from tfnas.pages.page import Part
 from tfnas.runs.files import RunFiles, read_files
+from tfnas.runs.finals import SEARCHED
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import Result
 from tfnas.runs.run import UNFINISHED, Run, clean
@@ -51,6 +53,8 @@ def run_page(files: RunFiles, status: str | None = None) -> str:
     if files.subnet is not None or files.stages is not None:
         parts.append(stages_section(files.subnet, files.table, files.stages))
     parts.append(_search(files))
+    if result is not None and result.finals is not None:
+        parts.append(finals_section(result.finals))
     if result is not None and result.loop:
         parts.append(loop_section(result.loop, result))
     parts.append(_origin(files))
@@ -189,18 +193,26 @@ def _search(files: RunFiles) -> Markup | None:
     history = gather_history(files.records, files.space, files.subnet)
     parts = [page.figures(*history_figures(history, files.run.target_ms))]
     found = history.departures
-    if found is not None and result is not None:
+    if found is not None and result is not None and _is_own(result):
         where = page.count(len(found), "place") if found else "no op and no depth"
         moved = ", and then moved as far as the device asked" if result.loop else ""
         parts.append(page.paragraph(
             "Beside widths, the net differs from the most probable one of the last epoch in "
             f"{where}: it was chosen to meet {result.target_ms:.4g} ms on the table{moved}."
         ))  # fmt: skip
-    if found and result is not None:
+    if found and result is not None and _is_own(result):
         rows = [(d.place, d.found, d.probable) for d in found]
         header = ("place", "found (probability)", "most probable")
         parts.append(page.details("Where they differ", page.table(header, rows, name="departures")))
     return page.section("Search", *parts, name="search")
+
+
+def _is_own(result: Result) -> bool:
+    """Whether the run's net is the search's own: in finals another one may have won."""
+    finals = result.finals
+    return finals is None or any(
+        row.name == finals.winner and row.source == SEARCHED for row in finals.rows
+    )
 
 
 def option(value: object) -> str:

@@ -122,7 +122,11 @@ def hold(
         target_ms=plan.target_ms,
         rows=ordered(rows, winner),
         evidence=evidence(rows, cuts),
-        margins=margins(rows, winner, cuts, images),
+        margins=tuple(
+            margin
+            for name in dict.fromkeys((winner, plan.entrants[0].name))
+            for margin in margins(rows, name, cuts, images)
+        ),
     )
     return Held(Subnet.load(folder / winner / "subnet.json"), plan, result, seconds)
 

@@ -136,6 +136,8 @@ def run_in_folder(p: Prepared) -> int:
     if held is not None:
         finals.forget_all(p, held.plan.entrants)
     conclude(result)
+    if held is not None and not result.within:
+        log.info("its widths stay, since they are trained: a loss on the target, not on accuracy")
     if p.profiler is not None and cfg.stage_minutes:
         measure_parts(p.profiler, table, subnet, out.stages, cfg.stage_minutes, cfg.seed)
     say_next(out, table, arguments, trained=held is not None)

@@ -13,7 +13,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from tfnas.files.decode import Count, Fraction
-from tfnas.intervals import mean_interval, spearman, spearman_bounds, student
+from tfnas.intervals import mean_interval, spearman, spearman_bounds
 
 SEARCHED, DRAWN, RANDOM, HAND_MADE = "search", "draw", "random", "hand-made"
 FEWEST = 4  # nets that a rank correlation is told of
@@ -48,7 +48,7 @@ class Evidence:
     """How a score ranked the nets, against their accuracy after some epochs.
 
     Attributes:
-        score: its name, or `top-1 after N epochs`.
+        score: its name, or `top-1 after epoch N`.
         epochs: that the accuracies are of.
         nets: that have both.
         interval: 95 %.
@@ -65,17 +65,21 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Margin:
-    """By how much the winner's top-1 is above others', after as many epochs.
+    """By how much a net's top-1 is above others', after as many epochs.
 
-    The winner is the best of several on the same images, so its margin is a little too large.
+    The winner is the best of several on the same images, so its margin is a little too large. That
+    of the search's own net isn't.
 
     Attributes:
+        net: whose margin it is.
         over: whom.
+        nets: how many these are.
         mean: fraction of the images.
         interval: 95 %, None where nothing tells it: over random nets by how these differ from each
             other, over one net by the number of images.
     """
 
+    net: str
     over: str
     epochs: Count
     nets: Count
@@ -93,6 +97,7 @@ class Finals:
         judged_images: training images that were held out, to judge on.
         target_ms: that the nets were derived for on the table, corrected for what the device said
             of the search's own net.
+        margins: of the winner, and of the search's own net.
         rows: the winner first, then by how far they came and how good they were there.
     """
 
@@ -115,7 +120,7 @@ def evidence(rows: Sequence[FinalsRow], cuts: Sequence[int]) -> tuple[Evidence, 
     known = [
         (name, 0, {r.name: r.scores[name] for r in rows if name in r.scores}) for name in names
     ]
-    known += [(f"top-1 after {cut} epochs", cut, _after(rows, cut)) for cut in cuts]
+    known += [(f"top-1 after epoch {cut}", cut, _after(rows, cut)) for cut in cuts]
     found = []
     for name, when, values in known:
         for cut in cuts:
@@ -133,34 +138,29 @@ def evidence(rows: Sequence[FinalsRow], cuts: Sequence[int]) -> tuple[Evidence, 
 
 
 def margins(
-    rows: Sequence[FinalsRow], winner: str, cuts: Sequence[int], images: int
+    rows: Sequence[FinalsRow], net: str, cuts: Sequence[int], images: int
 ) -> tuple[Margin, ...]:
-    """The winner over the other random nets' mean, and over the best other hand-made one.
+    """A net over the other random nets' mean, and over the best other hand-made one.
 
     Args:
         images: that accuracies are of.
     """
-    first = next(row for row in rows if row.name == winner)
+    first = next(row for row in rows if row.name == net)
     others = [row for row in rows if row is not first and row.curve]
     found = []
     random = [row for row in others if row.source == RANDOM]
-    if random:
-        cut = _common(cuts, [first, *random])
-        if cut:
-            gains = [first.curve[cut - 1] - row.curve[cut - 1] for row in random]
-            got = mean_interval(gains)
-            interval = (got.low, got.high) if got.n > 1 else None
-            found.append(Margin("random nets, mean", cut, got.n, got.mean, interval))
+    if random and (cut := _common(cuts, [first, *random])):
+        got = mean_interval([first.curve[cut - 1] - row.curve[cut - 1] for row in random])
+        interval = (got.low, got.high) if got.n > 1 else None
+        found.append(Margin(net, "random nets, mean", cut, got.n, got.mean, interval))
     made = [row for row in others if row.source == HAND_MADE]
     best = max(made, key=lambda row: (row.epochs, row.curve[-1]), default=None)
     if best is not None and (cut := _common(cuts, [first, best])):
         ours, theirs = first.curve[cut - 1], best.curve[cut - 1]
         # As if the images were other ones for each net; on the same ones it is rather narrower.
-        deviation = ((ours * (1 - ours) + theirs * (1 - theirs)) / images) ** 0.5
-        half = student(max(images - 1, 1)) * deviation
-        mean = ours - theirs
-        found.append(Margin(f"best hand-made net, {best.name}", cut, 1, mean,
-                            (mean - half, mean + half)))  # fmt: skip
+        half = 1.96 * ((ours * (1 - ours) + theirs * (1 - theirs)) / images) ** 0.5
+        mean, over = ours - theirs, f"the best hand-made net, {best.name}"
+        found.append(Margin(net, over, cut, 1, mean, (mean - half, mean + half)))
     return tuple(found)
 
 
