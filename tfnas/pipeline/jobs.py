@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tfnas.process.errors import StoppedError
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.2
+ENGINES = {"dask": "distributed", "ray": "ray.util.joblib"}  # what registers with joblib
 
 
 def check_backend(jobs: int, backend: str) -> None:
@@ -31,8 +33,12 @@ def check_backend(jobs: int, backend: str) -> None:
             "or another backend of processes"
         )
     try:
-        with _engine(jobs, backend):
-            pass
+        import joblib
+
+        if backend in ENGINES:  # starting one takes seconds
+            import_module(ENGINES[backend])
+        else:
+            joblib.parallel_config(backend=backend, n_jobs=jobs).unregister()
     except ImportError as error:
         raise ValueError(
             f"finals.jobs={jobs} finals.backend={backend}: {error}; "

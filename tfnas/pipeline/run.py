@@ -105,15 +105,21 @@ def run_in_folder(p: Prepared) -> int:
     seconds.done("derive")
 
     loop, trail, measured, held = None, None, None, None
-    plan = finals.begun(p) if cfg.finals.name != "none" else None
+    try:
+        plan = finals.begun(p) if cfg.finals.name != "none" else None
+    except ValueError as error:
+        return refuse(error)
     if p.profiler is not None and cfg.loop_minutes and found.derived.reached and plan is None:
         loop = close_on_device(cfg, p.profiler, space, table, subnet)
         subnet, table_ms, trail = loop.subnet, loop.table_ms, loop.trail_json()
         subnet.save(out.subnet)
         seconds.done("loop")
     if cfg.finals.name != "none":
-        with stop_on_signals(mine.ranks) as stop:
-            held = finals.hold(p, space, constraint, found, subnet, loop, plan, stop)
+        try:
+            with stop_on_signals(mine.ranks) as stop:
+                held = finals.hold(p, space, constraint, found, subnet, loop, plan, stop)
+        except ValueError as error:  # such as images that make no batch of the recipe's size
+            return refuse(error)
         subnet, table_ms, trail = held.subnet, table.subnet_ms(held.subnet), held.plan.loop
         subnet.save(out.subnet)
         seconds.done("finals")
