@@ -13,6 +13,7 @@ from tests.support.browser import Elements, check_self_contained
 from tests.support.run_folders import RESULT, saved_run, unfinished_run
 from tfnas.pages.run import run_page, verdict, write_report
 from tfnas.runs.files import read_files
+from tfnas.runs.finals import Evidence, Finals, FinalsRow, Margin
 from tfnas.runs.status import write_status
 
 
@@ -149,3 +150,30 @@ def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
     folder, _ = saved_run(tmp_path / "run")
     first = write_report(folder).read_text()
     assert write_report(folder).read_text() == first
+
+
+FINALS = Finals(
+    winner="random-1", epochs=3, judged_images=80, target_ms=7.9,
+    rows=(
+        FinalsRow("random-1", "random", 7.9, {"supernet top-1": 30.0}, (0.5, 0.6, 0.7)),
+        FinalsRow("search-1", "search", 7.9, {"supernet top-1": 40.0}, (0.55, 0.6, 0.65)),
+        FinalsRow("<b>", "elsewhere", 7.9, {}, (), "its loss is nan"),
+    ),
+    evidence=(Evidence("supernet top-1", 1, 8, -0.8, (-0.97, -0.2), False),),
+    margins=(Margin("random-1", "random nets, mean", 1, 4, 0.05, (-0.01, 0.11)),),
+)  # fmt: skip
+
+
+def test_finals_are_told(tmp_path: Path) -> None:
+    folder, _ = saved_run(tmp_path / "run", finals=FINALS)
+    text = page_of(folder).text
+    for told in (
+        "random-1 won: 3 nets at 7.9 ms on the table began a training of 3 epochs",
+        "random-1 against random nets, mean: +5.00 points after 1 epoch, 95 % interval −1.00 to",
+        "ranks the wrong way", "its loss is nan",
+    ):  # fmt: skip
+        assert told in text
+    assert "Beside widths, the net differs" not in text  # it isn't the search's own
+    plain, _ = saved_run(tmp_path / "plain")
+    assert "Finals" not in page_of(plain).text
+    assert "finals" not in json.loads((plain / "result.json").read_text())

@@ -66,7 +66,8 @@ def test_side_by_side_a_lost_process_costs_its_own_job(
     monkeypatch.setattr(jobs, "run_job", run_or_die)
     names = ("fine", "once", "always", "last")
     found = run_jobs([new_job(tmp_path, name) for name in names], 2, "loky", lambda: False)
-    assert set(found) == {"fine", "once", "last"}
+    assert found.pop("always").error is not None
+    assert all(outcome.error is None for outcome in found.values())
     alone = run_job(new_job(tmp_path / "alone", "fine")).curve
     for outcome in found.values():
         assert outcome.curve.top1 == alone.top1

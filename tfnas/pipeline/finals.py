@@ -181,7 +181,7 @@ def _climb(
         jobs = [_job(p, name, step.epochs) for name in left]
         outcomes = run_jobs(jobs, finals.jobs, finals.backend, stop)
         for name in left:
-            curves[name] = _curve_of(p, name, outcomes.get(name))
+            curves[name] = _curve_of(name, outcomes[name])
         done = {
             name: curves[name].judged(step.epochs) for name in left if curves[name].failed is None
         }
@@ -198,13 +198,11 @@ def _climb(
     return curves
 
 
-def _curve_of(p: Prepared, name: str, outcome: Outcome | None) -> Curve:
+def _curve_of(name: str, outcome: Outcome) -> Curve:
     """What a training came to; why it dropped out is said."""
-    if outcome is None or outcome.error is not None:
-        why = "its process died twice" if outcome is None else str(outcome.error)
-        curve = replace(read_curve(p.folder.finals / name), failed=why)
-    else:
-        curve = outcome.curve
+    curve = outcome.curve
+    if outcome.error is not None:
+        curve = replace(curve, failed=outcome.error)
     if curve.failed is not None:
         log.warning("warning: %s drops out: %s", name, curve.failed)
     return curve

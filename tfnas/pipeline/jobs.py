@@ -20,6 +20,7 @@ from tfnas.process.errors import StoppedError
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.2
+LONGEST = 200  # characters of an engine's error
 ENGINES = {"dask": "distributed", "ray": "ray.util.joblib"}  # what registers with joblib
 
 
@@ -68,12 +69,10 @@ def run_jobs(
     with _handing_on(stop, file):
         found = _on_engine(jobs, side_by_side, backend)
         for job in jobs:
-            lost = found.get(job.name)
-            if lost is not None and lost.error is None:
+            if (why := found[job.name].error) is None:
                 continue
             if stop():
                 break
-            why = lost.error if lost is not None else "its process, or one beside it, died"
             log.warning("warning: %s is tried once more, alone: %s", job.name, why)
             found |= _on_engine([job], side_by_side, backend)
     if stop() or any(outcome.stopped for outcome in found.values()):
@@ -82,7 +81,7 @@ def run_jobs(
 
 
 def _on_engine(jobs: Sequence[Job], side_by_side: int, backend: str) -> dict[str, Outcome]:
-    """What each job came to; where the engine broke, of those that were done by then."""
+    """What each job came to; where the engine broke, what had been done by then."""
     import joblib
 
     try:
@@ -93,11 +92,15 @@ def _on_engine(jobs: Sequence[Job], side_by_side: int, backend: str) -> dict[str
         raise
     except Exception as error:  # each engine has its own for a worker that died
         log.debug("", exc_info=error)
-        curves = {job.name: read_curve(Path(job.folder)) for job in jobs}
-        return {
-            job.name: Outcome(curves[job.name]) for job in jobs if is_done(job, curves[job.name])
-        }
+        why = f"{type(error).__name__}: {error}".partition("\n")[0][:LONGEST]
+        outcomes = [_left(job, why) for job in jobs]
     return {job.name: outcome for job, outcome in zip(jobs, outcomes, strict=True)}
+
+
+def _left(job: Job, error: str) -> Outcome:
+    """What a job came to on an engine that broke: perhaps it was done."""
+    curve = read_curve(Path(job.folder))
+    return Outcome(curve, error=None if is_done(job, curve) else error)
 
 
 @contextmanager

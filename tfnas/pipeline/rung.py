@@ -170,7 +170,7 @@ def run_job(job: Job, stop: Callable[[], bool] | None = None) -> Outcome:
     try:
         return _train(job, Path(job.stop_file).exists)
     except Exception as error:
-        return Outcome(Curve(), error=f"{type(error).__name__}: {error}")
+        return Outcome(read_curve(Path(job.folder)), error=f"{type(error).__name__}: {error}")
 
 
 def is_done(job: Job, curve: Curve) -> bool:
