@@ -15,7 +15,7 @@ from tfnas.derive.architecture import Architecture
 from tfnas.derive.hand_made import hand_made
 from tfnas.derive.methods import derive_constrained
 from tfnas.nets.supernet import Supernet
-from tfnas.pipeline.entrants import START, Entrant, Plan, choose, read_plan, supernet_top1
+from tfnas.pipeline.entrants import START, Entrant, Plan, choose, read_plan, supernet_scores
 from tfnas.runs.folder import RunFolder
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Candidate, Found, Task
@@ -95,8 +95,10 @@ def test_the_supernets_score_is_that_of_the_search(tmp_path: Path) -> None:
     scores = Scores(net, task, 64)
     scores.add(found.derived)
     weights = net.extract(found.derived.subnet, found.derived.picks)
-    value = supernet_top1(found.derived.subnet, weights, task)
-    assert value == pytest.approx(scores.values()[0])  # 64 images are all there are
+    found_here = supernet_scores(found.derived.subnet, weights, task)
+    ((score, _),) = scores.scored.values()
+    assert found_here["supernet top-1"] == pytest.approx(score.top1)
+    assert found_here["minus supernet loss"] == pytest.approx(-score.loss, rel=1e-4)
     with_weights = replace(found, weights=lambda subnet: net.extract(subnet))
     config = replace(CONFIG, from_supernet=True)
     entrants = choose(config, task, with_weights, found.derived.subnet, False, tmp_path)

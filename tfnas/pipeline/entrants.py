@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tfnas.app.schemas import FinalsConfig
 from tfnas.derive.architecture import Constraint
@@ -24,7 +25,6 @@ from tfnas.derive.methods import draw_constrained
 from tfnas.files.atomic import write_atomically
 from tfnas.files.decode import encode, load
 from tfnas.nets.blocks import Network
-from tfnas.nets.steps import to_device
 from tfnas.nets.weights import save_weights
 from tfnas.pipeline.rung import START
 from tfnas.runs.finals import DRAWN, HAND_MADE, RANDOM, SEARCHED
@@ -33,6 +33,7 @@ from tfnas.runs.result import MAX_BYTES
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Found, Task
 from tfnas.strategies.parts.evaluate import Genome
+from tfnas.strategies.parts.training import some_batches
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def choose(
         scores = dict(net.scores)
         if found.weights is not None:
             weights = found.weights(net.subnet)
-            scores["supernet top-1"] = supernet_top1(net.subnet, weights, task)
+            scores |= supernet_scores(net.subnet, weights, task)
             if cfg.from_supernet:
                 save_weights(weights, net.subnet, out / START)
         table_ms = task.constraints[0].table.subnet_ms(net.subnet)
@@ -177,8 +178,8 @@ def _hand_made(constraint: Constraint, task: Task) -> Iterator[_Net]:
 
 
 @torch.no_grad()
-def supernet_top1(subnet: Subnet, weights: Mapping[str, Tensor], task: Task) -> float:
-    """Percent of held-out images that a net gets right with the supernet's weights.
+def supernet_scores(subnet: Subnet, weights: Mapping[str, Tensor], task: Task) -> dict[str, float]:
+    """Top-1 in percent and minus the loss of a net on held-out images, with the supernet's weights.
 
     Batch norm takes each batch's statistics, as in the search.
     """
@@ -186,9 +187,10 @@ def supernet_top1(subnet: Subnet, weights: Mapping[str, Tensor], task: Task) -> 
     network.load_state_dict({**network.state_dict(), **weights})
     network.to(task.device).train()
     right = images = 0
-    for x, y in task.held_out.epoch(0):
-        hits = network(to_device(x, task.device)).argmax(1) == to_device(y, task.device)
-        right, images = right + int(hits.sum()), images + len(y)
-        if images >= SCORED_IMAGES:
-            break
-    return 100 * right / images
+    loss = 0.0
+    for x, y in some_batches(task, SCORED_IMAGES):
+        logits = network(x)
+        right += int((logits.argmax(1) == y).sum())
+        loss += float(F.cross_entropy(logits, y, reduction="sum"))
+        images += len(y)
+    return {"supernet top-1": 100 * right / images, "minus supernet loss": -loss / images}

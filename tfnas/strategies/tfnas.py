@@ -144,8 +144,6 @@ class TFNAS(WeightKnobs):
             derived = candidates[0].derived
             figures |= search.scores.figures()
             figures["path_passes"] += figures["scored_images"] / 3  # forward alone
-            best_first = sorted(search.scores.scored.values(), key=lambda pair: -pair[0])
-            candidates = tuple(Candidate(net, value) for value, net in best_first)
         extract = weights_of(search.net, derived.picks, order, search.widths)
         yield Found(derived, arch, extract, figures, candidates)
 
