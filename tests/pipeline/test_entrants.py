@@ -86,6 +86,8 @@ def test_all_but_the_own_net_move_to_what_the_device_asks_for(tmp_path: Path) ->
     assert subnets(tmp_path, entrants)[0] == found.derived.subnet
     assert all(other.met_by(entrant.table_ms) for entrant in entrants[1:])
     assert [entrant.name for entrant in entrants[:3]] == ["search-1", "search-2", "search-3"]
+    moved = choose(CONFIG, replace(task, constraints=(other,)), found, None, True, tmp_path / "all")
+    assert other.met_by(moved[0].table_ms)
 
 
 def test_the_supernets_score_is_that_of_the_search(tmp_path: Path) -> None:

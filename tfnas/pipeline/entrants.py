@@ -90,13 +90,13 @@ class _Net:
 
 
 def choose(
-    cfg: FinalsConfig, task: Task, found: Found, own: Subnet, moved: bool, folder: Path
+    cfg: FinalsConfig, task: Task, found: Found, own: Subnet | None, moved: bool, folder: Path
 ) -> tuple[Entrant, ...]:
     """Derive the nets, score them on the supernet, and leave each in its folder.
 
     Args:
         task: whose constraint all but the search's own net meet.
-        own: the search's net, as the device left it.
+        own: the search's net, as the device left it; None: it is derived as the others are.
         moved: the constraint isn't the one that the search's candidates were derived for.
     """
     rng = np.random.default_rng((task.seed, 5))  # a stream of its own
@@ -142,11 +142,13 @@ def _take(
 
 
 def _searched(
-    task: Task, found: Found, own: Subnet, moved: bool, rng: np.random.Generator
+    task: Task, found: Found, own: Subnet | None, moved: bool, rng: np.random.Generator
 ) -> Iterator[_Net]:
     """The search's net, then its other candidates, best first."""
     known = {candidate.derived.subnet: candidate.score for candidate in found.candidates}
     best = found.derived.subnet
+    if own is None:
+        own = Genome.of(found.derived).meet_target(task, rng).subnet
     yield _Net(SEARCHED, own, {"search": known[best]} if best in known else {})
     for candidate in found.candidates:
         if candidate.derived.subnet == best:

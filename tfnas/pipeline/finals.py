@@ -39,6 +39,7 @@ from tfnas.process.accelerator import cpu_threads
 from tfnas.process.errors import DivergedError
 from tfnas.process.progress import duration
 from tfnas.runs.finals import Finals, FinalsRow, evidence, margins, ordered
+from tfnas.runs.result import within_tolerance
 from tfnas.runs.trained import leave
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
@@ -140,6 +141,7 @@ def _new_plan(
     loop: LoopResult | None,
 ) -> Plan:
     cfg, target = p.inputs.cfg, constraint
+    closed: Subnet | None = own
     if loop is not None:
         asked_ms = cfg.target_ms * loop.table_ms / loop.measured.median_ms
         try:
@@ -147,10 +149,14 @@ def _new_plan(
                 space, constraint.table, asked_ms, derive=cfg.derive, tolerance=cfg.tolerance
             )
             log.info("on the device %g ms are %.4g ms on the table", cfg.target_ms, asked_ms)
+            if not within_tolerance(
+                loop.measured.median_ms, cfg.target_ms, cfg.tolerance, cfg.derive.at_most
+            ):
+                closed = None  # the loop's time was too short for it
         except ValueError as error:
             log.warning("warning: the nets aren't corrected for the device: %s", error)
     task = new_task(p.inputs, space, target)
-    entrants = choose(cfg.finals, task, found, own, target is not constraint, p.folder.finals)
+    entrants = choose(cfg.finals, task, found, closed, target is not constraint, p.folder.finals)
     plan = Plan(target.target_ms, entrants, None if loop is None else loop.trail_json())
     plan.save(p.folder.finals)
     return plan
