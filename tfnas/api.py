@@ -52,6 +52,7 @@ def find_net(
     seed: int = 0,
     cores: int | None = None,
     accelerator: str = "auto",
+    minutes: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> FoundNet:
     """Search a space for the net that takes `target_ms` on a table.
@@ -67,15 +68,22 @@ def find_net(
         at_most: any lower latency is as good.
         tolerance: fraction of the target that the net may be off, where none is nearer.
         cores: CPU threads of the supernet; None: all.
+        minutes: how long it may take; None: as long as it takes. Epochs, images, resolution,
+            channels and the number of nets to score are planned from steps measured here, for a
+            budget and a strategy that are named; values of a `Budget` or a `Strategy` are kept.
         on_progress: called after every step.
 
     Raises:
-        ValueError: for a target out of reach (names the nearest), classes that differ, or a budget
-            that the images don't suffice for.
+        ValueError: for a target out of reach (names the nearest), classes that differ, a budget
+            that the images don't suffice for, or too few minutes (says how many would do).
         tfnas.process.errors.DivergedError: if a loss or a gradient is no finite number.
     """
     from tfnas.pipeline.find import find
+    from tfnas.pipeline.planned import budget_keys
 
+    given = set() if isinstance(budget, str) else budget_keys()
+    if not isinstance(strategy, str):
+        given |= {f"strategy.{knob}" for knob in vars(strategy)}
     return find(
         space,
         images,
@@ -88,6 +96,8 @@ def find_net(
         seed=seed,
         cores=cores,
         accelerator=accelerator,
+        minutes=minutes,
+        given=given,
         on_progress=on_progress or (lambda progress: None),
     )
 

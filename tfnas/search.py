@@ -7,7 +7,9 @@ first stands in `tfnas.pipeline.inputs`, what is done then in `tfnas.pipeline.ru
 
 from __future__ import annotations
 
-from tfnas.app.command_line import output_dir
+from dataclasses import replace
+
+from tfnas.app.command_line import output_dir, overrides
 from tfnas.app.main import Work, main
 from tfnas.app.schemas import SearchConfig
 
@@ -17,6 +19,7 @@ def prepare(cfg: SearchConfig) -> Work:
     from tfnas.pipeline.drive import follow
     from tfnas.pipeline.folder import finished
     from tfnas.pipeline.inputs import prepared
+    from tfnas.pipeline.planned import applied, given_keys, open_budget, read_plan
     from tfnas.pipeline.run import conclude_again, run
     from tfnas.process.ranks import join
     from tfnas.runs.folder import RunFolder
@@ -25,9 +28,15 @@ def prepare(cfg: SearchConfig) -> Work:
     if ranks.rank:  # rank 0 checks, and says what is wrong
         return lambda: follow(cfg, ranks)
     out = RunFolder(output_dir())
+    plan = None
+    if cfg.minutes is not None:
+        given = given_keys(overrides())
+        plan = read_plan(out, cfg, given)
+        opened = replace(cfg, budget=open_budget(cfg.budget, given))
+        cfg = opened if plan is None else applied(cfg, plan)
     if cfg.resume is not None and (result := finished(out, cfg)) is not None:
         return lambda: conclude_again(result, out.path, cfg.tolerance)
-    checked = prepared(cfg, out, ranks)
+    checked = prepared(cfg, out, ranks, plan)
     return lambda: run(checked)
 
 

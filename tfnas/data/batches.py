@@ -89,6 +89,16 @@ class Batches:
     def __len__(self) -> int:
         return self._count
 
+    def like(self, size: int, most: int | None = None) -> Batches:
+        """The same images at another size, whole batches alone; the first `most` of them."""
+        whole = min(len(self.indices) // self.batch, len(self) if most is None else most)
+        return Batches(
+            self.images, self.indices[: whole * self.batch], batch=self.batch, size=size,
+            mean=self.mean, std=self.std, seed=self.seed, augment=self.augment,
+            shuffle=self.shuffle, workers=self.workers, drop_last=True,
+            crop_scale=self.crop_scale, jitter=self.jitter, ranks=self.ranks,
+        )  # fmt: skip
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches of an epoch from batch `start` on.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -13,6 +15,7 @@ from tfnas.latency.table import LatencyTable
 from tfnas.pipeline.device import reachable
 from tfnas.pipeline.drive import run_strategy
 from tfnas.pipeline.inputs import split, with_classes
+from tfnas.pipeline.planned import Ground, make_plan, of_group, open_budget
 from tfnas.process.accelerator import cpu_threads, pick_accelerator
 from tfnas.process.checks import check_positive
 from tfnas.runs.found import FoundNet
@@ -33,16 +36,33 @@ def find(
     seed: int,
     cores: int | None,
     accelerator: str,
+    minutes: float | None = None,
+    given: Collection[str] = (),
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> FoundNet:
-    """Search, and derive the net that takes `target_ms` on the table; see `tfnas.find_net`."""
-    check_positive(target_ms=target_ms, tolerance=tolerance, cores=cores)
+    """Search, and derive the net that takes `target_ms` on the table; see `tfnas.find_net`.
+
+    Args:
+        given: where there are `minutes`: dotted keys of what isn't planned.
+    """
+    check_positive(target_ms=target_ms, tolerance=tolerance, cores=cores, minutes=minutes)
     strategy.check(derive.method)
     torch.set_num_threads(cpu_threads(cores, os.cpu_count() or 1))
-    task = new_task(
-        spec, images, table, target_ms, budget=budget, derive=derive, tolerance=tolerance,
-        seed=seed, device=pick_accelerator(accelerator),
+    task_for = partial(
+        new_task, spec, images, table, target_ms, derive=derive, tolerance=tolerance, seed=seed,
+        device=pick_accelerator(accelerator),
     )  # fmt: skip
+    if minutes is not None:
+        budget = open_budget(budget, given)
+    task = task_for(budget=budget)
+    if minutes is not None:
+        ground = Ground(
+            task, strategy, given, {}, len(task.train.images), None, images, 0,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        values = make_plan(minutes, ground).values
+        strategy = replace(strategy, **of_group("strategy", values))  # type: ignore[type-var]
+        task = task_for(budget=replace(budget, **of_group("budget", values)))
     found = run_strategy(strategy, task, on_progress=on_progress)
     derived, [constraint] = found.derived, task.constraints
     return FoundNet(

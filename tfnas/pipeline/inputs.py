@@ -21,6 +21,7 @@ from tfnas.app.data import load_data
 from tfnas.app.schemas import SearchConfig
 from tfnas.data.batches import Batches
 from tfnas.data.images import Dataset, stratified_split
+from tfnas.derive.architecture import Constraint
 from tfnas.files.checkpoint import State
 from tfnas.latency.table import LatencyTable
 from tfnas.pipeline import folder
@@ -31,6 +32,7 @@ from tfnas.process.checks import check_writable
 from tfnas.process.errors import DisagreementError
 from tfnas.process.ranks import ALONE, Ranks, check_batch
 from tfnas.runs.folder import RunFolder
+from tfnas.runs.plan import Plan
 from tfnas.runs.scalars import check_tensorboard
 from tfnas.space.spec import SpaceSpec
 from tfnas.strategies import strategy_class
@@ -66,6 +68,8 @@ class Prepared:
         saved: the checkpoint to go on with, if any.
         profiler: the device, if it can be reached from here.
         table: None where it has yet to be measured (or completed) into `table_file`.
+        constraint: the target on the table, where there is one.
+        plan: what was planned from `minutes`, once it is; `planning_s` is what that took.
     """
 
     inputs: Inputs
@@ -75,6 +79,9 @@ class Prepared:
     profiler: Profiler | None
     table: LatencyTable | None
     table_file: Path
+    constraint: Constraint | None
+    plan: Plan | None
+    planning_s: float = 0.0
 
 
 def load_inputs(cfg: SearchConfig, ranks: Ranks = ALONE) -> Inputs:
@@ -109,9 +116,20 @@ def agreed_inputs(cfg: SearchConfig, ranks: Ranks) -> Inputs:
     return mine
 
 
-def prepared(cfg: SearchConfig, out: RunFolder, ranks: Ranks = ALONE) -> Prepared:
-    """Check all that can be checked before work starts."""
+def prepared(
+    cfg: SearchConfig, out: RunFolder, ranks: Ranks = ALONE, plan: Plan | None = None
+) -> Prepared:
+    """Check all that can be checked before work starts.
+
+    Args:
+        plan: what the options were planned to be, where the search goes on.
+    """
     folder.check_unused(out, cfg.resume, ranks)
+    if cfg.minutes is not None and ranks.size > 1:
+        raise ValueError(
+            f"minutes={cfg.minutes:g}: steps of {ranks.size} processes aren't planned; give "
+            "budget=NAME and its values instead"
+        )
     check_finals(cfg)
     mine = load_inputs(cfg, ranks)
     who = folder.identity(cfg, mine.dataset, mine.accelerator, ranks)
@@ -121,14 +139,17 @@ def prepared(cfg: SearchConfig, out: RunFolder, ranks: Ranks = ALONE) -> Prepare
     profiler, table, file = find_device(cfg, mine.spec, resumes=saved is not None)
     if saved is not None:
         check_device(saved, profiler, table, file)
+    constraint = None
     if table is not None:
         space = mine.spec.build(table.device.quantum)
-        reachable(space, table, cfg.target_ms, derive=cfg.derive, tolerance=cfg.tolerance)
+        constraint = reachable(
+            space, table, cfg.target_ms, derive=cfg.derive, tolerance=cfg.tolerance
+        )
     elif profiler is not None:
         check_writable(file)
         space = mine.spec.build(profiler.device.quantum)
         check_extremes(profiler, space, cfg.target_ms, cfg.derive.at_most)
-    return Prepared(mine, out, who, saved, profiler, table, file)
+    return Prepared(mine, out, who, saved, profiler, table, file, constraint, plan)
 
 
 def check_start(mine: Inputs) -> None:

@@ -12,6 +12,7 @@ import random
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,13 @@ from tfnas.pipeline.device import reachable
 from tfnas.pipeline.drive import Seconds, digest, search
 from tfnas.pipeline.folder import check_unused, command, options_of
 from tfnas.pipeline.inputs import Prepared
+from tfnas.pipeline.planning import planned
 from tfnas.process.exits import DONE, OUTSIDE_TOLERANCE, STATUS_NAMES, UNUSABLE_INPUT
 from tfnas.process.progress import duration
 from tfnas.process.stopping import stop_on_signals
 from tfnas.process.versions import versions
 from tfnas.runs.folder import RunFolder
+from tfnas.runs.plan import Plan
 from tfnas.runs.result import MAX_BYTES, Result, within_tolerance
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
@@ -63,15 +66,17 @@ def conclude_again(result: Result, out: Path, tolerance: float) -> int:
 def run(p: Prepared) -> int:
     """The whole path; the exit status."""
 
-    def begin() -> None:
+    def begin() -> Prepared:
         ranks = p.inputs.ranks
         check_unused(p.folder, p.inputs.cfg.resume, ranks)  # again, now that nobody else writes
+        begun = p if p.constraint is None else planned(p, p.constraint)
         save_overrides(p.folder.overrides, p.saved is not None)
+        return begun
 
     return job.run_alone(
         p.folder.path,
         begin,
-        lambda _: run_in_folder(p),
+        run_in_folder,
         go_on=lambda: command(p.folder, p.inputs.ranks),
         end=lambda status: draw_page(p.folder.path, status),
     )
@@ -79,21 +84,28 @@ def run(p: Prepared) -> int:
 
 def run_in_folder(p: Prepared) -> int:
     """The whole path, in a folder that is this run's alone."""
-    cfg, mine, out, seconds = p.inputs.cfg, p.inputs, p.folder, Seconds()
+    seconds = Seconds()
     announce(p)
     if p.table is None:
         table = profile(p)
         seconds.done("profile")
     else:
         table = p.table
-    space = mine.spec.build(table.device.quantum)
+    cfg, out = p.inputs.cfg, p.folder
+    space = p.inputs.spec.build(table.device.quantum)
     try:
         constraint = reachable(
             space, table, cfg.target_ms, derive=cfg.derive, tolerance=cfg.tolerance
         )
         latencies = check_latencies(p, space, table)
+        p = planned(p, constraint)
     except (ValueError, LookupError) as error:
         return refuse(error)
+    cfg, mine = p.inputs.cfg, p.inputs
+    if p.plan is not None:
+        p.plan.save(out.plan)
+        seconds.done("plan")
+        seconds["plan"] = p.planning_s
 
     with stop_on_signals(mine.ranks) as stop:
         found = search(p, space, constraint, latencies, seconds, stop)
@@ -135,13 +147,14 @@ def run_in_folder(p: Prepared) -> int:
     seconds.done("verify")
 
     result = result_of(p, space, table, found, subnet, table_ms, trail, measured, seconds)
-    if held is not None:
-        result = replace(result, finals=held.result)
+    result = replace(result, plan=p.plan, finals=None if held is None else held.result)
     result.save(out.result)
     checkpoint.remove(out.checkpoint)
     if held is not None:
         finals.forget_all(p, held.plan.entrants)
     conclude(result)
+    if result.plan is not None:
+        log.info("it took %s", planned_and_taken(result.plan, result.seconds))
     if held is not None and not result.within:
         log.info("its widths stay, since they are trained: a loss on the target, not on accuracy")
     if p.profiler is not None and cfg.stage_minutes:
@@ -353,6 +366,13 @@ def conclude(r: Result) -> None:
         ", any lower latency is fine" if r.at_most else "",
         f" (doubtful: {r.noisy})" if r.noisy else "",
     )
+
+
+def planned_and_taken(plan: Plan, seconds: Mapping[str, float]) -> str:
+    """What a run took against its plan; parts of the net are measured after it."""
+    wanted = sum(s for stage, s in plan.seconds.items() if stage != "stages")
+    taken = sum(s for stage, s in seconds.items() if stage != "profile")
+    return f"{duration(taken)}, planned were {duration(wanted)}"
 
 
 def measure_parts(

@@ -21,6 +21,7 @@ class RunFolder:
     Attributes:
         overrides, train_overrides: the options of the search, and of the training, that began here:
             Hydra's own file changes with every try to go on, refused ones included.
+        plan: what was planned from `minutes`, where these were given.
         finals: a folder for each net that was trained in them.
         weights: of the trained net; `supernet_weights` are those that the search shared.
         config: all options of the latest command, as Hydra noted them; only searches keep it.
@@ -33,6 +34,7 @@ class RunFolder:
         self.result = path / "result.json"
         self.verified = path / "verify.json"
         self.stages = path / "stages.json"
+        self.plan = path / "plan.json"
         self.history = path / "history.jsonl"
         self.checkpoint = path / "search.ckpt"
         self.supernet_weights = path / "supernet_weights.safetensors"

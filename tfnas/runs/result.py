@@ -12,9 +12,11 @@ from msgspec import Meta
 from tfnas.files.atomic import write_atomically
 from tfnas.files.decode import encode, load
 from tfnas.runs.finals import Finals
+from tfnas.runs.plan import Plan
 
 MAX_BYTES = 10_000_000
 LONGEST_MS = 1e9
+NEWER = ("finals", "plan")  # fields that results of before don't have, nor those without
 Ms = Annotated[float, Meta(gt=0, lt=LONGEST_MS)]
 
 
@@ -46,6 +48,7 @@ class Result:
         seconds: wall seconds by stage, at least of profile, search, derive, verify; `loop` is what
             closing on the device took.
         finals: what nets that were really trained came to; only of runs that had finals.
+        plan: what was planned from `minutes`; only of runs that were given them.
     """
 
     target_ms: Ms
@@ -81,6 +84,7 @@ class Result:
     versions: Mapping[str, str]
     seconds: Mapping[str, float]
     finals: Finals | None = None
+    plan: Plan | None = None
 
     @property
     def gap(self) -> float:
@@ -92,7 +96,7 @@ class Result:
         return self.table_ms if self.measured_ms is None else self.measured_ms
 
     def save(self, path: Path) -> None:
-        left_out = () if self.finals is not None else ("finals",)
+        left_out = [name for name in NEWER if getattr(self, name) is None]
         write_atomically(path, encode(self, left_out=left_out))
 
     @classmethod
@@ -102,7 +106,7 @@ class Result:
         Raises:
             ValueError: if it is unreadable, or a field is missing, unknown or of another type.
         """
-        return load(path, cls, "result of a search", MAX_BYTES, older=("finals",))
+        return load(path, cls, "result of a search", MAX_BYTES, older=NEWER)
 
 
 def within_tolerance(ms: float, target_ms: float, tolerance: float, at_most: bool) -> bool:

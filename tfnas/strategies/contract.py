@@ -151,7 +151,11 @@ class Found:
 
 
 class Strategy(Protocol):
-    """A way to search: `Strategy(**knobs).run(task)`."""
+    """A way to search: `Strategy(**knobs).run(task)`.
+
+    A strategy whose class has `SCORED: ClassVar[tuple[str, ...]]`, the knobs whose product is the
+    number of subnets that are scored, has the first of them planned where `minutes` are given.
+    """
 
     def __init__(self, **knobs: Any) -> None: ...
 

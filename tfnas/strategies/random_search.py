@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from tfnas.process.checks import ABOVE_0, check_fields
 from tfnas.strategies.contract import Found, Progress, State, Task
@@ -19,6 +19,8 @@ from tfnas.strategies.parts.training import WeightKnobs
 @dataclass(frozen=True)
 class Random(WeightKnobs):
     """Knobs; values stand in conf/strategy/random.yaml."""
+
+    SCORED: ClassVar[tuple[str, ...]] = ("subnets",)
 
     subnets: Annotated[int, ABOVE_0]  # distinct ones that are scored
     score_images: Annotated[int, ABOVE_0]  # held-out images for each

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ PROBABILITY = Allowed("above 0 and at most 1", lambda v: 0 < v <= 1)
 @dataclass(frozen=True)
 class SPOS(WeightKnobs):
     """Knobs; values and sources stand in conf/strategy/spos.yaml."""
+
+    SCORED: ClassVar[tuple[str, ...]] = ("generations", "population")
 
     population: Annotated[int, ABOVE_0]
     generations: Annotated[int, ABOVE_0]

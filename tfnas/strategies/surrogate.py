@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -31,6 +31,8 @@ APART = 0.02  # see `Settings`: nets that differ in a few channels alone are not
 @dataclass(frozen=True)
 class Surrogate(WeightKnobs):
     """Knobs; values and sources stand in conf/strategy/surrogate.yaml."""
+
+    SCORED: ClassVar[tuple[str, ...]] = ("evaluations",)
 
     paths: Annotated[str, one_of(PATHS)]  # that the supernet trains on
     evaluations: Annotated[int, ABOVE_0]  # subnets that are scored
