@@ -256,6 +256,9 @@ def _facts(files: RunFiles, result: Result) -> Iterator[tuple[Part, Part]]:
     if (raw := result.measured_raw_ms) is not None:
         ms = f"minimum {raw.min:.4g} ms, median {raw.median:.4g} ms"
         yield "single runs", f"{ms}, as fast as the machine was"
+    if (plan := result.plan) is not None:
+        chosen = ", ".join(f"{clean(k)}={option(v)}" for k, v in plan.values.items())
+        yield "minutes", f"{plan.minutes:g}; planned from steps measured here: {chosen}"
     for key, value in result.scores.items():
         yield clean(key).replace("_", " "), f"{value:,.6g}"
     yield "versions", ", ".join(f"{clean(k)} {clean(str(v))}" for k, v in result.versions.items())
@@ -270,4 +273,12 @@ def _seconds(files: RunFiles, result: Result) -> Markup:
         for stage, s in result.seconds.items()
     ]
     rows.append((whole, f"{total:,.1f}", None))
-    return page.table(("stage", "seconds", ""), rows, numeric=(1,), name="seconds")
+    if (plan := result.plan) is None:
+        return page.table(("stage", "seconds", ""), rows, numeric=(1,), name="seconds")
+    wanted = [plan.seconds.get(stage) for stage in result.seconds]
+    wanted.append(sum(s for s in wanted if s is not None))
+    rows = [
+        (stage, seconds, "" if planned is None else f"{planned:,.1f}", share)
+        for (stage, seconds, share), planned in zip(rows, wanted, strict=True)
+    ]
+    return page.table(("stage", "seconds", "planned", ""), rows, numeric=(1, 2), name="seconds")

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +26,7 @@ from tfnas.pipeline.planner import (
     SearchPlan,
     divide,
 )
-from tfnas.pipeline.step_times import search_costs, training_costs
+from tfnas.pipeline.step_times import probe_seconds, search_costs, training_costs
 from tfnas.process.progress import duration
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.plan import Plan, Value
@@ -145,22 +146,20 @@ def make_plan(minutes: float, ground: Ground) -> Plan:
     """
     log.info("measuring steps, to plan %g minutes", minutes)
     begun = time.monotonic()
-    measure = _measuring(ground)
+    probe_s = probe_seconds(minutes)
+    measure = _measuring(ground, probe_s)
     search, finals, training = _search_asked(ground), _finals_asked(ground), None
     if ground.finals is not None:
         share = max(1, ground.threads // ground.finals.jobs)
         training = training_costs(
-            ground.task, ground.whole, ground.finals.recipe, ground.workers, share
+            ground.task, ground.whole, ground.finals.recipe, ground.workers, share, probe_s
         )
-    # What was measured for the first one serves the second, which knows what measuring took.
-    fixed = dict(ground.fixed)
-    divided = None
-    for _ in range(2):
-        fixed["plan"] = time.monotonic() - begun
-        divided = divide(minutes, sum(fixed.values()), search, measure, finals, training)
-    assert divided is not None
-    found, then = divided
-    seconds = {"plan": fixed.pop("plan"), "search": found.seconds, **fixed}
+    rest_s = sum(ground.fixed.values())
+    with suppress(ValueError):  # nothing is measured twice, but now it is known what measuring took
+        divide(minutes, rest_s + time.monotonic() - begun, search, measure, finals, training)
+    plan_s = time.monotonic() - begun
+    found, then = divide(minutes, rest_s + plan_s, search, measure, finals, training)
+    seconds = {"plan": plan_s, "search": found.seconds, **ground.fixed}
     if then is not None:
         seconds["finals"] = then.seconds
     values = {k: v for k, v in _values(ground, found, then) if k not in ground.given}
@@ -168,21 +167,21 @@ def make_plan(minutes: float, ground: Ground) -> Plan:
         minutes,
         values,
         {stage: round(s, 1) for stage, s in seconds.items()},
-        tuple(_lines(minutes, ground, values, found, then, sum(seconds.values()), fixed)),
+        tuple(_lines(minutes, ground, values, found, then, sum(seconds.values()))),
     )
     for line in plan.lines:
         log.info("%s", line)
     return plan
 
 
-def _measuring(ground: Ground) -> Measure:
+def _measuring(ground: Ground, probe_s: float) -> Measure:
     """Measures once for each proxy, and again only where more time may be given to it."""
     known: dict[Proxy, tuple[float, SearchCosts | None]] = {}
 
     def measure(proxy: Proxy, most_s: float) -> SearchCosts | None:
         if proxy in known and (known[proxy][1] is not None or most_s <= known[proxy][0]):
             return known[proxy][1]
-        costs = search_costs(ground.strategy, ground.task, proxy, most_s)
+        costs = search_costs(ground.strategy, ground.task, proxy, most_s, probe_s)
         known[proxy] = most_s, costs
         return costs
 
@@ -250,12 +249,11 @@ def _values(
     if ground.each:
         yield f"strategy.{ground.knobs[0]}", found.scores // ground.each
     if then is not None:
-        assert ground.finals is not None
         yield "finals.searched", then.searched
         yield "finals.random", then.random
         yield "finals.recipe.epochs", then.epochs
-        most, whole = ground.finals.recipe.max_train, len(ground.whole.train)
-        yield "finals.recipe.max_train", then.images if then.images < (most or whole) else most
+        if then.fewer:
+            yield "finals.recipe.max_train", then.images
 
 
 def _lines(
@@ -265,7 +263,6 @@ def _lines(
     found: SearchPlan,
     then: FinalsPlan | None,
     total_s: float,
-    fixed: Mapping[str, float],
 ) -> Iterator[str]:
     factor = found.proxy.channel_factor
     yield f"plan for {minutes:g} minutes:"
@@ -282,7 +279,7 @@ def _lines(
             f"  finals: {then.nets} nets, {then.searched} of them the search's, up to "
             f"{then.epochs} epochs on {then.images:,} images: {duration(then.seconds)}"
         )
-    at_most = sum(s for stage, s in fixed.items() if stage != "export")
+    at_most = sum(s for stage, s in ground.fixed.items() if stage != "export")
     if at_most:
         yield f"  measuring the net on the device: at most {duration(at_most)}"
     yield f"  in all: {duration(total_s)}"

@@ -7,8 +7,10 @@ epochs as fit, and scores what is left. Finals take the rest: as many nets as ca
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from tfnas.strategies.parts.halving import rungs
 
@@ -187,14 +189,22 @@ class FinalsAsked:
 
 @dataclass(frozen=True)
 class FinalsPlan:
-    """Who takes part in finals, for how long."""
+    """Who takes part in finals, for how long.
+
+    Attributes:
+        fewer: not all images that could be are trained on.
+    """
 
     searched: int
     random: int
     nets: int
     epochs: int
     images: int
+    fewer: bool
     seconds: float
+
+
+AnyPlan = TypeVar("AnyPlan", SearchPlan, FinalsPlan)
 
 
 def best_search(asked: SearchAsked, measure: Measure, room_s: float) -> SearchPlan:
@@ -209,12 +219,27 @@ def best_search(asked: SearchAsked, measure: Measure, room_s: float) -> SearchPl
     proxy = asked.proxies[-1]
     costs = measure(proxy, math.inf)
     assert costs is not None
-    found = _search(asked, proxy, costs, asked.images, room_s)
-    images = asked.images
-    while found.seconds > room_s * (1 + OVER) and asked.fewer and images > asked.least_images:
-        images = max(asked.least_images, (images - 1) // IMAGES_STEP * IMAGES_STEP)
-        found = _search(asked, proxy, costs, images, room_s)
-    return found
+
+    def with_images(images: int) -> SearchPlan:
+        return _search(asked, proxy, costs, images, room_s)
+
+    least = asked.least_images if asked.fewer else asked.images
+    return _most_images(with_images, least, asked.images, room_s)
+
+
+def _most_images(
+    with_images: Callable[[int], AnyPlan], least: int, most: int, room_s: float
+) -> AnyPlan:
+    """The plan with the most images that fits; where none does, the one with the fewest."""
+
+    def is_over(images: int) -> bool:
+        return with_images(images).seconds > room_s * (1 + OVER)
+
+    if least >= most or not is_over(most):
+        return with_images(most)
+    counts = range(least, most, IMAGES_STEP)
+    over = bisect_left(counts, True, key=is_over)
+    return with_images(counts[max(over - 1, 0)])
 
 
 def _search(
@@ -264,22 +289,27 @@ def best_finals(
         total = min(total, max(images, asked.most))
     most = min(total - judged, asked.most or total)
     for entry in asked.entries:
-        found = _finals(asked, entry, most, judged, costs, room_s)
+        found = _finals(asked, entry, most, most, judged, costs, room_s)
         if found.seconds <= room_s * (1 + OVER):
             return found
-    entry, taken = asked.entries[-1], most
-    least = min(most, max(LEAST_IMAGES, asked.batch))
-    found = _finals(asked, entry, taken, judged, costs, room_s)
-    while found.seconds > room_s * (1 + OVER) and asked.fewer and taken > least:
-        taken = max(least, (taken - 1) // IMAGES_STEP * IMAGES_STEP)
-        found = _finals(asked, entry, taken, judged, costs, room_s)
-    return found
+
+    def with_images(images: int) -> FinalsPlan:
+        return _finals(asked, asked.entries[-1], images, most, judged, costs, room_s)
+
+    least = min(most, max(LEAST_IMAGES, asked.batch)) if asked.fewer else most
+    return _most_images(with_images, least, most, room_s)
 
 
 def _finals(
-    asked: FinalsAsked, entry: Entry, images: int, judged: int, costs: TrainingCosts, room_s: float
+    asked: FinalsAsked,
+    entry: Entry,
+    images: int,
+    most: int,
+    judged: int,
+    costs: TrainingCosts,
+    room_s: float,
 ) -> FinalsPlan:
-    """With these nets: the most epochs that fit, the fewest where none do."""
+    """With these nets on so many images: the most epochs that fit, the fewest where none do."""
     nets = entry.searched + entry.random + asked.made
     epoch_s = max(1, images // asked.batch) * costs.step
     epoch_s += math.ceil(judged / asked.batch) * costs.test
@@ -291,7 +321,9 @@ def _finals(
             done += math.ceil(rung.nets / asked.jobs) * (rung.epochs - before)
             before = rung.epochs
         seconds = done * epoch_s + test_s
-        return FinalsPlan(entry.searched, entry.random, nets, epochs, images, seconds)
+        return FinalsPlan(
+            entry.searched, entry.random, nets, epochs, images, images < most, seconds
+        )  # fmt: skip
 
     if asked.epochs is None:
         for epochs in range(max(MOST_FINAL_EPOCHS, entry.epochs), entry.epochs, -1):

@@ -25,15 +25,21 @@ from tfnas.training.recipe import Recipe
 
 FIRST = 3  # steps that find memory, and aren't counted
 LEAST_STEPS, MOST_STEPS = 8, 48  # of an epoch that is measured
-PROBE_S = 8.0  # for each of two epochs, for scores, and for the trainings
+PROBE_SHARE = 0.01  # of the time, for each of two epochs, for scores, and for the trainings
+MOST_PROBE_S = 8.0  # for each of them
 SCORES = 26  # one batch of strategy=surrogate, with its fit
 NETS = 4  # whose trainings are measured
 TRIMMED = 0.1  # of the steps at either end: other work on the machine
 CLEARLY = 1.5  # times too slow, by a few steps
 
 
+def probe_seconds(minutes: float) -> float:
+    """How long each part is measured: more than the fewest steps only where there is time."""
+    return min(MOST_PROBE_S, PROBE_SHARE * 60 * minutes)
+
+
 def search_costs(
-    strategy: Strategy, task: Task, proxy: Proxy, most_step_s: float
+    strategy: Strategy, task: Task, proxy: Proxy, most_step_s: float, probe_s: float
 ) -> SearchCosts | None:
     """What the strategy's steps take on a proxy; None where they are clearly too slow.
 
@@ -41,6 +47,7 @@ def search_costs(
 
     Args:
         task: of the search; its budget's epochs and proxy don't count.
+        probe_s: see `probe_seconds`.
 
     Raises:
         ValueError: if the search diverges at once.
@@ -57,8 +64,8 @@ def search_costs(
             step_s = min(times[1:] or times)
             if step_s > CLEARLY * most_step_s:
                 return None
-            batches = min(max(LEAST_STEPS, math.ceil(PROBE_S / step_s)), MOST_STEPS)
-            return _measured(strategy, _probe(task, proxy, FIRST + batches))
+            batches = min(max(LEAST_STEPS, math.ceil(probe_s / step_s)), MOST_STEPS)
+            return _measured(strategy, _probe(task, proxy, FIRST + batches), probe_s)
     except DivergedError as error:
         raise ValueError(str(error)) from None
 
@@ -72,7 +79,7 @@ def _probe(task: Task, proxy: Proxy, batches: int) -> Task:
     return replace(task, budget=budget, train=train, held_out=task.held_out.like(proxy.resolution))
 
 
-def _measured(strategy: Strategy, task: Task) -> SearchCosts:
+def _measured(strategy: Strategy, task: Task, probe_s: float) -> SearchCosts:
     epochs: list[list[float]] = [[]]
     ends: list[float] = []
     scores: list[float] = []
@@ -91,7 +98,7 @@ def _measured(strategy: Strategy, task: Task) -> SearchCosts:
                 last = _lap(epochs[-1], last, task.device)
             else:
                 last = _lap(scores, last, task.device)
-                if len(scores) >= SCORES or (len(scores) > FIRST and sum(scores) > PROBE_S):
+                if len(scores) >= SCORES or (len(scores) > FIRST and sum(scores) > probe_s):
                     break
             if len(ends) == 2 and after == 0:
                 break
@@ -113,7 +120,7 @@ def _lap(times: list[float], last: float, device: torch.device) -> float:
 
 
 def training_costs(
-    task: Task, dataset: Dataset, recipe: Recipe, workers: int, threads: int
+    task: Task, dataset: Dataset, recipe: Recipe, workers: int, threads: int, probe_s: float
 ) -> TrainingCosts:
     """What a step takes in the training of a net at the target: the mean over random ones.
 
@@ -135,7 +142,7 @@ def training_costs(
             def stop(times: list[float] = times) -> bool:
                 times.append(time.monotonic())
                 done = len(times) > FIRST + LEAST_STEPS
-                return done or (len(times) > 2 * FIRST and times[-1] - times[0] > PROBE_S / NETS)
+                return done or (len(times) > 2 * FIRST and times[-1] - times[0] > probe_s / NETS)
 
             with TemporaryDirectory() as folder:
                 training = Training(
