@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 SAME = ("subnet.json", "weights.safetensors", "supernet_weights.safetensors", "history.jsonl")
 # So much is given that the plan is the same on every machine.
 PLANNED = {
-    "budget.warmup_epochs": 1, "budget.resolution": 32, "budget.channel_factor": 1.0,
+    "budget.warmup_epochs": 1, "budget.channel_factor": 1.0,
     "budget.max_train": None, "finals.random": 6,
 }  # fmt: skip
 
@@ -40,7 +40,8 @@ def test_a_plan_is_made_once_and_could_be_given(tmp_path: Path) -> None:
         "cores=1", override("table", tmp_path / "table.json"), "strategy=surrogate",
         "strategy.evaluations=20", "strategy.score_images=32", "budget.epochs=2",
         "budget.batch_size=32", "finals=test", "finals.recipe.epochs=2",
-        "finals.searched=1", "finals.handmade=false",
+        "finals.searched=1", "finals.handmade=false", "finals.recipe.resolution=16",
+        "budget.resolution=16",
     ]  # fmt: skip
 
     def search(out: str, *more: str) -> tuple[RunFolder, str, int]:

@@ -14,6 +14,8 @@ from tests.support.run_folders import RESULT, saved_run, unfinished_run
 from tfnas.pages.run import run_page, verdict, write_report
 from tfnas.runs.files import read_files
 from tfnas.runs.finals import Evidence, Finals, FinalsRow, Margin
+from tfnas.runs.plan import Plan
+from tfnas.runs.result import Result
 from tfnas.runs.status import write_status
 
 
@@ -162,6 +164,17 @@ FINALS = Finals(
     evidence=(Evidence("supernet top-1", 1, 8, -0.8, (-0.97, -0.2), False),),
     margins=(Margin("random-1", "random nets, mean", 1, 4, 0.05, (-0.01, 0.11)),),
 )  # fmt: skip
+
+
+PLAN = Plan(60, {"budget.epochs": 12, "budget.max_train": None}, {"search": 1234.5}, ("plan",))
+
+
+def test_a_plan_is_told(tmp_path: Path) -> None:
+    folder, _ = saved_run(tmp_path / "run", plan=PLAN)
+    text = page_of(folder).text
+    assert "60; planned from steps measured here: budget.epochs=12, budget.max_train=null" in text
+    assert "1,234.5" in text
+    assert Result.load(folder / "result.json").plan == PLAN
 
 
 def test_finals_are_told(tmp_path: Path) -> None:
