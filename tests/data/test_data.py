@@ -847,3 +847,18 @@ def test_an_epoch_starts_within_itself() -> None:
     for epoch, start in ((0, 7), (0, -1), (-1, 0)):
         with pytest.raises(ValueError, match="expected an epoch of at least 0, and 0 to 6"):
             batches.epoch(epoch, start)
+
+
+def test_batches_like_others_at_another_size() -> None:
+    dataset = load_images("fashion_mnist", root="shipped", max_train=100)
+    whole = Batches(
+        dataset.train, np.arange(100), batch=16, size=16, mean=dataset.mean, std=dataset.std,
+        seed=0, augment=True, drop_last=True,
+    )  # fmt: skip
+    same = whole.like(16)
+    assert len(same) == len(whole) == 6
+    few = whole.like(8, 2)
+    assert len(few) == 2
+    images, labels = next(few.epoch(0))
+    assert images.shape == (16, 3, 8, 8)
+    assert len(labels) == 16

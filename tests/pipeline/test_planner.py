@@ -24,16 +24,17 @@ from tfnas.pipeline.planner import (
     TrainingCosts,
     divide,
     enough,
+    fewest_images,
 )
 
 SEARCH = SearchAsked(
-    images=50_000, fewer=True, held_out=0.2, batch=64,
+    images=50_000, least_images=LEAST_IMAGES, held_out=0.2, batch=64,
     proxies=tuple(Proxy(64, factor) for factor in (1.0, 0.5, 0.25)),
     epochs=None, warmup=None, each=1,
 )  # fmt: skip
 FINALS = FinalsAsked(
-    images=50_000, most=None, fewer=True, tests=10_000, batch=64, searched=None, random=None,
-    made=2, epochs=None, least=2, keep=0.5, first_cut=0.2, jobs=1,
+    images=50_000, most=None, least_images=LEAST_IMAGES, tests=10_000, batch=64,
+    searched=None, random=None, made=2, epochs=None, least=2, keep=0.5, first_cut=0.2, jobs=1,
 )  # fmt: skip
 TRAINING = TrainingCosts(step=0.05, test=0.012)
 MINUTES = [20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 2400]
@@ -94,20 +95,23 @@ def test_too_few_minutes_are_refused_with_those_that_do() -> None:
         assert plan.images >= LEAST_IMAGES
     assert enough(0.45) == 0.5
     assert enough(93) == 110
+    assert fewest_images(50_000, 10, 64, 0.2) == LEAST_IMAGES
+    assert fewest_images(500, 10, 64, 0.2) == 500
+    assert fewest_images(10**6, 1000, 64, 0.2) == 10_000
 
 
 def test_what_is_given_stays() -> None:
     search = replace(
-        SEARCH, proxies=(Proxy(48, 0.5),), epochs=3, warmup=0, fewer=False, images=10_000
+        SEARCH, proxies=(Proxy(48, 0.5),), epochs=3, warmup=0, least_images=10_000, images=10_000
     )
-    finals = replace(FINALS, searched=3, epochs=5, most=4_000, fewer=False)
+    finals = replace(FINALS, searched=3, epochs=5, most=4_000, least_images=None)
     for minutes in (30, 300):
         plan, then = plans(minutes, search, finals)
         assert (plan.proxy, plan.epochs, plan.warmup, plan.images) == (Proxy(48, 0.5), 3, 0, 10_000)
         assert then is not None
         assert (then.searched, then.epochs, then.images) == (3, 5, 4_000)
     with pytest.raises(ValueError, match="smallest plan"):
-        plans(60, replace(SEARCH, proxies=SEARCH.proxies[:1], epochs=30, fewer=False))
+        plans(60, replace(SEARCH, proxies=SEARCH.proxies[:1], epochs=30, least_images=50_000))
     own = replace(SEARCH, each=0)  # the strategy's own number of scores stays
     assert plans(60, own)[0].scores == 0
     assert plans(60, replace(SEARCH, each=20))[0].scores % 20 == 0

@@ -25,6 +25,7 @@ from tfnas.pipeline.planner import (
     SearchCosts,
     SearchPlan,
     divide,
+    fewest_images,
 )
 from tfnas.pipeline.step_times import probe_seconds, search_costs, training_costs
 from tfnas.process.progress import duration
@@ -203,10 +204,14 @@ def _search_asked(ground: Ground) -> SearchAsked:
     # Fewer pixels are the better bargain, see benchmarks/README.md.
     proxies = [Proxy(size, factors[0]) for size in sizes]
     proxies += [Proxy(sizes[-1], factor) for factor in factors[1:]]
+    held_out = budget.arch_fraction
+    least = fewest_images(
+        ground.images, space.classes, budget.batch_size, min(held_out, 1 - held_out)
+    )
     return SearchAsked(
         images=ground.images,
-        fewer="budget.max_train" not in given,
-        held_out=budget.arch_fraction,
+        least_images=ground.images if "budget.max_train" in given else least,
+        held_out=held_out,
         batch=budget.batch_size,
         proxies=tuple(proxies),
         epochs=budget.epochs if "budget.epochs" in given else None,
@@ -219,11 +224,12 @@ def _finals_asked(ground: Ground) -> FinalsAsked | None:
     finals, given = ground.finals, ground.given
     if finals is None:
         return None
-    recipe = finals.recipe
+    recipe, whole = finals.recipe, len(ground.whole.train)
+    least = fewest_images(whole, ground.task.space.classes, recipe.batch_size, 1)
     return FinalsAsked(
-        images=len(ground.whole.train),
+        images=whole,
         most=recipe.max_train,
-        fewer="finals.recipe.max_train" not in given,
+        least_images=None if "finals.recipe.max_train" in given else least,
         tests=len(ground.whole.test),
         batch=recipe.batch_size,
         searched=finals.searched if "finals.searched" in given else None,

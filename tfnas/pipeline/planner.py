@@ -19,7 +19,7 @@ OVER = 0.03  # fraction of its time that a stage may be planned over: epochs are
 LEAST_EPOCHS = 6  # of the supernet over its images
 MOST_EPOCHS = 40  # more weren't seen to help
 WARMUP_SHARE = 1 / 8  # of the epochs, as in budget=standard
-LEAST_IMAGES = 2000
+LEAST_IMAGES, LEAST_OF_CLASS = 2000, 10
 IMAGES_STEP = 100
 SCORES_SHARE = 0.15  # of the search's time that scores are sure to get
 LEAST_SCORES, MOST_SCORES = 100, 1000
@@ -85,15 +85,14 @@ class SearchAsked:
     """What the supernet may be; None is to be planned.
 
     Attributes:
-        images: training images that there are.
-        fewer: not all of them need be taken.
+        images, least_images: training images that there are, and the fewest that may be taken.
         held_out: fraction of the images.
         proxies: that may be taken, the dearest first.
         each: subnets that one unit of the planned knob scores; 0: the strategy's own number stays.
     """
 
     images: int
-    fewer: bool
+    least_images: int
     held_out: float
     batch: int
     proxies: tuple[Proxy, ...]
@@ -108,11 +107,6 @@ class SearchAsked:
     @property
     def least_epochs(self) -> int:
         return self.epochs or max(LEAST_EPOCHS, self.warmup or 0)
-
-    @property
-    def least_images(self) -> int:
-        smaller_part = min(self.held_out, 1 - self.held_out)
-        return min(self.images, max(LEAST_IMAGES, math.ceil(1.1 * self.batch / smaller_part)))
 
     def warmup_of(self, epochs: int) -> int:
         chosen = max(1, round(WARMUP_SHARE * epochs)) if self.warmup is None else self.warmup
@@ -151,8 +145,7 @@ class FinalsAsked:
 
     Attributes:
         images: training images that there are, those to judge on included.
-        most: of them that are trained on; None: all.
-        fewer: not so many need be taken.
+        most, least_images: of them that are trained on; None: all.
         tests: images that the winner is tested on.
         made: hand-made nets.
         least: epochs, since the recipe's warm-up is shorter.
@@ -162,7 +155,7 @@ class FinalsAsked:
 
     images: int
     most: int | None
-    fewer: bool
+    least_images: int | None
     tests: int
     batch: int
     searched: int | None
@@ -204,6 +197,12 @@ class FinalsPlan:
     seconds: float
 
 
+def fewest_images(images: int, classes: int, batch: int, smaller_part: float) -> int:
+    """Of so many, what is still worth a training, and gives either part a batch."""
+    least = max(LEAST_IMAGES, LEAST_OF_CLASS * classes, math.ceil(1.1 * batch / smaller_part))
+    return min(images, least)
+
+
 AnyPlan = TypeVar("AnyPlan", SearchPlan, FinalsPlan)
 
 
@@ -223,8 +222,7 @@ def best_search(asked: SearchAsked, measure: Measure, room_s: float) -> SearchPl
     def with_images(images: int) -> SearchPlan:
         return _search(asked, proxy, costs, images, room_s)
 
-    least = asked.least_images if asked.fewer else asked.images
-    return _most_images(with_images, least, asked.images, room_s)
+    return _most_images(with_images, asked.least_images, asked.images, room_s)
 
 
 def _most_images(
@@ -296,7 +294,7 @@ def best_finals(
     def with_images(images: int) -> FinalsPlan:
         return _finals(asked, asked.entries[-1], images, most, judged, costs, room_s)
 
-    least = min(most, max(LEAST_IMAGES, asked.batch)) if asked.fewer else most
+    least = most if asked.least_images is None else asked.least_images
     return _most_images(with_images, least, most, room_s)
 
 
