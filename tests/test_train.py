@@ -1,3 +1,5 @@
+"""`tfnas.train`: it learns, stops, goes on to the same end and refuses what it cannot use."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,3 +1,5 @@
+"""`resume=FOLDER` puts the options that a run or a sweep began with before the ones given."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The quality benchmark runs its jobs once, goes on after a stop, and prints its tables."""
+
 from __future__ import annotations
 
 import json

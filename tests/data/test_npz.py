@@ -1,3 +1,5 @@
+"""Image archives of numpy are read whole or refused, whatever they hold."""
+
 from __future__ import annotations
 
 import struct

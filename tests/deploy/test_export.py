@@ -1,3 +1,5 @@
+"""Exported files compute what torch computes, and say where they come from."""
+
 from __future__ import annotations
 
 import json

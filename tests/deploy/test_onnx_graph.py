@@ -1,3 +1,5 @@
+"""The graph that is written has the nodes that a runtime fuses, and nothing else."""
+
 from __future__ import annotations
 
 from itertools import product

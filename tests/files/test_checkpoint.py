@@ -1,3 +1,5 @@
+"""A checkpoint is found whole after a crash, or refused by name."""
+
 from __future__ import annotations
 
 import pickle

@@ -1,3 +1,5 @@
+"""Blocks compute what their definitions say, from plain tensor operations."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Weights are written, read again and refused where they do not fit."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,3 +1,5 @@
+"""Signals end a run after the step, and a folder has one run at a time."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Ops, subnets and spaces: what may stand in them, and what survives saving."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Scores of subnets are those of independent forward passes."""
+
 from __future__ import annotations
 
 from itertools import islice

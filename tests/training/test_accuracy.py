@@ -1,3 +1,5 @@
+"""Top-1 and top-5 are those counted by hand."""
+
 from __future__ import annotations
 
 import math

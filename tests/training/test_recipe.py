@@ -1,3 +1,5 @@
+"""Learning rates and bounds of recipes."""
+
 from __future__ import annotations
 
 from dataclasses import replace
