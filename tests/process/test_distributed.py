@@ -345,7 +345,7 @@ def test_a_search_leaves_one_set_of_files(whole: Path) -> None:
         "search_overrides.yaml", "status.json", "subnet.json", "supernet_weights.safetensors",
         "tensorboard",
     ]  # fmt: skip
-    assert (whole / "log.txt").read_text().count("epoch 1/4") == 1
+    assert (whole / "log.txt").read_text().count("epoch 1/4 · loss") == 1
     rows = [json.loads(line) for line in (whole / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
 
