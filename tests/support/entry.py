@@ -63,7 +63,6 @@ def _command(
     os.environ.update(env)
     os.chdir(cwd)
     sys.argv = [module, *arguments]
-    sys.path.insert(0, str(cwd))
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:

@@ -99,9 +99,8 @@ class SurrogateSearch(SampledSearch):
 
     def _model(self) -> Search:
         """Fit the model to all scores, and move its center."""
-        settings = Settings(apart=APART)
-        if self.scored:
-            settings = Settings(apart=APART, noise=self.scores.noise())
+        noise = self.scores.noise() if self.scored else Settings.noise
+        settings = Settings(apart=APART, noise=noise)
         model = Search(self.features, self.items.optimum, settings, self.rng)
         if self.center:
             model.center = np.array(self.center)
