@@ -9,7 +9,7 @@ from pathlib import Path
 
 from profilers.configured import configured_device, configured_space
 from profilers.tables.build import build_table, open_table
-from profilers.tables.own import table_path
+from profilers.tables.own import ELSEWHERE, table_path
 from tfnas.app.main import Work, main
 from tfnas.app.schemas import ProfilersConfig
 from tfnas.process.checks import check_writable
@@ -25,7 +25,7 @@ def prepare(config: ProfilersConfig) -> Work:
     path = Path(config.table) if config.table else table_path(profiler.device)
     open_table(profiler, path)
 
-    check_writable(path)
+    check_writable(path, ELSEWHERE)
 
     def work() -> int:
         build_table(

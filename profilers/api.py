@@ -12,6 +12,7 @@ from profilers.contract import Profiler as Profiler
 from profilers.devices import open_profiler
 from tfnas.app.values import load
 from tfnas.latency.table import LatencyTable
+from tfnas.process.checks import check_writable
 from tfnas.runs.found import FoundNet
 from tfnas.space.spec import SpaceSpec
 
@@ -58,14 +59,16 @@ def profile(
         LookupError: if the time was too short to cover the space.
     """
     from profilers.tables.build import build_table
-    from profilers.tables.own import find_table, table_path
+    from profilers.tables.own import ELSEWHERE, find_table, table_path
 
     values = load("profile", "quick")
-    file = Path(path) if path is not None else find_table(device.device)
+    known = Path(path) if path is not None else find_table(device.device)
+    file = known or table_path(device.device)
+    check_writable(file, ELSEWHERE)
     return build_table(
         device,
         space,
-        file or table_path(device.device),
+        file,
         max_minutes=max_minutes or values.max_minutes,
         precision=values.precision,
         anchor_nets=values.anchor_nets,

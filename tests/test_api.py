@@ -18,7 +18,7 @@ import tfnas
 from profilers import api as profilers_api
 from tests.support import pages
 from tests.support.entry import REPOSITORY, environment
-from tests.support.nets import few_images, tiny_subnet
+from tests.support.nets import few_images, few_root, tiny_subnet
 from tests.support.spaces import load_spec, macs_table
 from tfnas import api
 from tfnas.__main__ import COMMANDS
@@ -31,7 +31,7 @@ from tfnas.training.recipe import Recipe
 
 # What makes the lines of README.md fast. Each must be found there.
 SMALLER = {
-    'load_images("fashion_mnist")': 'load_images("fashion_mnist", root="shipped", max_train=400)',
+    'load_images("fashion_mnist")': 'load_images("fashion_mnist", root="few")',
     'load_space("tfnas"': 'load_space("tiny"',
     "profile(device, space)": 'profile(device, space, path="table.json", max_minutes=0.2)',
     "table, target_ms=8)": 'table, target_ms=9, budget="test", at_most=True)',
@@ -51,12 +51,13 @@ def test_the_lines_of_the_readme_run(tmp_path: Path) -> None:
     for given, smaller in SMALLER.items():
         assert given in lines
         lines = lines.replace(given, smaller)
+    (tmp_path / "few").symlink_to(few_root())
     lines += "\nprint(model.classes[0], model(model.preprocess(images.test.pixels[0])).shape)\n"
     (tmp_path / "lines.py").write_text(lines)
     done = subprocess.run(
         [sys.executable, "lines.py"],
         cwd=tmp_path,
-        env={**environment(), "TMPDIR": str(tmp_path)},
+        env={**environment(), "TFNAS_LOCKS": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
@@ -69,7 +70,7 @@ def test_the_lines_of_the_readme_run(tmp_path: Path) -> None:
 
 
 def test_a_net_is_found_trained_exported_and_loaded(tmp_path: Path) -> None:
-    images = load_images("fashion_mnist", root="shipped", max_train=400)
+    images = load_images("fashion_mnist", root=str(few_root()))
     spec = load_spec("tiny")
     table = macs_table(spec.build(8), quantum=8)
     steps = []
@@ -142,6 +143,8 @@ def test_one_image_is_prepared_alike_whatever_it_comes_as(tmp_path: Path, mode: 
         assert wanted.shape == (1, 3, 16, 16)
         assert (prepare(Image.fromarray(pixels)) == wanted).all()
         assert (prepare(tmp_path / "image.png") == wanted).all()
+        for array in (np.asarray(Image.fromarray(pixels)), pixels[:, ::-1].copy()[:, ::-1]):
+            assert (prepare(array) == wanted).all()  # one can't be written to, one is flipped
     with pytest.raises(ValueError, match="expected uint8"):
         prepare(pixels.astype(np.float32))
 

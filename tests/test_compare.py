@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.browser import check_self_contained
-from tests.support.entry import compose_config, environment, run_entry
+from tests.support.entry import Entry, compose_config, environment, run_entry
 from tests.support.nets import image_folder
 from tests.support.spaces import load_space, macs_table
 from tests.test_report import RESULT
@@ -130,22 +130,12 @@ def test_what_is_printed(done: Done) -> None:
 
 
 def test_an_interrupted_comparison_goes_on_to_the_same_values(done: Done) -> None:
-    command = [sys.executable, "-m", "tfnas.compare", *done.command, "out=other"]
-    process = subprocess.Popen(
-        command, cwd=done.folder, env=environment(), stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    lines: list[str] = []
-    with process.stdout as output:
-        for line in output:
-            lines.append(line)
-            if line.startswith("epoch 1/") and any("training 3 of 6" in x for x in lines):
-                process.send_signal(signal.SIGINT)
-                break
-        lines += output
-    text = "".join(lines)
-    assert process.wait(30) == INTERRUPTED, text
+    with Entry("tfnas.compare", *done.command, "out=other", cwd=done.folder) as comparison:
+        comparison.until(lambda line: "training 3 of 6" in line)
+        comparison.until(lambda line: line.startswith("epoch 1/"))
+        comparison.send_signal(signal.SIGINT)
+        status, text = comparison.finish()
+    assert status == INTERRUPTED, text
     assert "go on with: python -m tfnas.compare" in text
     file = done.folder / "other" / "compare.json"
     part = json.loads(file.read_text())

@@ -47,18 +47,24 @@ def run(command: str, checkout: Path) -> None:
     environment = {
         "PATH": f"{own}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(checkout),
-        "TMPDIR": str(own),
+        "TFNAS_LOCKS": str(own),
         "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run(
-        ["sh", "-ec", command],
-        cwd=checkout,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    for _ in range(4):
+        done = subprocess.run(
+            ["sh", "-ec", command],
+            cwd=checkout,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        # Another test's work on the same core may leave no usable measurement.
+        go_on = re.search("no usable measurement.*go on with: ([^\n]+)", done.stdout, re.DOTALL)
+        if done.returncode == 0 or go_on is None:
+            break
+        command = go_on[1]
     assert done.returncode == 0, f"{command}{done.stdout}{done.stderr}"
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,8 @@ import pytest
 
 import tfnas
 from tests.support.browser import check_self_contained
-from tests.support.entry import environment, run_entry
+from tests.support.entry import Entry, run_entry
+from tests.support.nets import few_root
 from tests.support.spaces import load_space, macs_table
 from tfnas.app.command_line import override
 from tfnas.derive.menu import feasible_ms
@@ -44,7 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Case:
     table.save(folder / "table.json")
     low, high = feasible_ms(space, table)
     command = [
-        "space=tiny", "budget=test", "budget.epochs=1", "data.root=shipped", "finals=test",
+        "space=tiny", "budget=test", "budget.epochs=1", f"data.root={few_root()}", "finals=test",
         "finals.recipe.max_train=200", f"target_ms={(low + high) / 2:.4f}", "cores=1",
         override("table", folder / "table.json"),
     ]  # fmt: skip
@@ -113,16 +112,8 @@ def test_a_run_ends_with_a_trained_net(whole: Case, tmp_path: Path) -> None:
 def test_killed_and_gone_on_with(line: str, whole: Case, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [*whole.command, override("hydra.run.dir", out), "checkpoint_minutes=1e-4"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tfnas.search", *command], cwd=tmp_path, env=environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    with process.stdout as lines:
-        for text in lines:
-            if text.startswith(line) or line in text.partition(" ")[2]:
-                process.kill()
-    process.wait(30)
+    with Entry("tfnas.search", *command, cwd=tmp_path) as search:
+        search.until(lambda text: text.startswith(line) or line in text.partition(" ")[2])
     before = {path: path.read_bytes() for path in (out / "finals").glob("*/curve.json")}
     plan = (out / "finals" / "plan.json").read_bytes()
     done = run_entry("tfnas.search", override("resume", out), cwd=tmp_path)
@@ -137,10 +128,7 @@ def test_side_by_side_it_ends_alike(whole: Case, tmp_path: Path) -> None:
     pytest.importorskip("joblib")
     out = tmp_path / "out"
     command = [*whole.command, "finals.jobs=2", override("hydra.run.dir", out)]
-    done = subprocess.run(
-        [sys.executable, "-m", "tfnas.search", *command], cwd=tmp_path, env=environment(),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_entry("tfnas.search", *command, cwd=tmp_path)
     assert done.returncode == DONE, done.stdout + done.stderr
     assert "tried once more" not in done.stdout
     check_same(out, whole)

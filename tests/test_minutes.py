@@ -35,8 +35,8 @@ def test_a_plan_is_made_once_and_could_be_given(tmp_path: Path) -> None:
     command = [
         "space=tiny", "data.root=shipped", "data.max_train=200", f"target_ms={(low + high) / 2}",
         "cores=1", override("table", tmp_path / "table.json"), "strategy=surrogate",
-        "strategy.evaluations=20", "strategy.score_images=32", "budget.epochs=2",
-        "budget.batch_size=32", "finals=test", "finals.recipe.epochs=2",
+        "strategy.evaluations=20", "strategy.optima=5", "strategy.score_images=32",
+        "budget.epochs=2", "budget.batch_size=32", "finals=test", "finals.recipe.epochs=2",
         "finals.searched=1", "finals.random=1", "finals.handmade=false",
         "finals.recipe.resolution=16", "budget.resolution=16",
     ]  # fmt: skip

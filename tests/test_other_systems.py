@@ -1,4 +1,5 @@
-"""Without `fcntl` or `sched_getaffinity` everything can be imported and read, but not measured."""
+"""Without `fcntl` or `sched_getaffinity` everything can be imported and read, but not measured.
+Where text isn't UTF-8, files are, and the console shows what it can."""
 
 from __future__ import annotations
 
@@ -8,6 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.entry import environment
+from tests.support.nets import few_root
+from tests.support.spaces import load_space, macs_table
+from tfnas.derive.menu import feasible_ms
+from tfnas.process.exits import DONE
 
 pytestmark = pytest.mark.slow
 
@@ -88,3 +95,33 @@ def test_measuring_says_so_in_one_line(system: str, reason: str, tmp_path: Path)
     (line,) = (done.stdout + done.stderr).splitlines()
     assert line.startswith("error: measuring needs Linux: this system")
     assert reason in line
+
+
+def test_where_text_is_ascii_files_are_utf_8(tmp_path: Path) -> None:
+    """Python's own way out, UTF-8 mode, is shut off; a locale that isn't UTF-8 reads and writes as
+    this one does."""
+    space = load_space("tiny")
+    table, run = macs_table(space), tmp_path / "run"
+    table.save(tmp_path / "table.json")
+    target_ms = sum(feasible_ms(space, table)) / 2
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    def command(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments], env={**environment(), **ascii_only}, cwd=tmp_path,
+            capture_output=True, encoding="ascii", check=False,
+        )  # fmt: skip
+        assert done.returncode == DONE, done.stdout + done.stderr
+        assert "warning: no page" not in done.stderr
+        return done.stdout
+
+    said = command(
+        "tfnas.search", "space=tiny", "budget=test", "budget.epochs=1", "budget.warmup_epochs=0",
+        f"data.root={few_root()}", "cores=1", "table=table.json", f"target_ms={target_ms:.4f}",
+        "hydra.run.dir=run",
+    )  # fmt: skip
+    assert "epoch 1/1 ? loss" in said  # its dot can't be shown
+    assert "epoch 1/1 · loss" in (run / "log.txt").read_text("utf-8")
+    assert "·" in (run / "report.html").read_text("utf-8")
+    assert "?" in command("tfnas.report", "run")
+    command("tfnas.table", "show", "table.json")

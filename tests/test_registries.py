@@ -72,6 +72,7 @@ def test_every_registry_has_the_same_names() -> None:
     assert set(EXCITES) == set(ONNX_EXCITES) == with_squeeze
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "act"), EVERY)
 def test_onnx_equals_torch_and_is_read_back(kind: str, act: str) -> None:
     for op in ops(kind, act):

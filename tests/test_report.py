@@ -18,6 +18,8 @@ from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import RawSamples, Result
 from tfnas.runs.status import Status, read_status, write_status
 
+pytestmark = pytest.mark.slow
+
 RESULT = Result(
     target_ms=8.0, table_ms=7.92, measured_ms=7.98, measured_ci_ms=(7.92, 8.06),
     measured_raw_ms=RawSamples(7.8, 8.1), feasible_ms=(1.76, 15.4), device="Xeon, 1 thread",
@@ -327,13 +329,13 @@ def test_several_folders_make_one_table_in_the_current_folder(
     assert [row["status"] for row in cells(here / "mine.csv")] == ["missed"]
 
 
-def test_a_page_that_cannot_be_written_is_a_warning(
+def test_a_page_that_cannot_be_written_is_a_failure_after_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = saved(tmp_path / "sweep" / "0", RESULT)
     (run / "report.html").mkdir()
     file = tmp_path / "runs.csv"
-    lines, errors = told(run, "--csv", file, capsys=capsys)
+    lines, errors = told(run, "--csv", file, capsys=capsys, status=FAILED)
     assert lines[-1] == f"wrote {file}: 1 run"
     assert errors.startswith(f"warning: no page in {run} (")
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +19,8 @@ import pytest
 
 import tfnas
 from tests.support.browser import check_self_contained, render
-from tests.support.entry import environment, run_entry
-from tests.support.nets import image_folder
+from tests.support.entry import Entry, run_entry
+from tests.support.nets import few_root, image_folder
 from tests.support.simulated_device import Machine, SimulatedProfiler
 from tests.support.spaces import load_space, macs_table
 from tfnas.app.command_line import override
@@ -141,7 +142,7 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
     check_report(out, subnet)
 
     train = run_entry(
-        "tfnas.train", override("subnet", out / "subnet.json"), "data.root=shipped",
+        "tfnas.train", override("subnet", out / "subnet.json"), f"data.root={few_root()}",
         "recipe=test", "threads=1",
         override("weights", out / "supernet_weights.safetensors"), cwd=tmp_path,
     )  # fmt: skip
@@ -183,17 +184,11 @@ def test_stopped_while_stages_are_measured(table_file: Path, tmp_path: Path) -> 
         ANY_TOLERANCE, override("table", table_file),
         override("hydra.run.dir", out),
     ]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tfnas.search", *command], cwd=tmp_path,
-        env={**environment(), "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    with process.stdout as lines:
-        for line in lines:
-            if line.startswith("measuring stem, stages and head"):
-                process.send_signal(signal.SIGINT)
-        assert process.wait(30) == INTERRUPTED
+    with Entry("tfnas.search", *command, cwd=tmp_path) as search:
+        search.until(lambda line: line.startswith("measuring stem, stages and head"))
+        search.send_signal(signal.SIGINT)
+        status, text = search.finish()
+    assert status == INTERRUPTED, text
     assert not (out / "stages.json").exists()
     again = run_entry("tfnas.search", f"resume={out}", cwd=tmp_path)
     assert again.returncode == DONE, again.stdout + again.stderr
@@ -265,32 +260,22 @@ def test_other_strategies_leave_the_same_files(
 def test_stopped_by_a_signal_and_gone_on_with(
     number: signal.Signals, elsewhere: Elsewhere, tmp_path: Path
 ) -> None:
+    images = shutil.copytree(few_root(), tmp_path / "images")
     command = [
         *FAST, "budget.epochs=8", f"target_ms={elsewhere.middle}",
-        override("table", elsewhere.file),
+        override("table", elsewhere.file), override("data.root", images),
     ]  # fmt: skip
-
-    def process(*arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tfnas.search", *arguments], cwd=tmp_path, env=environment(),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-
     out = tmp_path / "out"
-    first = process(*command, override("hydra.run.dir", out))
-    assert first.stdout is not None
-    with first.stdout as lines:
-        for line in lines:
-            if line.startswith("epoch 2/"):
-                first.send_signal(signal.SIGSTOP)  # or it may be done before the other one
-                second = run_entry("tfnas.search", f"resume={out}", cwd=tmp_path)
-                assert second.returncode == UNUSABLE_INPUT, second.stdout
-                assert "another run is writing into" in second.stdout
-                first.send_signal(number)
-                first.send_signal(signal.SIGCONT)
-                break
-        text = lines.read()
-    assert first.wait(30) == INTERRUPTED, text
+    with Entry("tfnas.search", *command, override("hydra.run.dir", out), cwd=tmp_path) as first:
+        first.until(lambda line: line.startswith("epoch 2/"))
+        first.send_signal(signal.SIGSTOP)  # or it may be done before the other one
+        second = run_entry("tfnas.search", f"resume={out}", cwd=tmp_path)
+        assert second.returncode == UNUSABLE_INPUT, second.stdout
+        assert "another run is writing into" in second.stdout
+        first.send_signal(number)
+        first.send_signal(signal.SIGCONT)
+        status, text = first.finish()
+    assert status == INTERRUPTED, text
     assert f"go on with: python -m tfnas.search resume={out}" in text
     told = check_self_contained((out / "report.html").read_text()).text
     assert "Interrupted: this search has no result." in told
@@ -314,7 +299,8 @@ def test_stopped_by_a_signal_and_gone_on_with(
     assert refused.returncode == UNUSABLE_INPUT
     assert "seed: 0 there, 1 now" in refused.stdout
     assert "budget.epochs: 8 there, 9 now" in refused.stdout
-    done = run_entry("tfnas.search", f"resume={out}", "tolerance=0.02", cwd=tmp_path)
+    moved = override("data.root", images.rename(tmp_path / "moved"))
+    done = run_entry("tfnas.search", f"resume={out}", "tolerance=0.02", moved, cwd=tmp_path)
     assert done.returncode == DONE, done.stdout
     assert "going on after step" in done.stdout
     assert "this search has no result" not in (out / "report.html").read_text()
@@ -327,26 +313,27 @@ def test_stopped_by_a_signal_and_gone_on_with(
         again = run_entry("tfnas.search", f"resume={out}", *options, cwd=tmp_path)
         assert again.returncode == status, again.stdout
         assert said in again.stdout
-    again = run_entry("tfnas.search", *command, override("hydra.run.dir", out), cwd=tmp_path)
+    again = run_entry("tfnas.search", *command, moved, override("hydra.run.dir", out), cwd=tmp_path)
     assert again.returncode == UNUSABLE_INPUT
     assert f"{out} holds a finished search" in again.stdout
     assert (out / "result.json").read_bytes() == before
     begun = tmp_path / "begun"
     begun.mkdir()
     shutil.copy(out / "search_overrides.yaml", begun)  # as killed before its first checkpoint
-    again = run_entry("tfnas.search", *command, f"hydra.run.dir={begun}", cwd=tmp_path)
+    again = run_entry("tfnas.search", *command, moved, f"hydra.run.dir={begun}", cwd=tmp_path)
     assert again.returncode == UNUSABLE_INPUT
     assert "unfinished search" in again.stdout
     # Nothing was searched there yet, so its options may change; what it began with counts then.
     done = run_entry(
-        "tfnas.search", f"resume={begun}", "budget.epochs=1", "budget.warmup_epochs=1", cwd=tmp_path
-    )
+        "tfnas.search", f"resume={begun}", "budget.epochs=1", "budget.warmup_epochs=1", moved,
+        cwd=tmp_path,
+    )  # fmt: skip
     assert done.returncode == DONE, done.stdout
     told, _ = read_run(out)
     assert told.status == "done"
 
     whole = tmp_path / "whole"
-    done = run_entry("tfnas.search", *command, f"hydra.run.dir={whole}", cwd=tmp_path)
+    done = run_entry("tfnas.search", *command, moved, f"hydra.run.dir={whole}", cwd=tmp_path)
     assert done.returncode == DONE
     for name in ("subnet.json", "history.jsonl", "supernet_weights.safetensors"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
@@ -457,6 +444,23 @@ def test_tolerance(gap: float, at_most: bool, within: bool) -> None:
     assert within_tolerance(10 * (1 + gap), 10, 0.01, at_most) is within
 
 
+def test_a_killed_search_ends_its_verification(tmp_path: Path) -> None:
+    table = override("table", tmp_path / "table.json")
+    assert run_entry("profilers", "space=tiny", "profile=test", table, cwd=tmp_path).returncode == 0
+    with Entry(
+        "tfnas.search", "space=tiny", "budget=test", table, "target_ms=5",
+        "derive.at_most=true", "loop_minutes=0", "verify.max_minutes=5", cwd=tmp_path,
+    ) as search:  # fmt: skip
+        search.until(lambda line: line.startswith("measuring model.onnx"))
+        (verifier,) = Path(f"/proc/{search.pid}/task/{search.pid}/children").read_text().split()
+        assert b"profilers.verify" in Path(f"/proc/{verifier}/cmdline").read_bytes()
+        search.send_signal(signal.SIGKILL)
+        ends = time.monotonic() + 60
+        while Path(f"/proc/{verifier}").exists() and time.monotonic() < ends:
+            time.sleep(0.1)
+        assert not Path(f"/proc/{verifier}").exists()
+
+
 def test_installed_package_finds_its_data(tmp_path: Path) -> None:
     """`pip install .` and the command from another folder: conf/ is inside the package then."""
     root = Path(tfnas.__file__).resolve().parents[1]
@@ -493,3 +497,21 @@ def test_installed_package_finds_its_data(tmp_path: Path) -> None:
     assert (Path(conf) / "space" / "tfnas.yaml").exists()
     assert not Path(tables).is_relative_to(target)
     assert images == "12000"
+    (tmp_path / "no_home").touch()
+    command = [sys.executable, "-m", "profilers", "space=tiny", "profile=test"]
+    homeless = {
+        "PYTHONPATH": str(target),
+        "HOME": str(tmp_path / "no_home"),
+        "PATH": "/usr/bin:/bin",
+    }
+    for more, status in (([], UNUSABLE_INPUT), (["table=t.json"], DONE)):
+        done = subprocess.run(
+            [*command, *more],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=homeless,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        assert ("table=FILE, or XDG_DATA_HOME" in done.stdout) == (status == UNUSABLE_INPUT)

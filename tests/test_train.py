@@ -19,23 +19,27 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.entry import compose_config, environment, run_entry
-from tests.support.nets import few_images, image_folder, tiny_subnet
+from tests.support.entry import Entry, compose_config, environment, run_entry
+from tests.support.nets import few_images, few_root, image_folder, tiny_subnet
 from tfnas.app.schemas import TrainConfig
+from tfnas.data.sets import load_images
 from tfnas.files.checkpoint import read_checkpoint, write_checkpoint
 from tfnas.nets.blocks import Network
 from tfnas.nets.weights import load_weights, save_weights
 from tfnas.process.errors import DivergedError, StoppedError
 from tfnas.process.exits import FAILED, INTERRUPTED, UNUSABLE_INPUT
-from tfnas.runs.trained import train
+from tfnas.runs.trained import check_finished, train
 from tfnas.train import prepare
-from tfnas.training.loop import CHECKPOINT, Training
+from tfnas.training.loop import CHECKPOINT, Training, identity
 from tfnas.training.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 
 FEW = few_images(train=96, test=64)  # 3 training and 2 test batches of the recipe
-QUIET = ("data.root=shipped", "data.max_train=96", "recipe=test")
+
+
+def quiet() -> tuple[str, ...]:
+    return f"data.root={few_root()}", "data.max_train=96", "recipe=test"
 
 
 @cache
@@ -118,6 +122,22 @@ def test_stopped_and_resumed_equals_uninterrupted(
     assert one == other
     first, second = ((out / "weights.safetensors").read_bytes() for out in (uninterrupted, part))
     assert first == second
+
+
+def test_moved_images_are_the_same_and_changed_ones_are_not(tmp_path: Path) -> None:
+    here, out = image_folder(tmp_path / "here"), tmp_path / "out"
+    r, net = recipe(batch_size=16, epochs=1), tiny_subnet(classes=4)
+    with pytest.raises(StoppedError):
+        train(net, load_images("folder", root=str(here)), r, seed=0, out=out, stop=stop_at(2))
+    there = here.rename(tmp_path / "there")
+    moved = load_images("folder", root=str(there))
+    image = Path(moved.test.paths[0])
+    other = image.rename(image.with_stem("another"))
+    with pytest.raises(ValueError, match=r"data\.images: '80 \+ 80 images, .* there"):
+        train(net, load_images("folder", root=str(there)), r, seed=0, out=out, resume=True)
+    other.rename(image)
+    train(net, load_images("folder", root=str(there)), r, seed=0, out=out, resume=True)
+    check_finished(out, {**identity(net, moved, r, 0), "weights": None})
 
 
 def test_below_the_deployed_resolution_the_accuracy_is_marked(tmp_path: Path) -> None:
@@ -206,7 +226,7 @@ def test_resume_without_a_checkpoint(tmp_path: Path) -> None:
 
 def refused(*overrides: str) -> str:
     with pytest.raises((ValueError, LookupError, OSError)) as caught:
-        prepare(compose_config(TrainConfig, "train", *QUIET, "out=unused", *overrides))
+        prepare(compose_config(TrainConfig, "train", *quiet(), "out=unused", *overrides))
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -236,7 +256,7 @@ def test_the_entry_point(tmp_path: Path) -> None:
     done = run_entry(
         "tfnas.train",
         "subnet=subnet.json",
-        *QUIET,
+        *quiet(),
         "recipe.resolution=16",
         "recipe.epochs=1",
         cwd=tmp_path,
@@ -262,7 +282,7 @@ def test_the_entry_point(tmp_path: Path) -> None:
 def test_in_a_sweep_each_member_has_its_folder(tmp_path: Path) -> None:
     tiny_subnet().save(tmp_path / "subnet.json")
     done = run_entry(
-        "tfnas.train", "-m", "subnet=subnet.json,missing.json", *QUIET, "recipe.epochs=1",
+        "tfnas.train", "-m", "subnet=subnet.json,missing.json", *quiet(), "recipe.epochs=1",
         "recipe.resolution=8", "hydra.sweep.dir=sweep", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == UNUSABLE_INPUT, done.stdout + done.stderr
@@ -285,19 +305,12 @@ def test_what_hydra_refuses_ends_with_2(tmp_path: Path, override: str, expected:
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     tiny_subnet().save(tmp_path / "subnet.json")
-    command = [sys.executable, "-m", "tfnas.train", "subnet=subnet.json", *QUIET]
-    process = subprocess.Popen(
-        [*command, "recipe.epochs=1000", "recipe.resolution=8"], cwd=tmp_path, env=environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    with process.stdout as lines:
-        for line in lines:
-            if line.startswith("epoch 1/"):
-                process.send_signal(signal.SIGINT)
-                break
-        text = lines.read()
-    assert process.wait(30) == INTERRUPTED, text
+    command = ["subnet=subnet.json", *quiet(), "recipe.epochs=1000", "recipe.resolution=8"]
+    with Entry("tfnas.train", *command, cwd=tmp_path) as training:
+        training.until(lambda line: line.startswith("epoch 1/"))
+        training.send_signal(signal.SIGINT)
+        status, text = training.finish()
+    assert status == INTERRUPTED, text
     assert "go on with: python -m tfnas.train resume=" in text
     assert (tmp_path / CHECKPOINT).is_file()
 
@@ -305,40 +318,26 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
 def test_a_folder_goes_on_with_its_own_options(tmp_path: Path) -> None:
     subnet, out = tmp_path / "subnet.json", tmp_path / "out"
     tiny_subnet().save(subnet)
-    command = [f"subnet={subnet}", f"out={out}", *QUIET, "recipe.epochs=200", "seed=3"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tfnas.train", *command], cwd=tmp_path, env=environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    with process.stdout as lines:
-        for line in lines:
-            if line.startswith("epoch 2/"):
-                process.send_signal(signal.SIGSTOP)  # or it may be done before the other one
-                second = run_entry("tfnas.train", *command, "resume=true", cwd=tmp_path)
-                process.send_signal(signal.SIGTERM)
-                process.send_signal(signal.SIGCONT)
-                break
-        lines.read()
-    assert process.wait(30) == INTERRUPTED
+    command = [f"subnet={subnet}", f"out={out}", *quiet(), "recipe.epochs=200", "seed=3"]
+    with Entry("tfnas.train", *command, cwd=tmp_path) as first:
+        first.until(lambda line: line.startswith("epoch 2/"))
+        first.send_signal(signal.SIGSTOP)  # or it may be done before the other one
+        second = run_entry("tfnas.train", *command, "resume=true", cwd=tmp_path)
+        first.send_signal(signal.SIGTERM)
+        first.send_signal(signal.SIGCONT)
+        status, text = first.finish()
+    assert status == INTERRUPTED, text
     assert second.returncode == UNUSABLE_INPUT
     assert "another run is writing into" in second.stdout
     refused = run_entry("tfnas.train", f"resume={out}", "seed=4", cwd=tmp_path)
     assert refused.returncode == UNUSABLE_INPUT
     assert "seed: 3 there, 4 now" in refused.stdout
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tfnas.train", f"resume={out}"], cwd=tmp_path, env=environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    with process.stdout as lines:
-        for line in lines:
-            if line.startswith("epoch "):
-                process.send_signal(signal.SIGHUP)
-                assert int(line.split()[1].partition("/")[0]) > 2  # and not from the start
-                break
-        lines.read()
-    assert process.wait(30) == INTERRUPTED
+    with Entry("tfnas.train", f"resume={out}", cwd=tmp_path) as again:
+        line = next(line for line in again.lines if line.startswith("epoch "))
+        again.send_signal(signal.SIGHUP)
+        status, text = again.finish()
+    assert status == INTERRUPTED, text
+    assert int(line.split()[1].partition("/")[0]) > 2  # and not from the start
 
 
 def test_trained_weights_are_not_overwritten(tmp_path: Path) -> None:
@@ -394,3 +393,67 @@ def test_a_process_that_reads_images_dies(tmp_path: Path) -> None:
     assert "go on with: python -m tfnas.train resume=" in text
     assert "Traceback" not in text
     assert (tmp_path / CHECKPOINT).is_file()
+
+
+HANGS = """
+import os, runpy, sys, time
+from tfnas.data import augment
+main, read = os.getpid(), augment.read_file
+def hang(*arguments, **more):
+    if os.getpid() == main:
+        return read(*arguments, **more)
+    os.write(1, b"hangs\\n")  # at once: a line that others write isn't mixed with it
+    time.sleep(600)
+augment.read_file = hang
+sys.argv[0] = "tfnas.train"
+runpy.run_module("tfnas.train", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_reader_that_hangs_ends_with_the_run(tmp_path: Path) -> None:
+    """As where a network that holds the images is gone: the first signal asks, the second ends."""
+    root, subnet = image_folder(tmp_path / "images"), tmp_path / "subnet.json"
+    tiny_subnet(classes=4).save(subnet)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGS, f"subnet={subnet}", "data=folder", f"data.root={root}",
+         "data.workers=2", "recipe=test", "recipe.epochs=1", "recipe.batch_size=8", "threads=1"],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    with process.stdout as lines:
+        for line in lines:
+            if line.startswith("hangs"):
+                break
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        readers = [int(pid) for pid in children.read_text().split()]
+        process.send_signal(signal.SIGTERM)
+        for line in lines:
+            if line.startswith("stopping"):
+                break
+        process.send_signal(signal.SIGTERM)
+        text = lines.read()
+    assert process.wait(60) == INTERRUPTED, text
+    assert readers
+    assert not any(Path(f"/proc/{pid}").exists() for pid in readers)
+
+
+def test_a_test_image_that_cannot_be_read_costs_no_epoch(tmp_path: Path) -> None:
+    root, out = image_folder(tmp_path / "images"), tmp_path / "out"
+    tiny_subnet(classes=4).save(tmp_path / "subnet.json")
+    broken = sorted((root / "val" / "class_1").iterdir())[5]  # not the first, which is looked at
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:100])
+    command = [f"subnet={tmp_path / 'subnet.json'}", f"data.root={root}", f"out={out}"]
+    options = [
+        "data=folder", "recipe=test", "recipe.epochs=1", "recipe.batch_size=8", "threads=1",
+        "data.check=false",
+    ]  # fmt: skip
+    failed = run_entry("tfnas.train", *command, *options, cwd=tmp_path)
+    assert failed.returncode not in (0, INTERRUPTED), failed.stdout
+    assert f"{broken}: not readable as an image" in failed.stdout
+    assert f"go on with: python -m tfnas.train resume={out}" in failed.stdout
+    broken.write_bytes(whole)
+    again = run_entry("tfnas.train", f"resume={out}", cwd=tmp_path)
+    assert again.returncode == 0, again.stdout
+    assert "going on at epoch 1, batch 10\n" in again.stdout  # of 10: all that was trained

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,12 +30,12 @@ load_preset = values.load
 
 def load_table(path: str | Path) -> LatencyTable:
     """Read a latency table. Raises ValueError, naming the file, if it is none."""
-    return LatencyTable.load(Path(path))
+    return LatencyTable.load(path)
 
 
 def load_subnet(path: str | Path) -> Subnet:
     """Read a found network. Raises ValueError, naming the file, if it is none."""
-    return Subnet.load(Path(path))
+    return Subnet.load(path)
 
 
 def find_net(
@@ -136,7 +135,7 @@ def train_net(
 
     subnet = net.subnet if isinstance(net, FoundNet) else net
     folder = Path(out)
-    torch.set_num_threads(cpu_threads(threads, os.cpu_count() or 1))
+    torch.set_num_threads(cpu_threads(threads))
     with locked(folder):
         result = train(
             subnet,

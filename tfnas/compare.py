@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -75,7 +74,7 @@ def prepare(config: CompareConfig) -> Work:
     ms = latencies(latency_table, contenders)
     check_latencies(ms, contenders, config.latency_tolerance, latency_table.source)
     subnets = {fingerprint(net): net for c in contenders for net in c.subnets}
-    torch.set_num_threads(cpu_threads(config.threads, os.cpu_count() or 1))
+    torch.set_num_threads(cpu_threads(config.threads))
     resolution = dry_run(config, dataset, subnets)
     device = latency_table.device
     start = Comparison(
@@ -118,7 +117,7 @@ def _folder(config: CompareConfig, dataset: Dataset, subnets: dict[str, Subnet])
         return Path(config.out)
     if is_sweep():
         return output_dir()
-    same = [sorted(subnets), vars(config.recipe), dataset.name, dataset.origin]
+    same = [sorted(subnets), vars(config.recipe), dataset.name, dataset.identity]
     return Path("runs") / f"compare_{hashlib.sha256(json.dumps(same).encode()).hexdigest()[:8]}"
 
 

@@ -4,7 +4,7 @@ One table of what runs of `tfnas.search` found, and of what became of those that
 a page: of one run all that its folder tells, of several how they compare. A RUN is the folder of a
 run or of a sweep. What stands in their files is checked and escaped before
 it is printed or written: a folder may come from elsewhere. A plain command line: exit 0 done, 2
-unusable input.
+unusable input, 3 if the page could not be drawn.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import io
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +26,7 @@ from tfnas.files.atomic import write_atomically
 from tfnas.files.bounded import printable
 from tfnas.intervals import plus_minus
 from tfnas.process.checks import check_writable
-from tfnas.process.exits import DONE, STATUS_NAMES, UNUSABLE_INPUT, exit_after
+from tfnas.process.exits import DONE, FAILED, STATUS_NAMES, UNUSABLE_INPUT, exit_after
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.run import UNFINISHED, Run
 
@@ -87,41 +87,42 @@ def _report(folders: Sequence[Path], file: Path | None) -> int:
     check_writable(file)
     write_atomically(file, to_csv(runs))
     print(f"wrote {file}: {len(runs)} run{'s' if len(runs) != 1 else ''}")
-    _write_pages(folders[0] if single else None, runs, file.parent)
-    return DONE
+    return _write_pages(folders[0] if single else None, runs, file.parent)
 
 
-def _write_pages(single: Path | None, runs: Sequence[Run], base: Path) -> None:
+def _write_pages(single: Path | None, runs: Sequence[Run], base: Path) -> int:
     """The page of the one run that was given, else of all, in `base`, with those of single runs
-    that have a result and none yet. One that fails is a warning: the table is printed already."""
+    that have a result and none yet; the exit status. One that fails is a warning: the table is
+    printed already."""
     from tfnas.pages.run import write_report  # which draws: matplotlib takes its time
 
     if single is not None:
-        with _warned(single):
-            print(f"wrote {write_report(single)}")
-        return
+        return DONE if _written(single, lambda: write_report(single)) else FAILED
     from tfnas.pages.runs import runs_page
 
     for run in runs:
         if run.gap is not None and not RunFolder(run.folder).report.exists():
-            with _warned(run.folder):
-                write_report(run.folder)
-    with _warned(base):
+            _written(run.folder, partial(write_report, run.folder), told=False)
+
+    def write_all() -> Path:
         file = RunFolder(base).report
         write_atomically(file, runs_page(runs, base))
-        print(f"wrote {file}")
+        return file
+
+    return DONE if _written(base, write_all) else FAILED
 
 
-@contextmanager
-def _warned(folder: Path) -> Iterator[None]:
-    """Makes a warning of whatever drawing raises for what a file holds."""
+def _written(folder: Path, write: Callable[[], Path], *, told: bool = True) -> bool:
+    """Whether a page could be written: whatever is raised for what a file holds is a warning."""
     try:
-        yield
-    except BrokenPipeError:  # of the output, see `main`
-        raise
+        file = write()
     except Exception as error:
         reason = printable(f"{type(error).__name__}: {error}")
         print(f"warning: no page in {folder} ({reason})", file=sys.stderr)
+        return False
+    if told:
+        print(f"wrote {file}")
+    return True
 
 
 def table(runs: Iterable[Run]) -> str:

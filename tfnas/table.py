@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from tfnas.latency.importers import Imported
 
 LINT_ERRORS = 1
+SHOWN = 5  # findings of a kind
 Key = TypeVar("Key")
 
 
@@ -51,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     page.add_argument(
         "--out", type=Path, help="page to write; FILE.html beside the table if not given"
     )
+    lint_.add_argument("--all", action="store_true", help="print all findings of each kind")
     import_.add_argument("--out", type=Path, required=True, help="table file to write")
     for command in (lint_, import_):
         command.add_argument("--device", help="name of the device that it was measured on")
@@ -64,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show(args: argparse.Namespace) -> int:
-    table = LatencyTable.load(args.file)
+    table = _load(args.file)
     device = table.device
     versions = ", ".join(f"{name} {version}" for name, version in device.versions.items())
     print(f"{args.file}")
@@ -105,7 +109,7 @@ def _page(args: argparse.Namespace) -> int:
     out: Path = args.out or args.file.with_suffix(".html")
     if out.resolve() == args.file.resolve():
         raise ValueError(f"{out} is the table itself; give another file with --out")
-    table = LatencyTable.load(args.file)
+    table = _load(args.file)
     from tfnas.pages.table import table_page
 
     write_atomically(out, table_page(table))
@@ -115,7 +119,7 @@ def _page(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     """Ops and whole nets that both measured: the second against the first."""
-    tables = [LatencyTable.load(path) for path in (args.file, args.other)]
+    tables = [_load(path) for path in (args.file, args.other)]
     for path, table in zip((args.file, args.other), tables, strict=True):
         d = table.device
         print(f"{path}: {d.name} ({d.kind}, {d.backend}, {d.precision}, batch {d.batch}, "
@@ -148,31 +152,59 @@ def _comparison(what: str, pairs: Sequence[tuple[Measurement, Measurement]]) -> 
     off = 100 * abs(ratios / middle - 1)
     # Both half-widths are of 95 % intervals, so their difference has one of the root of squares.
     noise = [math.hypot(a.spread_ms / a.median_ms, b.spread_ms / b.median_ms) for a, b in pairs]
-    within = 100 * float(np.mean(off / 100 <= np.nan_to_num(noise, nan=0.0)))
+    known = np.isfinite(noise)
+    within = "their intervals aren't known"
+    if known.any():
+        inside = 100 * np.mean(off[known] / 100 <= np.array(noise)[known])
+        within = f"{inside:.0f} % of {known.sum()} within both 95 % intervals"
     total = sum(b.median_ms for _, b in pairs) / sum(a.median_ms for a, _ in pairs)
     return (
         f"  {len(pairs)} {what}: median ratio {middle:.4f}, ratio of sums {total:.4f}; off the "
         f"median ratio by {off.mean():.2f} % on average, {np.percentile(off, 95):.2f} % (95th "
-        f"percentile); {within:.0f} % of them within both 95 % intervals"
+        f"percentile); {within}"
     )
 
 
 def _lint(args: argparse.Namespace) -> int:
-    """Lint a table of ours, or any file that `import` reads, as it is."""
+    """Lint a table of ours, or any file that `import` reads, as far as it can be read."""
     raw: tuple[str, ...] = ()
+    unstated = False
     if _is_ours(args.file):
-        table = LatencyTable.load(args.file)
+        findings = lint(LatencyTable.load(args.file))
     else:
-        from tfnas.latency.importers import impossible_values
+        from tfnas.latency.importers import fixed_unit, impossible_values
 
         raw = impossible_values(args.file, layout=args.layout, unit=args.unit)
-        table = _read(args).table
-    findings = lint(table)
-    for line in (*(f"error: {line}" for line in raw), *map(str, findings)):
-        print(line)
+        unstated = not (args.unit or fixed_unit(args.file, args.layout))
+        args.unit, args.partial = "ms" if unstated else args.unit, True
+        imported = _read(args)
+        findings = lint(imported.table)
+        for line in imported.report[1 + len(raw) :]:
+            print(line)
+    kinds: Counter[str] = Counter()
+    for line in raw:
+        print(f"error: {line}")
+    for finding in findings:
+        kinds[finding.rule] += 1
+        if args.all or kinds[finding.rule] <= SHOWN:
+            # The figures are those of the file then, whatever they are.
+            print(re.sub(r"(?<=\d) ms\b", "", str(finding)) if unstated else finding)
+    for rule, count in kinds.items():
+        if count > SHOWN and not args.all:
+            print(f"... {count - SHOWN} more of {rule} (--all prints them)")
     errors = len(raw) + sum(finding.error for finding in findings)
     print(f"{args.file}: {errors} errors, {len(raw) + len(findings) - errors} warnings")
     return LINT_ERRORS if errors else DONE
+
+
+def _load(path: Path) -> LatencyTable:
+    """A table of ours. Raises ValueError."""
+    if not _is_ours(path):
+        raise ValueError(
+            f"{path} is no table of this project; `python -m tfnas.table import {path} --out FILE` "
+            "reads other projects' tables"
+        )
+    return LatencyTable.load(path)
 
 
 def _is_ours(path: Path) -> bool:

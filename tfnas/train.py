@@ -8,7 +8,6 @@ best one on the test set, and carries its resolution.
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +69,7 @@ def _training(
     resume: bool,
     ranks: Ranks,
 ) -> Training:
-    torch.set_num_threads(cpu_threads(config.threads, os.cpu_count() or 1, ranks))
+    torch.set_num_threads(cpu_threads(config.threads, ranks))
     leads = ranks.rank == 0
     return Training(
         subnet,

@@ -1,137 +1,285 @@
-"""python -m benchmarks.quality DATA [COMPARISON ...] --out FOLDER [--processes 2] [--group 0]
+"""python -m benchmarks.quality IMAGES TABLE --space NAME --target-ms MS --out FOLDER
 
-Does the search pay? On real images, in a space whose deployed resolution is the trained one
-(conf/space/small.yaml, 32 px, with the table `benchmarks/quality/table.json`), all nets at one
-latency on that table, trained from scratch by one recipe (conf/recipe/small.yaml).
+Does the search pay? Nets that searches find against random ones, hand-made ones and those of SPOS,
+all at one latency on one table, each trained from scratch by one recipe and tested once.
 
-DATA is `fashion_mnist` (the shipped cut) or an archive that `benchmarks.quality.make_emoji` made.
-Comparisons, all of them if none is named:
-
-    pays         TF-NAS's nets against random ones, SPOS's, and hand-made ones
-    rank         does a supernet rank? its accuracy against trained accuracy of the random nets
-    inherit      training from the supernet's weights against training from scratch
-    start        ops that start alike against ops with starts of their own, as published
-    derive       sink-connecting against skip as an op, constrained against greedy derivation
-    second_path  bi-sampling against single sampling at equal cost, and other second paths
-
-N and budget of each stand at the top of `benchmarks/quality/plan.py`, and are written into FOLDER
-before anything runs. A job's result is a line of FOLDER/results.jsonl as soon as it is there; the
-same command goes on with what is missing. The tables are printed at the end, whatever they say;
-`--tables` prints those of what is done. Seeds begin at 100 times the group. Times are those of the
-CPU.
+IMAGES is an archive for `data=npz`. TABLE was measured with `python -m profilers space=NAME`. A
+search is the user's command with `strategy=surrogate finals=standard` and `minutes`; one of another
+strategy has the same minutes and no finals. Searches and trainings are commands of their own, one
+after the other, each with all cores. A result is a line of FOLDER/results.jsonl as soon as it is
+there; the same command goes on with what is missing, also with a copy of FOLDER that holds
+results.jsonl and setting.json alone. `--tables` prints what is done. Seeds count from 100 times the
+group.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
+import subprocess
 import sys
-from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality.jobs import Job, Setting, Study, run
-from benchmarks.quality.plan import RESULTS, SHIPPED, check_group, check_setting, plan, setting_of
-from benchmarks.quality.tables import Results, tables
+import numpy as np
+import torch
+
+import tfnas
+from tfnas.app.command_line import override
+from tfnas.derive.hand_made import RULES, hand_made
+from tfnas.files import checkpoint
 from tfnas.files.atomic import write_atomically
-from tfnas.process.stopping import locked
+from tfnas.intervals import Interval, difference, mean_interval
+from tfnas.latency.table import LatencyTable
+from tfnas.pipeline.find import new_task
+from tfnas.process.exits import DONE, OUTSIDE_TOLERANCE
+from tfnas.runs.folder import RunFolder
+from tfnas.runs.result import Result
+from tfnas.strategies.contract import Task
+from tfnas.strategies.parts.evaluate import Genome
+from tfnas.training.loop import CHECKPOINT
+
+SEARCHES = 3  # of each way
+TRAININGS = 2  # of each net that a search found
+RANDOM_NETS = 10
+FIRST_RANDOM = 20_000  # seed of the random nets; a search's is below 1000
+WAYS: Mapping[str, tuple[str, ...]] = {
+    "found": ("strategy=surrogate", "finals=standard"),
+    "spos": ("strategy=spos", "finals=none"),
+    "tfnas": ("strategy=tfnas", "finals=none"),
+}
+Row = dict[str, Any]
 
 
-def go_on(out: Path, data: str, setting: Setting, jobs: list[Job], processes: int) -> None:
-    """Run the jobs that have no result yet, `processes` beside each other."""
-    file = out / RESULTS
-    results = Results.load(file)
-    # A process that was killed may have left half a line.
-    write_atomically(file, "".join(json.dumps(record) + "\n" for record in results.values()))
-    waiting = [job for job in jobs if job.name not in results]
-    running: dict[Future[dict[str, Any]], Job] = {}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        while waiting or running:
-            # What a search found is trained before the next search: a cut study has whole rows.
-            ready = sorted(
-                (j for j in waiting if all(n.name in results for n in j.needs)),
-                key=lambda job: not job.needs,
-            )
-            for job in ready[: processes - len(running)]:
-                waiting.remove(job)
-                found = results.get(job.needs[0].name) if job.needs else None
-                running[pool.submit(run, out, data, setting, job, found)] = job
-            if not running:
-                raise SystemExit(f"{waiting[0].name} needs {waiting[0].needs}, which isn't planned")
-            ended, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in sorted(ended, key=lambda f: f.exception() is not None):
-                job, record = running.pop(future), future.result()
-                with file.open("a") as lines:
-                    lines.write(json.dumps(record) + "\n")
-                results[job.name] = record
-                print(f"{_short(record)}; {len(waiting) + len(running)} to go", flush=True)
+@dataclass(frozen=True)
+class Setting:
+    """What all jobs share; written down before the first one runs.
+
+    Attributes:
+        given: overrides of all searches, such as the space's resolution.
+        minutes: of a search.
+        epochs: of a training, by conf/recipe/`recipe`.yaml.
+    """
+
+    images: str
+    table: str
+    space: str
+    target_ms: float
+    given: tuple[str, ...]
+    minutes: float
+    recipe: str
+    epochs: int
+    first_seed: int
 
 
-def _short(record: Mapping[str, Any]) -> str:
-    plain = (float, int, str)
-    return ", ".join(f"{k} {v}" for k, v in record.items() if isinstance(v, plain))
+@dataclass(frozen=True)
+class Job:
+    """A search, or the training of one net.
+
+    Attributes:
+        origin: random | a rule | a way to search.
+        net: its number, or the seed of its search.
+        training: which one of the net; None: the search itself.
+    """
+
+    origin: str
+    net: int
+    training: int | None = None
+
+    @property
+    def name(self) -> str:
+        kind = "search" if self.training is None else f"train{self.training}"
+        return f"{kind}-{self.origin}-{self.net}"
+
+
+def jobs() -> list[Job]:
+    """In an order of which each part shows something by itself."""
+    turns = range(SEARCHES)
+    planned: list[Job] = []
+    for turn in turns:
+        planned += [Job("found", turn), Job("found", turn, 0)]
+        planned += [Job("random", n, 0) for n in range(RANDOM_NETS) if n % SEARCHES == turn]
+        planned += [Job(rule, 0, turn) for rule in RULES if turn < TRAININGS]
+    for again in range(1, TRAININGS):
+        planned += [Job("found", turn, again) for turn in turns]
+    for way in [way for way in WAYS if way != "found"]:
+        for turn in turns:
+            planned += [Job(way, turn), Job(way, turn, 0)]
+    return planned
+
+
+class Study:
+    """Runs jobs, one at a time."""
+
+    def __init__(self, setting: Setting, images: Path, table: Path, out: Path):
+        self.setting, self.out = setting, out
+        self.data = ("data=npz", override("data.root", images.resolve()), "data.workers=0")
+        self.table = override("table", table.resolve())
+        self.file = out / "results.jsonl"
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        self.rows: dict[str, Row] = {row["job"]: row for row in map(json.loads, lines)}
+        self.task = self._task(images, table)
+
+    def _task(self, images: Path, table: Path) -> Task:
+        s = self.setting
+        changes = {k: int(v) for k, v in (g.removeprefix("space.").split("=") for g in s.given)}
+        dataset = tfnas.load_images("npz", root=str(images))
+        spec = tfnas.load_space(s.space, len(dataset.classes), **changes)
+        budget = tfnas.load_preset("budget", "quick", resolution=None)
+        derive = tfnas.load_preset("derive", "constrained")
+        return new_task(
+            spec, dataset, LatencyTable.load(table), s.target_ms, budget=budget, derive=derive,
+            tolerance=0.01, seed=s.first_seed, device=torch.device("cpu"),
+        )  # fmt: skip
+
+    def run(self, job: Job) -> None:
+        row = self._search(job) if job.training is None else self._train(job)
+        self.rows[job.name] = {"job": job.name, "origin": job.origin, "net": job.net, **row}
+        with self.file.open("a") as lines:
+            lines.write(json.dumps(self.rows[job.name]) + "\n")
+        shown = {k: v for k, v in row.items() if isinstance(v, int | float)}
+        print(job.name, shown, flush=True)
+
+    def _search(self, job: Job) -> Row:
+        s, files = self.setting, RunFolder(self.out / job.name)
+        if files.result.exists():
+            pass
+        elif files.overrides.exists():  # begun
+            _call("tfnas.search", override("resume", files.path.resolve()))
+        else:
+            _call(
+                "tfnas.search", f"space={s.space}", *s.given, *self.data, self.table,
+                f"target_ms={s.target_ms}", f"minutes={s.minutes}", "loop_minutes=0",
+                f"seed={s.first_seed + job.net}", *WAYS[job.origin],
+                override("hydra.run.dir", files.path.resolve()),
+            )  # fmt: skip
+        result = Result.load(files.result)
+        return {
+            "seconds": sum(v for k, v in result.seconds.items() if k != "profile"),
+            "table_ms": result.table_ms,
+            "measured_ms": result.measured_ms,
+            "winner": None if result.finals is None else result.finals.winner,
+            "subnet": json.loads(files.subnet.read_text()),
+        }
+
+    def _train(self, job: Job) -> Row:
+        s, files = self.setting, RunFolder(self.out / job.name)
+        if not files.subnet.exists():
+            files.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(files.subnet, self._subnet(job))
+        if not files.trained.exists():
+            begun = checkpoint.exists(files.path / CHECKPOINT)
+            _call(
+                "tfnas.train", override("subnet", files.subnet.resolve()), *self.data,
+                f"recipe={s.recipe}", f"recipe.epochs={s.epochs}",
+                f"seed={s.first_seed + (job.training or 0)}",
+                override("out", files.path.resolve()), f"resume={begun}".lower(),
+            )  # fmt: skip
+        trained, net = json.loads(files.trained.read_text()), tfnas.load_subnet(files.subnet)
+        return {
+            "top1": 100 * trained["top1"],
+            "table_ms": self.task.constraints[0].table.subnet_ms(net),
+            "macs": net.macs,
+            "seconds": trained["seconds"],
+        }
+
+    def _subnet(self, job: Job) -> str:
+        constraint = self.task.constraints[0]
+        if job.origin == "random":
+            rng = np.random.default_rng(FIRST_RANDOM + self.setting.first_seed + job.net)
+            return Genome.random(self.task, rng).meet_target(self.task, rng).subnet.to_json()
+        if job.origin in RULES:
+            return hand_made(self.task.space, constraint, job.origin).to_json()
+        return json.dumps(self.rows[Job(job.origin, job.net).name]["subnet"])
+
+
+def _call(module: str, *overrides: str) -> None:
+    """Run a command of the user's; a target that was missed is a result like others."""
+    done = subprocess.run([sys.executable, "-m", module, *overrides], check=False)
+    if done.returncode not in (DONE, OUTSIDE_TOLERANCE):
+        raise SystemExit(f"{module} ended with status {done.returncode}; the same command goes on")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Accuracies by origin and what the found nets have above them, as Markdown.
+
+    A net's accuracy is the mean of its trainings. A rule's is one net: its trainings count.
+    """
+    nets: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        if "top1" in row:
+            key = row["job"] if row["origin"] in RULES else str(row["net"])
+            nets.setdefault(row["origin"], {}).setdefault(key, []).append(row["top1"])
+    means = {origin: [float(np.mean(v)) for v in of.values()] for origin, of in nets.items()}
+    found = means.get("found", [])
+    lines = ["| nets | top-1, % | found minus it |", "|---|---|---|"]
+    for origin, values in means.items():
+        apart = _shown(difference(found, values)) if found and origin != "found" else ""
+        lines.append(f"| {origin}, {len(values)} | {_shown(mean_interval(values))} | {apart} |")
+    search_s = [row["seconds"] for row in rows if row["job"].startswith("search-found")]
+    train_s = [row["seconds"] for row in rows if "top1" in row]
+    if found and search_s and "random" in means:
+        cost = 1 + float(np.mean(search_s)) / float(np.mean(train_s))
+        best = best_of(means["random"], round(cost))
+        lines.append(
+            f"| best of {round(cost)} random, as many as a search and a training cost, chosen by "
+            f"the test | {best:.2f} | {np.mean(found) - best:+.2f} |"
+        )
+        lines.append(
+            f"\nA search {np.mean(search_s) / 60:.1f} minutes, a training "
+            f"{np.mean(train_s) / 60:.1f}; {sum(row['seconds'] for row in rows) / 3600:.1f} hours."
+        )
+    return "\n".join(lines)
+
+
+def best_of(values: Sequence[float], count: int) -> float:
+    """The expected best of so many that are drawn from the values, each at most once."""
+    ordered = np.sort(values)
+    count = min(count, len(ordered))
+    shares = np.ones(len(ordered))  # of draws whose best is this or lower
+    for drawn in range(count):
+        shares *= np.maximum(np.arange(1, len(ordered) + 1) - drawn, 0) / (len(ordered) - drawn)
+    return float(np.diff(shares, prepend=0.0) @ ordered)
+
+
+def _shown(interval: Interval) -> str:
+    return f"{interval.mean:.2f} ± {interval.half_width:.2f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.quality",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", metavar="DATA", help="fashion_mnist, or a file of images")
-    parser.add_argument("comparisons", nargs="*", metavar="COMPARISON", help=", ".join(plan(0)))
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="of the results, and to go on in"
-    )
-    parser.add_argument("--processes", type=int, default=2, help="beside each other, a core each")
-    parser.add_argument("--group", type=int, default=0, help="of seeds: 0, 1 …")
-    parser.add_argument("--tables", action="store_true", help="of what is done, and nothing else")
-    args = parser.parse_intermixed_args()
-    jobs = plan(100 * args.group)
-    if unknown := set(args.comparisons) - set(jobs):
-        parser.error(f"{', '.join(unknown)}: expected some of {', '.join(jobs)}")
-    if args.processes < 1:
-        parser.error(f"--processes {args.processes}: expected 1 or more")
-    if args.group < 0:
-        parser.error(f"--group {args.group}: expected 0 or more")
-    names = args.comparisons or list(jobs)
-    chosen = list(dict.fromkeys(job for name in names for job in jobs[name]))
-    if args.tables:
-        try:
-            check_group(args.out, args.data, jobs)
-            results = Results.load(args.out / RESULTS)
-        except (ValueError, OSError) as error:
-            parser.error(str(error))
-        if not results:
-            parser.error(f"{args.out / RESULTS}: no job is done")
-        print(tables(results, {name: jobs[name] for name in names}))
-        return
-    if args.data != SHIPPED and not (args.data.endswith(".npz") and Path(args.data).is_file()):
-        parser.error(f"{args.data}: expected {SHIPPED}, or an .npz file that is there")
-    try:
-        images = len(Study(args.data, setting_of(args.data, args.group, 1000)).dataset.train)
-        study = Study(args.data, setting_of(args.data, args.group, images))
-    except (ValueError, LookupError, OSError) as error:
-        parser.error(str(error))
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started here
-    with ExitStack() as stack:
-        try:
-            args.out.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(args.out))
-            Results.load(args.out / RESULTS)  # unusable ones are refused before any work
-        except (ValueError, OSError) as error:
-            parser.error(str(error))
-        check_setting(args.out, study, jobs)
-        try:
-            go_on(args.out, args.data, study.setting, chosen, args.processes)
-        except KeyboardInterrupt:
-            sys.exit("stopped; the same command goes on with what is missing")
-    print(tables(Results.load(args.out / RESULTS), {name: jobs[name] for name in names}))
+    parser.add_argument("images", type=Path)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--space", required=True)
+    parser.add_argument("--target-ms", type=float, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--given", nargs="*", default=[], help="such as space.resolution=64")
+    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--recipe", default="small")
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--group", type=int, default=0)
+    parser.add_argument("--tables", action="store_true")
+    options = parser.parse_args()
+    setting = Setting(
+        options.images.name, options.table.name, options.space, options.target_ms,
+        tuple(options.given), options.minutes, options.recipe, options.epochs,
+        100 * options.group,
+    )  # fmt: skip
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "setting.json"
+    text = json.dumps({**asdict(setting), "ways": WAYS}, indent=1) + "\n"
+    if file.exists() and file.read_text() != text:
+        raise SystemExit(f"{file} has another setting than this command: give another --out")
+    write_atomically(file, text)
+    study = Study(setting, options.images, options.table, options.out)
+    for job in jobs():
+        if job.name not in study.rows and not options.tables:
+            study.run(job)
+    print(table(list(study.rows.values())))
 
 
 if __name__ == "__main__":

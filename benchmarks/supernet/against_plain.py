@@ -43,6 +43,7 @@ class Case:
     resolution: int  # pixels
     batch: int
     widths: str  # initial | scaled
+    channels_last: bool = False  # the plain side too, which is a line more in its code
 
 
 @dataclass(frozen=True)
@@ -127,13 +128,15 @@ def our_epochs(search: Search) -> Callable[[int], None]:
     return epoch
 
 
-def plain_epochs(plain: PlainSearch, task: Task) -> Callable[[int], None]:
+def plain_epochs(
+    plain: PlainSearch, task: Task, form: torch.memory_format
+) -> Callable[[int], None]:
     def epoch(index: int) -> None:
         for step, (x, y) in enumerate(task.train.epoch(index + 1)):
-            plain.weight_step(x.contiguous(), y, plain.paths())
+            plain.weight_step(x.contiguous(memory_format=form), y, plain.paths())
             if step % plain.knobs.arch_every == 0:
                 held_out, labels = steps.one_batch(task)
-                plain.arch_step(held_out.contiguous(), labels)
+                plain.arch_step(held_out.contiguous(memory_format=form), labels)
 
     return epoch
 
@@ -142,16 +145,18 @@ def arms(case: Case, step: str, repeats: int) -> list[Callable[[int], None]]:
     """The two sides of a step, as `steps.rounds` takes them."""
     search = new_search(case, steps.load_space(case.space), epochs=repeats + 1)
     plain = PlainSearch(search)
+    form = torch.channels_last if case.channels_last else torch.contiguous_format
+    plain.net.to(memory_format=form)  # type: ignore[call-overload]
     if step == "epoch":
-        return [our_epochs(search), plain_epochs(plain, search.task)]
+        return [our_epochs(search), plain_epochs(plain, search.task, form)]
     x, y = steps.one_batch(search.task)
-    nchw = x.contiguous()
+    theirs = x.contiguous(memory_format=form)
     if step == "arch":
-        return [lambda _: search.arch_step(x, y), lambda _: plain.arch_step(nchw, y)]
+        return [lambda _: search.arch_step(x, y), lambda _: plain.arch_step(theirs, y)]
     paths = [search.paths(single=False) for _ in range(repeats + 1)]
     return [
         lambda i: search.weight_step(x, y, paths[i]),
-        lambda i: plain.weight_step(nchw, y, paths[i]),
+        lambda i: plain.weight_step(theirs, y, paths[i]),
     ]
 
 
@@ -169,7 +174,7 @@ def peak_mib(case: Case, side: str, step: str, threads: int) -> float:
     printed = steps.in_fresh_process(
         "benchmarks.supernet.against_plain", "--space", case.space, "--resolution", case.resolution,
         "--batch", case.batch, "--widths", case.widths, "--threads", threads,
-        "--steps", step, "--peak-of", side,
+        "--steps", step, "--peak-of", side, *(["--channels-last"] if case.channels_last else []),
     )  # fmt: skip
     return int(printed) / steps.MIB
 
@@ -217,6 +222,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--batch", type=steps.positive, default=32)
     parser.add_argument("--repeats", type=steps.positive, default=10, help="rounds")
+    parser.add_argument(
+        "--channels-last", action="store_true", help="give the plain side that memory format"
+    )
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
     parser.add_argument("--json", type=steps.new_file, help="file to write the lines to")
     parser.add_argument("--peak-of", choices=SIDES, help=argparse.SUPPRESS)
@@ -227,11 +235,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parsed(arguments)
     if args.peak_of:
         torch.set_num_threads(args.threads[0])
-        case = Case(args.space, args.resolution[0], args.batch, args.widths[0])
+        case = Case(args.space, args.resolution[0], args.batch, args.widths[0], args.channels_last)
         print_peak(case, args.peak_of, args.steps[0])
         return 0
     cases = [
-        Case(args.space, resolution, args.batch, widths)
+        Case(args.space, resolution, args.batch, widths, args.channels_last)
         for resolution in args.resolution
         for widths in args.widths
     ]

@@ -16,7 +16,8 @@ import numpy as np
 
 from benchmarks.truth.oracles import Floats, Ints, Pool, Problem, accel_pool, ofa_problem
 from tfnas.derive.solver import Group, Row, cheapest
-from tfnas.strategies.parts.surrogate import ABSENT, Features, Search, Settings
+from tfnas.derive.uniform import ABSENT
+from tfnas.strategies.parts.surrogate import Features, Search, Settings
 
 WINDOW = 0.01  # share of the target within which random nets lie
 SHARE = 0.05  # the same in a pool

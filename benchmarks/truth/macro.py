@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,13 +23,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import tfnas
 from benchmarks.truth.oracles import Floats, Ints, macro_nets
 from tfnas.data.images import Dataset
 from tfnas.files import checkpoint
+from tfnas.intervals import spearman
 from tfnas.latency.table import LatencyTable
 from tfnas.pipeline.find import new_task
+from tfnas.process.accelerator import cpu_threads
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Found, Progress, State, Task
@@ -57,17 +59,19 @@ class Setting:
 
 
 BUDGET = {
-    "epochs": 8, "warmup_epochs": 0, "batch_size": 128, "max_train": None, "resolution": None,
-    "channel_factor": 0.5,
+    "epochs": 6, "warmup_epochs": 0, "batch_size": 32, "max_train": None, "resolution": 16,
+    "channel_factor": 1.0,
 }  # fmt: skip
-WEIGHTS = {"weight_lr": 0.1, "weight_decay": 1e-4}
+QUARTER = {**BUDGET, "epochs": 10, "resolution": None, "channel_factor": 0.25}
 SETTINGS = {
-    "surrogate": Setting("surrogate", WEIGHTS, BUDGET),
-    "surrogate fair": Setting("surrogate", {**WEIGHTS, "paths": "fair"}, {**BUDGET, "epochs": 3}),
-    "surrogate quarter": Setting("surrogate", WEIGHTS, {**BUDGET, "channel_factor": 0.25}),
-    "spos": Setting("spos", WEIGHTS, BUDGET),
-    "random": Setting("random", WEIGHTS, BUDGET),
-    "tfnas": Setting("tfnas", WEIGHTS, {**BUDGET, "epochs": 4, "warmup_epochs": 1}, shared=False),
+    "surrogate": Setting("surrogate", {}, BUDGET, shared=False),
+    "surrogate 24": Setting("surrogate", {}, {**BUDGET, "epochs": 24}, shared=False),
+    "surrogate uniform": Setting("surrogate", {"paths": "uniform"}, BUDGET),
+    "surrogate quarter": Setting("surrogate", {}, QUARTER, shared=False),
+    "spos": Setting("spos", {}, BUDGET),
+    "spos quarter": Setting("spos", {}, QUARTER),
+    "random": Setting("random", {}, BUDGET),
+    "tfnas": Setting("tfnas", {}, {**BUDGET, "epochs": 3, "warmup_epochs": 1}, shared=False),
 }
 
 
@@ -92,12 +96,11 @@ class Truth:
 
     def judge(self, subnet: Subnet, target_ms: float) -> dict[str, float | str]:
         """Compare a net with all that take as long."""
-        picks = [pick for stage in self.space.choices_of(subnet) for pick in stage]
-        line = int((self.nets == picks).all(axis=1).argmax())
-        pool = self.accuracy[abs(self.ms / target_ms - 1) <= WINDOW]
+        line = self.line(subnet)
+        pool = self.accuracy[self.near(target_ms)]
         mean, best, found = pool.mean(), pool.max(), self.accuracy[line]
         return {
-            "net": "".join(map(str, picks)),
+            "net": "".join(map(str, self.nets[line])),
             "ms": float(self.ms[line]),
             "accuracy": float(found),
             "gain": float(found - mean),
@@ -107,24 +110,53 @@ class Truth:
             "pool": len(pool),
         }
 
+    def line(self, subnet: Subnet) -> int:
+        picks = [pick for stage in self.space.choices_of(subnet) for pick in stage]
+        return int((self.nets == picks).all(axis=1).argmax())
+
+    def near(self, target_ms: float) -> NDArray[np.bool_]:
+        """Whether each net is within 2 % of the target."""
+        return abs(self.ms / target_ms - 1) <= WINDOW
+
+    def ranks(self, found: Found, target_ms: float) -> dict[str, float]:
+        """Spearman with the true accuracies, of scored nets and of what alphas say of all nets."""
+        rho = {}
+        if len(found.candidates) > 2:
+            lines = [self.line(candidate.derived.subnet) for candidate in found.candidates]
+            scores = [candidate.score for candidate in found.candidates]
+            rho["scored"] = spearman(scores, self.accuracy[lines].tolist())
+        if found.architecture is not None:
+            near = self.near(target_ms)
+            alphas = np.stack(found.architecture.alphas)  # (8, 3)
+            said = alphas[np.arange(8), self.nets[near]].sum(axis=1)
+            rho["alphas"] = spearman(said.tolist(), self.accuracy[near].tolist())
+        return rho
+
     def best_of(self, count: int, target_ms: float) -> float:
         """Share of the possible gain that the best of so many random nets has, in the mean."""
-        pool = np.sort(self.accuracy[abs(self.ms / target_ms - 1) <= WINDOW])
+        pool = np.sort(self.accuracy[self.near(target_ms)])
         ends = (np.arange(len(pool) + 1) / len(pool)) ** count
         return float((np.diff(ends) @ pool - pool.mean()) / (pool.max() - pool.mean()))
 
 
-def search(setting: Setting, task: Task, out: Path, identity: dict[str, Any]) -> Found:
-    """Search; a training that doesn't depend on the target is kept in `out` for the next one."""
+def search(
+    setting: Setting, task: Task, out: Path, identity: dict[str, Any]
+) -> tuple[Found, float]:
+    """Search; what was trained is kept in `out`. The seconds include that training."""
     strategy = tfnas.load_preset("strategy", setting.strategy, **setting.knobs)
     state: State | None = None
-    if setting.shared and checkpoint.exists(out):
-        state = checkpoint.read_checkpoint(out, identity)["search"]
+    start, before = time.monotonic(), 0.0
+    if checkpoint.exists(out):
+        saved = checkpoint.read_checkpoint(out, identity)
+        state, before = saved["search"], saved["seconds"]
     for event in strategy.run(task, state):
+        seconds = before + time.monotonic() - start
         if isinstance(event, Found):
-            return event
-        if setting.shared and _ends_training(event, task):
-            checkpoint.write_checkpoint(out, {"identity": identity, "search": event.state()})
+            return event, seconds
+        if _ends_training(event, task):
+            checkpoint.write_checkpoint(
+                out, {"identity": identity, "search": event.state(), "seconds": seconds}
+            )
     raise AssertionError("a strategy must end with what it found")
 
 
@@ -150,15 +182,20 @@ def rows(
             if (name, quantile, seed) in done:
                 continue
             target_ms = float(np.quantile(truth.ms, quantile))
-            identity = {"setting": json.dumps(asdict(setting)), "seed": seed}
-            start = time.monotonic()
-            state = out / f"{name.replace(' ', '_')}_{seed}.ckpt"
-            found = search(setting, make(target_ms, seed=seed), state, identity)
+            identity: dict[str, Any] = {"setting": json.dumps(asdict(setting)), "seed": seed}
+            trained = f"{name.replace(' ', '_')}_{seed}"
+            if not setting.shared:
+                identity["target_ms"] = target_ms
+                trained += f"_{quantile}"
+            state = out / f"{trained}.ckpt"
+            found, seconds = search(setting, make(target_ms, seed=seed), state, identity)
             judged = truth.judge(found.derived.subnet, target_ms)
             yield {
                 "setting": name, "seed": seed, "quantile": quantile, "target_ms": target_ms,
-                **judged, "seconds": round(time.monotonic() - start, 1),
+                **judged, "rho": truth.ranks(found, target_ms),
+                "seconds": round(seconds, 1),
                 "path_passes": found.scores.get("path_passes"), "values": asdict(setting),
+                "threads": torch.get_num_threads(),
             }  # fmt: skip
 
 
@@ -196,9 +233,10 @@ def main() -> None:
     parser.add_argument("--settings", nargs="*", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--quantiles", type=float, nargs="*", default=list(QUANTILES))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=cpu_threads(None, tell=False))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(options.threads)
     table = LatencyTable.load(options.table)
     truth = Truth.read(options.reference / "truth" / "nas-bench-macro_cifar10.json", table)
     images = tfnas.load_images("npz", root=str(options.images))

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tfnas.strategies.parts.surrogate import ABSENT, Genes
+from tfnas.derive.uniform import ABSENT
+from tfnas.strategies.parts.surrogate import Genes
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

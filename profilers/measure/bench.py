@@ -16,6 +16,7 @@ from types import TracebackType
 
 from profilers.contract import Profiler
 from profilers.measure.timing import (
+    WALL_OVER,
     Anchors,
     Checkpoint,
     Measured,
@@ -137,10 +138,15 @@ class Bench:
             for doubt in self.watch.doubts:
                 self.progress(f"warning: {self.profiler.device.name}: {doubt}")
             sampled = self._anchors.samples
-            if sampled and all(len(samples) >= SESSION for samples in sampled):
+            long = all(len(samples) >= SESSION for samples in sampled)
+            if sampled and long and not self._is_doubtful(sampled):
                 self._history.note([samples.quiet_ms for samples in sampled])
         finally:  # the lock is held until the session is noted
             self._stack.__exit__(kind, error, trace)
+
+    def _is_doubtful(self, anchors: Sequence[Samples]) -> bool:
+        """Whether this session tells nothing of how fast the machine usually is."""
+        return bool(self.watch.doubts) or max(a.wall_over for a in anchors) > WALL_OVER
 
     @property
     def watch(self) -> Watch:

@@ -35,7 +35,10 @@ log = logging.getLogger(__name__)
 MIN_ROUNDS = 6  # fewer give no interval; taken even when the time is over
 STRETCHES = (4, 16)  # of time that an interval is computed across; the wider one counts
 QUIET_QUANTILE = 0.1  # of an anchor's samples: its time in quiet moments
-UNUSUAL = 0.06  # a session whose speed differs so much from the usual one stands for itself
+UNUSUAL = 0.06  # a session whose speed differs so much from the usual one stands for itself,
+UNLIKE = 3.0  # and one that differs by so many of the deviations of the sessions before,
+AS_USUAL = 0.02  # but for what sessions of any machine differ by
+WALL_OVER = 1.5  # by the wall clock so many times the estimate: others have the processor too
 FEWEST_SESSIONS = 4  # before a machine's usual speed is known
 QUIET_SHARE = 0.02  # of the reference's bursts, below which the absolute scale is doubtful
 SAY_EVERY_S = 4.0
@@ -69,6 +72,11 @@ class Samples:
     def quiet_ms(self) -> float:
         """Time of one run in quiet moments."""
         return float(np.quantile(self.ms, QUIET_QUANTILE))
+
+    @property
+    def wall_over(self) -> float:
+        """By the wall clock how many times what the estimate's clock says, medians of both."""
+        return float(np.median(self.wall_ms) / np.median(self.ms))
 
     def split(self, count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """(ms, ratio), each in so many stretches of time."""
@@ -107,11 +115,13 @@ class Usual:
     Attributes:
         anchors_ms: quiet time of each anchor.
         half_width: of the machine's usual speed, relative, 95 %.
+        spread: standard deviation of the sessions' speeds, relative.
     """
 
     anchors_ms: tuple[float, ...]
     half_width: float
     sessions: int
+    spread: float = UNUSUAL
 
 
 @dataclass(frozen=True)
@@ -123,12 +133,15 @@ class Unit:
             speed shifts.
         unusual: by what fraction everything takes longer than usual, where that is so far off that
             this session stands for itself.
+        factor: that brought `ms` from this session's speed to the usual one of so many `sessions`.
     """
 
     ms: float
     between: float
     over_time: float = 0.0
     unusual: float | None = None
+    factor: float = 1.0
+    sessions: int = 0
 
     @property
     def half_width(self) -> float:
@@ -147,6 +160,7 @@ class Measured:
         samples: how many samples it rests on.
         noisy: why the interval deserves doubt, or None.
         pool: the samples, to go on with.
+        factor, sessions: see `Unit`.
     """
 
     median_ms: float
@@ -157,6 +171,8 @@ class Measured:
     samples: int
     noisy: str | None
     pool: Samples = field(default_factory=Samples, repr=False, compare=False)
+    factor: float = 1.0
+    sessions: int = 0
 
     @property
     def half_width_pct(self) -> float:
@@ -200,9 +216,13 @@ def at_usual_speed(unit: Unit, anchors: Sequence[Samples], usual: Usual | None) 
         return unit
     now = [a.quiet_ms for a in anchors]
     shift = float(np.mean(np.log(usual.anchors_ms) - np.log(now)))
-    if abs(shift) > UNUSUAL:
+    if abs(shift) > min(UNUSUAL, max(AS_USUAL, UNLIKE * usual.spread)):
         return replace(unit, unusual=math.exp(-shift) - 1)
-    return replace(unit, ms=unit.ms * math.exp(shift), over_time=usual.half_width)
+    factor = math.exp(shift)
+    return replace(
+        unit, ms=unit.ms * factor, over_time=usual.half_width, factor=factor,
+        sessions=usual.sessions,
+    )  # fmt: skip
 
 
 def _quiet_unit(ms: np.ndarray, ratio: np.ndarray) -> float:
@@ -386,6 +406,8 @@ def _measured(
         samples=len(samples),
         noisy=_doubt(samples, half if absolute else own, unit, rounds, precision),
         pool=samples,
+        factor=unit.factor,
+        sessions=unit.sessions,
     )
 
 
@@ -402,6 +424,8 @@ def _doubt(
         reasons.append(f"the second half of the time reads {drift:+.1%} against the first")
     if unit.unusual is not None:
         reasons.append(f"everything takes {unit.unusual:+.1%} against this machine's usual time")
+    if (over := samples.wall_over) > WALL_OVER:
+        reasons.append(f"by the wall clock a run takes {over:.2f}× the time that it is given")
     if rounds.references.quiet_share < QUIET_SHARE:
         reasons.append("hardly a quiet moment, so the absolute scale may read high")
     reasons += rounds.watch.doubts

@@ -2,10 +2,10 @@
 
 Over minutes a machine's clock and its neighbours shift every net alike. On a shared virtual machine
 windows of 20 s read 1.2 % below to 2.0 % above their mean, and nets of 7 to 15 ms followed the
-anchors to 0.25-0.4 %. One session can't see that, however precise; so every session notes its
-anchors, and what is reported stands for the usual speed, as far as this session's is near it. It is
-no table's scale: whoever measures on this machine, table or `verify`, compares with the same fixed
-nets.
+anchors to 0.25-0.4 %. One session can't see that, however precise; so every session that had its
+processor to itself notes its anchors, and what is reported stands for the usual speed, as far as
+this session's is near it. It is no table's scale: whoever measures on this machine, table or
+`verify`, compares with the same fixed nets.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class History:
         # Of a median, from the median deviation: a session beside a busy neighbour moves neither.
         spread = 1.4826 * float(np.median(abs(shifts)))
         half = 1.96 * 1.2533 * spread / math.sqrt(len(self.sessions))
-        return Usual(tuple(np.exp(middle).tolist()), half, len(self.sessions))
+        return Usual(tuple(np.exp(middle).tolist()), half, len(self.sessions), spread)
 
     def note(self, quiet_ms: Sequence[float]) -> None:
         """Add a session. A file that can't be written is no reason to lose a measurement."""

@@ -28,6 +28,8 @@ class Verification:
         measured_raw_ms: smallest sample and wall median, as they were.
         within: whether `measured_ms` is inside the tolerance; the interval doesn't decide.
         noisy: why the interval deserves doubt, or None.
+        session_ms: the estimate at this session's own speed; `measured_ms` is that at the machine's
+            usual one, where so many `usual_sessions` before tell it.
         conditions: what the device was doing meanwhile, see
         `profilers.onboard.conditions.Watch.to_json`.
     """
@@ -42,12 +44,19 @@ class Verification:
     within: bool
     noisy: str | None
     conditions: Mapping[str, Any] = field(default_factory=dict)
+    session_ms: float | None = None
+    usual_sessions: int = 0
 
     @property
     def usable(self) -> bool:
         """Whether the interval is narrow enough for a verdict."""
         low, high = self.measured_ci_ms
         return high - low < USABLE * self.measured_ms
+
+    @property
+    def below_samples(self) -> bool:
+        """Whether the estimate, which is of a quiet machine, was never seen as it is."""
+        return self.measured_ms < self.measured_raw_ms.min
 
     @property
     def gap(self) -> float:
@@ -63,6 +72,14 @@ class Verification:
             f"  raw       minimum {self.measured_raw_ms.min:.4g} ms, "
             f"wall median {self.measured_raw_ms.median:.4g} ms",
         ]
+        if self.below_samples:
+            lines.append("            the measured figure is below every sample that was taken")
+        if self.usual_sessions and self.session_ms:
+            lines.append(
+                f"  session   {self.session_ms:.4g} ms as this session runs, × "
+                f"{self.measured_ms / self.session_ms:.4f} to the usual speed of "
+                f"{self.usual_sessions} sessions before"
+            )
         if self.usable:
             lines.append(f"{'met' if self.within else 'MISSED'}: {self.gap:+.2%} off the target")
         if self.noisy:
@@ -114,4 +131,6 @@ def judge(
         samples=measured.samples,
         within=within_tolerance(measured.median_ms, target_ms, tolerance, at_most),
         noisy=measured.noisy,
+        session_ms=measured.median_ms / measured.factor,
+        usual_sessions=measured.sessions,
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 LOOK_EVERY_S = 1.0
+QUOTA_PERIODS = "quota_periods_throttled"  # a reading that only grows, while a quota holds back
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,18 @@ class Watch:
     @property
     def doubts(self) -> tuple[str, ...]:
         """Each with the share of looks that saw it."""
-        return tuple(
+        seen = [
             f"{doubt} (seen in {count} of {self._looks} looks)"
             for doubt, count in self._doubts.items()
-        )
+        ]
+        first, _, _, last = self._numbers.get(QUOTA_PERIODS, [0.0] * 4)
+        if last > first:
+            seen.append(f"a CPU quota held the process back in {last - first:.0f} periods")
+        return tuple(seen)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """All values so far of a reading that isn't a number."""
+        return tuple(self._texts.get(name, ()))
 
     def to_json(self) -> dict[str, dict[str, float] | list[str]]:
         """By reading: the first, lowest, highest and last number, or all texts."""

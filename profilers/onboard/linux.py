@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from profilers.onboard.conditions import Conditions
+from profilers.onboard.conditions import QUOTA_PERIODS, Conditions
 
 # Instruction sets that runtimes' kernels choose by; others don't move the figures.
 FLAGS = (
@@ -104,9 +104,33 @@ def own_cores() -> set[int]:
 
 
 def own_conditions() -> Conditions:
-    """Those of this machine, now."""
+    """Those of this machine, now, and of what this process may have of it."""
     cores = own_cores()
-    return conditions(watched_files(clocks=len(cores) <= READ_CLOCKS), cores)
+    found = conditions(watched_files(clocks=len(cores) <= READ_CLOCKS), cores)
+    own: list[tuple[str, float | str]] = [("cores", ",".join(map(str, sorted(cores))))]
+    if (periods := throttled_periods()) is not None:
+        own.append((QUOTA_PERIODS, periods))
+    return Conditions((*found.readings, *own), found.doubts)
+
+
+def throttled_periods(root: Path = Path("/")) -> float | None:
+    """How often a quota of its control groups has held this process back so far; None: no quota.
+
+    Args:
+        root: of the file system, for tests.
+    """
+    mount, groups = root / "sys/fs/cgroup", _read(root / "proc/self/cgroup")
+    found = []
+    for line in groups.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for top in [mount / controllers, mount / "cpu"] if controllers else [mount]:
+            for folder in (top, top / path.lstrip("/")):  # a container sees its own as the top
+                counts = re.search(r"nr_throttled ([0-9]{1,15})$", _read(folder / "cpu.stat"), re.M)
+                if counts:
+                    found.append(float(counts[1]))
+    return max(found, default=None)
 
 
 def conditions(files: Mapping[str, str], cores: Iterable[int]) -> Conditions:
@@ -200,6 +224,6 @@ def _is_hex(text: str) -> bool:
 
 def _read(path: str | Path) -> str:
     try:
-        return Path(path).read_text(errors="replace")
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

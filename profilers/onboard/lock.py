@@ -7,13 +7,15 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
     import fcntl
 except ImportError:  # as on Windows
     fcntl = None  # type: ignore[assignment]
+
+SHARED = ("/run/lock", "/tmp")  # the first that can be written, as in measure.sh
 
 
 def check_lockable() -> None:
@@ -26,9 +28,10 @@ def check_lockable() -> None:
 def machine_lock(
     progress: Callable[[str], None], name: str = "measuring", wait_s: float = math.inf
 ) -> Iterator[None]:
-    """The others wait and say so.
+    """The others wait and say so, whoever's they are.
 
-    The lock is the kernel's, on an open file: it ends with its owner, however that dies.
+    The lock is the kernel's, on an open file: it ends with its owner, however that dies. The file
+    lies where all users of the machine look, or in the folder that `TFNAS_LOCKS` names.
 
     Args:
         name: letters, digits and hyphens: what is locked, this machine's clock or a device.
@@ -38,8 +41,7 @@ def machine_lock(
         OSError: where this system has no locks.
     """
     check_lockable()
-    path = Path(tempfile.gettempdir()) / f"tfnas-{name}-{os.getuid()}.lock"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    handle = _open(_folder() / f"tfnas-{name}.lock")
     try:
         waited = 0.0
         while not _try_lock(handle):
@@ -53,11 +55,34 @@ def machine_lock(
                 )
             time.sleep(0.2)
             waited += 0.2
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # on a disk that is full the lock holds too
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(handle)
+
+
+def _folder() -> Path:
+    own = os.environ.get("TFNAS_LOCKS")
+    places = [own] if own else [place for place in SHARED if os.access(place, os.W_OK)]
+    return Path(*places[:1] or [tempfile.gettempdir()])
+
+
+def _open(path: Path) -> int:
+    """The file, which every user may open.
+
+    What exists isn't created once more: in a folder of all users the kernel refuses that to others
+    than the owner.
+    """
+    while True:
+        try:
+            return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            with suppress(FileExistsError):
+                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+                os.fchmod(handle, 0o666)  # whatever the umask
+                return handle
 
 
 def _try_lock(handle: int) -> bool:

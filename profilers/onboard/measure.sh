@@ -60,10 +60,12 @@ look() {  # at most every second
 }
 
 # The lock of profilers/onboard/lock.py: the kernel's, so it ends with this process, however that dies.
-for folder in "${TMPDIR:-}" /tmp "${here%/*}"; do
+for folder in "${TFNAS_LOCKS:-}" /run/lock /tmp "${TMPDIR:-}" "${here%/*}"; do
     [ -n "$folder" ] && [ -w "$folder" ] && break
 done
-exec 9>> "$folder/tfnas-measuring-$(id -u).lock"
+lock=$folder/tfnas-measuring.lock
+[ -e "$lock" ] || (umask 0; : >> "$lock")
+exec 9< "$lock"  # another user's can't be opened to be created
 now; end=$((s + lock_s))
 until flock -n 9 9>&9; do  # mksh closes its files in what it runs, unless told
     now

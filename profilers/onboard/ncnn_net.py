@@ -36,7 +36,7 @@ def ncnn_workload(name: str, param: Path, weights: Path, *, threads: int) -> Cpu
         import ncnn
     except ImportError as error:
         raise LookupError(f"ncnn is needed: pip install ncnn ({error})") from None
-    width, height, channels = input_shape(param.read_text())
+    width, height, channels = input_shape(param.read_text(encoding="utf-8"))
     net = ncnn.Net()
     net.opt.num_threads = threads
     net.opt.use_vulkan_compute = False

@@ -32,7 +32,7 @@ def measure(folder: Path) -> None:
         ValueError, LookupError, OSError: for a job that can't be done here.
         TimeoutError: if another process measures for too long.
     """
-    job = Job.from_json((folder / JOB).read_text())
+    job = Job.from_json((folder / JOB).read_text(encoding="utf-8"))
     if job.cores:
         os.sched_setaffinity(0, job.cores)
     models = folder.parent.parent / "models"
@@ -44,7 +44,7 @@ def measure(folder: Path) -> None:
 
         rounds = Rounds(opened(job.reference), random.Random(job.seed))
         targets = [Target(opened(stem), fill_ms, []) for stem, fill_ms in job.targets]
-        lines = stack.enter_context((folder / SAMPLES).open("a"))
+        lines = stack.enter_context((folder / SAMPLES).open("a", encoding="utf-8"))
         start, done, written, looked = time.monotonic(), 0, 0, -LOOK_EVERY_S
         while done < job.at_least or time.monotonic() - start < job.seconds:
             if not (folder / JOB).exists():

@@ -123,7 +123,7 @@ def _convert(onnx: bytes, program: str) -> bytes:
                 raise ValueError(
                     f"pnnx converts the model for longer than {PNNX_S:.0f} s"
                 ) from None
-        said = (folder / "log").read_text(errors="replace")
+        said = (folder / "log").read_text(encoding="utf-8", errors="replace")
         # Such layers are written down as they are, with status 0, for ncnn to refuse.
         unknown = sorted(set(re.findall(r"^todo (\S+)", said, re.MULTILINE)))
         if unknown:

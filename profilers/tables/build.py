@@ -17,7 +17,7 @@ from pathlib import Path
 from profilers.contract import DeviceError, LinkError, Profiler
 from profilers.measure.bench import Bench
 from profilers.measure.timing import Measured, Progress
-from profilers.onboard.conditions import Watch
+from profilers.tables.meanwhile import on_other_cores, with_conditions
 from profilers.tables.own import check_own
 from profilers.tables.plan import (
     Plan,
@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 
 ENOUGH_RUNS = 16  # a row with so many samples is measured, whatever precision it reached,
 USELESS = 0.25  # unless its interval's half-width is such a fraction: then it is gone on with
-MEANWHILE, MAX_MEANWHILE = "while measuring:", 20  # in notes of a table
 FEWEST_RUNS = 3  # below it a row isn't saved: its median would mean nothing
 PROBE_PRECISION, PROBE_SECONDS = 0.004, 8.0
 EXTREMES_PRECISION, EXTREMES_SECONDS = 0.02, 5.0
@@ -119,6 +118,8 @@ def build_table(
     with Bench(profiler, seed, progress) as bench:
         start = time.monotonic()
         table = open_table(profiler, path)  # whoever held the lock may have measured it all
+        if warning := on_other_cores(table.notes, bench.watch):
+            progress(warning)
         if not table.quantum_evidence:
             table = _with_quantum(bench, table, min(PROBE_SECONDS, 60 * max_minutes / 4))
             table.save(path)
@@ -252,15 +253,6 @@ def _measure(
         checkpoint_every_s=min(5.0, seconds / 20),
     )
     return latest
-
-
-def with_conditions(notes: Sequence[str], watch: Watch) -> tuple[str, ...]:
-    """The notes of a table with what the device was doing today; of such ones the last few."""
-    others = [note for note in notes if MEANWHILE not in note]
-    before = [note for note in notes if MEANWHILE in note]
-    seen = [text for text in (str(watch), *watch.doubts) if text]
-    today = [f"{time.strftime('%Y-%m-%d')}, {MEANWHILE} {text}" for text in seen]
-    return (*others, *[*before, *today][-MAX_MEANWHILE:])
 
 
 def _finish(

@@ -26,6 +26,7 @@ from profilers.contract import Profiler
 from profilers.measure.bench import Bench
 from profilers.measure.timing import Measured, Progress, Samples
 from profilers.onboard.rounds import Workload
+from profilers.tables.meanwhile import on_other_cores
 from tfnas.derive.nearby import nearby
 from tfnas.latency.table import LatencyTable
 from tfnas.runs.result import within_tolerance
@@ -110,6 +111,8 @@ def close_loop(
     known: dict[Subnet, Measured] = {}
     trail: list[Step] = []
     with Bench(profiler, seed, progress, now=now) as bench:
+        if warning := on_other_cores(table.notes, bench.watch):
+            progress(warning)
         loaded: dict[Subnet, Workload] = {}
         batch = [subnet]
         while True:

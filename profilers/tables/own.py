@@ -12,6 +12,8 @@ from tfnas.latency.table import Device, LatencyTable
 
 log = logging.getLogger(__name__)
 
+ELSEWHERE = "table=FILE, or XDG_DATA_HOME=FOLDER in the environment, is another place"
+
 
 def table_path(device: Device) -> Path:
     """The file of this device's own table; its name carries device, context and fingerprint."""

@@ -29,6 +29,8 @@ from tfnas.app.sweep import BASIC_SWEEPER, BY_NUMBER, Watch
 from tfnas.app.values import conf_path
 from tfnas.process.exits import UNUSABLE_INPUT
 
+pytestmark = pytest.mark.slow
+
 SCHEMAS = {
     "search": SearchConfig,
     "profilers": ProfilersConfig,
@@ -141,7 +143,9 @@ def search(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["target_ms=8", "targt=3"], "targt"),
+        (["target_ms=8", "targt=3"], "targt: there is no such key; did you mean target_ms?"),
+        (["target_ms=8", "budget.epohs=3"], "did you mean budget.epochs?"),
+        (["target_ms=8", "nothing.like.it=3"], "there is no such key; --help lists them"),
         (["target_ms=fast"], "target_ms"),
         ([], "target_ms"),
         (["target_ms=8", "space=mars"], "space"),

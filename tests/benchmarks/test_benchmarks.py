@@ -69,13 +69,16 @@ def test_bend_and_exponent_tell_a_line_from_a_square() -> None:
     assert growth.exponent(x, list(x**2)) == pytest.approx(2)
 
 
-def test_supernet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("form", ["", " --channels-last"])
+def test_supernet(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "lines.json"
     arguments = "--space tiny --resolution 16 --threads 1 --widths scaled --batch 8 --repeats 2"
-    assert against_plain.main([*arguments.split(), "--json", str(file)]) == 0
+    arguments += form
+    assert against_plain.main([*arguments.split(), "--steps", "weight", "--json", str(file)]) == 0
     lines = json.loads(file.read_text())
-    assert [line["step"] for line in lines] == list(against_plain.STEPS)
+    assert [line["step"] for line in lines] == ["weight"]
     assert all(line["plain_mib"] >= 0 for line in lines)
+    assert lines[0]["case"]["channels_last"] == bool(form)
     assert len(capsys.readouterr().out.splitlines()) == 4 + len(lines)
 
 

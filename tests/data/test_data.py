@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
+import os
 import pickle
 import struct
 import subprocess
@@ -22,11 +22,13 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 
+from tests.support.nets import write_idx
 from tfnas.data import augment, idx
 from tfnas.data.batches import Batches
 from tfnas.data.cifar import CIFAR10, CIFAR100, CifarLayout
 from tfnas.data.idx import ASSETS
 from tfnas.data.images import ArrayImages, Dataset, FileImages, first_per_class, stratified_split
+from tfnas.data.preprocess import Preprocess
 from tfnas.data.sets import SOURCES, load_images, num_classes
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
@@ -35,12 +37,6 @@ PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
 # -- small files in the published layouts ----------------------------------------------------------
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    content = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    content += array.astype(np.uint8).tobytes()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 def write_fashion_mnist(folder: Path, suffix: str = ".gz", count: int = 20) -> np.ndarray:
@@ -395,6 +391,7 @@ def test_cifar_folder_of_something_else(tmp_path: Path) -> None:
 def test_folder(folder_root: Path) -> None:
     (folder_root / "train" / "ant" / "notes.txt").write_text("no image")
     (folder_root / "train" / ".cache").mkdir()
+    (folder_root / "val" / "bee" / "moving.GIF").write_bytes(b"GIF89a")
     dataset = load_images("folder", root=str(folder_root))
     assert dataset.classes == ("ant", "bee")
     assert isinstance(dataset.train, FileImages)
@@ -402,7 +399,7 @@ def test_folder(folder_root: Path) -> None:
     assert dataset.train.labels.tolist() == [0] * 6 + [1] * 6
     assert len(dataset.test) == 4
     assert dataset.train.paths[0] == str(folder_root / "train" / "ant" / "image0.jpg")
-    assert "tested on val/" in dataset.origin
+    assert "tested on val/ (passed over as no images: 2 files, 1 .txt, 1 .gif)" in dataset.origin
     assert num_classes("folder", root=str(folder_root)) == 2
 
 
@@ -483,13 +480,14 @@ def load_list(root: Path, train: str, test: str | None = None) -> Dataset:
 def test_list(folder_root: Path) -> None:
     write_image(folder_root / "with space.png", 1)
     train = f"train/ant/image0.jpg 0\n\n{folder_root}/train/bee/image1.png\t1\nwith space.png 2\n"
-    dataset = load_list(folder_root, train, "val/bee/image0.jpg 1\n")
+    test = "val/bee/image0.jpg 1\nval/ant/image0.jpg 0\n"
+    dataset = load_list(folder_root, f"\ufeff{train}", test)  # a byte order mark first
     assert dataset.classes == ("0", "1", "2")
     assert isinstance(dataset.train, FileImages)
     assert dataset.train.paths[0] == f"{folder_root}/train/ant/image0.jpg"
     assert dataset.train.paths[1] == f"{folder_root}/train/bee/image1.png"
     assert dataset.train.labels.tolist() == [0, 1, 2]
-    assert dataset.test.labels.tolist() == [1]
+    assert dataset.test.labels.tolist() == [1, 0]
     train_list = str(folder_root.parent / "train.txt")
     assert num_classes("list", root=str(folder_root), train_list=train_list) == 3
 
@@ -508,6 +506,11 @@ def test_list(folder_root: Path) -> None:
         ("train/ant/image0.jpg 1\n", None, "labels up to 1 but no image with label 0"),
         ("train/ant/image0.jpg 999999999\n", None, "without gaps"),
         ("train/ant/image0.jpg 0\n", "val/bee/image0.jpg 1\n", "label 1, expected 0 to 0"),
+        (
+            "train/ant/image0.jpg 0\ntrain/bee/image0.jpg 1\n",
+            "val/bee/image0.jpg 1\n",
+            "all test images are of one class, 1, of 2 that are trained",
+        ),
         ("ant/image0.jpg 0\n", None, r"1 of 1 files aren't there.*ant/image0\.jpg"),
     ],
 )
@@ -558,7 +561,8 @@ def test_yaml(name: str) -> None:
     assert f"data={name}" in first_line
     config = OmegaConf.load(path)
     keys = {"name", "root", "train_list", "test_list", "max_train", "classes", "workers"}
-    assert set(config) == keys
+    of_files = {"check", "on_unreadable"} if name in ("folder", "list") else set()
+    assert set(config) == keys | of_files
     assert config["name"] == name
 
 
@@ -740,6 +744,51 @@ def test_image_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     image = augment.read_file(path, 8, None, crop_scale=(1, 1), jitter=0)
     assert image.shape == (8, 8, 3)
     assert image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("rng_seed", [None, 0])
+def test_files_are_turned_as_their_exif_says(
+    tmp_path: Path, orientation: int, rng_seed: int | None
+) -> None:
+    """Whichever way a camera was held, what is read is what is seen."""
+    seen = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8))
+    stored = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
+    }  # fmt: skip
+    image = seen if orientation == 1 else seen.transpose(stored[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "turned.png", exif=exif)
+    seen.save(tmp_path / "seen.png")
+
+    def read(name: str) -> np.ndarray:
+        rng = None if rng_seed is None else np.random.default_rng(rng_seed)
+        return augment.read_file(str(tmp_path / name), 16, rng, crop_scale=(0.5, 1), jitter=0.1)
+
+    assert (read("turned.png") == read("seen.png")).all()
+    for fraction in (1.0, 0.875):
+        prepare = Preprocess(16, (0.5, 0.4, 0.3), (0.2, 0.2, 0.1), fraction)
+        assert (prepare(tmp_path / "turned.png") == prepare(tmp_path / "seen.png")).all()
+
+
+def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match=r"pipe\.png: .*no plain file"):
+        augment.read_file(str(tmp_path / "pipe.png"), 8, None, crop_scale=(1, 1), jitter=0)
+
+
+def test_a_damaged_exif_says_nothing(tmp_path: Path) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8))
+    image.save(tmp_path / "plain.png")
+    image.save(tmp_path / "damaged.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    read = [
+        augment.read_file(str(tmp_path / name), 16, None, crop_scale=(1, 1), jitter=0)
+        for name in ("plain.png", "damaged.png")
+    ]
+    assert (read[0] == read[1]).all()
 
 
 def test_large_jpeg_is_read_at_a_fraction_but_looks_the_same(tmp_path: Path) -> None:

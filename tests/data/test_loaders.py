@@ -58,6 +58,8 @@ from tfnas.space.spec import ExpansionSpec, SpaceSpec, StageSpec
 from tfnas.space.subnet import Subnet
 from tfnas.table import main as table_cli
 
+pytestmark = pytest.mark.slow
+
 few = settings(max_examples=60, deadline=None)
 
 OPS = tuple(OpSpec("mbconv", 28, 32, w, se, 32, 3, 1, "relu") for w in (64, 96) for se in (0, 8))

@@ -145,6 +145,7 @@ def every_choice(rows):
         yield sum(c for c, _, _ in combo), sum(load for _, load, _ in combo), combo
 
 
+@pytest.mark.slow
 @given(problems())
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_solver_finds_the_cheapest_choice(problem):
@@ -165,6 +166,7 @@ def test_solver_finds_the_cheapest_choice(problem):
     np.testing.assert_allclose(most, np.max(loads, axis=0))
 
 
+@pytest.mark.slow
 @given(problems(), st.floats(1e-3, 0.3))
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_solver_keeps_its_error_bound(problem, resolution):
@@ -186,6 +188,7 @@ def test_solver_keeps_its_error_bound(problem, resolution):
 # --- derivation under constraints ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.floats(0.0, 1.0), st.booleans())
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_constrained_derivation_is_the_optimum(seed, share, at_most):
@@ -261,6 +264,7 @@ def test_the_joint_search_agrees(seed, monkeypatch):
     assert [derive_constrained(space, arch, [c]) for c in constraints] == first
 
 
+@pytest.mark.slow
 def test_draws_follow_the_probabilities() -> None:
     space = small_space()
     arch, table = random_arch(space, 1), random_table(space, 1)
@@ -361,6 +365,7 @@ def test_an_impossible_target_is_refused(target_ms):
         )
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.booleans())
 @settings(max_examples=30, deadline=None, derandomize=True)
 def test_two_tables_at_once(seed, at_most):

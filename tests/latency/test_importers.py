@@ -200,7 +200,7 @@ def test_proxylessnas_yaml(tmp_path):
     path = tmp_path / "mobile_trim.yaml"
     path.write_text(yaml.safe_dump(PROXYLESS))
     assert recognize(path) == "proxylessnas"
-    with pytest.raises(ValueError, match=r"doesn't fix the unit .*unit=s\|ms\|us"):
+    with pytest.raises(ValueError, match=r"doesn't fix the unit .*--unit .*s, ms, us"):
         read(path, device="Pixel 1", batch=1)
     imported = read(path, unit="ms", device="Pixel 1", batch=1)
     ms = {op: row.median_ms for op, row in imported.table.rows.items()}
@@ -217,6 +217,7 @@ def test_proxylessnas_yaml(tmp_path):
         [value / 1000 for value in ms.values()]
     )
     assert any("unit us" in note for note in in_us.notes)
+    assert any("left out: count" in note for note in in_us.notes)
 
 
 def test_a_block_without_its_shortcut_is_not_expressed(tmp_path):

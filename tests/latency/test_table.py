@@ -143,11 +143,11 @@ def test_a_space_takes_its_own_calibration() -> None:
 
 def test_files_of_before_nets_still_load(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
-    two_points().save(path)
+    two_points().save(str(path))
     data = json.loads(path.read_text())
     del data["nets"]
     path.write_text(json.dumps(data))
-    assert LatencyTable.load(path) == two_points()
+    assert LatencyTable.load(str(path)) == two_points()
 
 
 def fit(**values: Any) -> dict[str, Any]:
@@ -225,7 +225,11 @@ def test_compare(tmp_path: Path) -> None:
     assert "median ratio 1.0200" in run.stdout or "median ratio 1.1220" in run.stdout
     same = run_entry("tfnas.table", "compare", str(first), str(first), cwd=tmp_path)
     assert "off the median ratio by 0.00 % on average" in same.stdout
-    assert "100 % of them within" in same.stdout
+    assert f"; 100 % of {len(table.rows)} within both 95 % intervals" in same.stdout
+    unknown = {op: replace(row, spread_ms=math.nan) for op, row in table.rows.items()}
+    replace(table, rows=unknown).save(second)
+    run = run_entry("tfnas.table", "compare", str(first), str(second), cwd=tmp_path)
+    assert "; their intervals aren't known" in run.stdout
     two_points().save(second)
     run = run_entry("tfnas.table", "compare", str(first), str(second), cwd=tmp_path)
     assert run.returncode == 2
@@ -265,6 +269,29 @@ def test_lint_and_import_of_a_published_file(tmp_path: Path) -> None:
     missing = run_cli("lint", str(tmp_path / "nowhere.json"))
     assert missing.returncode == 2
     assert "nowhere.json" in missing.stderr
+
+
+def test_lint_reads_what_it_can_of_another_projects_file(tmp_path: Path) -> None:
+    """Keys of once-for-all's tables: MobileNetV3's squeeze-excite, no unit stated."""
+    key = "MBConv-input:{0}x{0}x40-output:{0}x{0}x40-expand:{1}-kernel:{2}-stride:1-idskip:1-se:{3}"
+    sizes = range(10, 24)
+    entries = {
+        key.format(size, expand, kernel, se): {"mean": 2 - 0.3 * expand + 0.01 * kernel + se}
+        for size in sizes for expand in (3, 4) for kernel in (3, 5) for se in (0, 1)
+    }  # fmt: skip
+    file = tmp_path / "other.yaml"
+    file.write_text("# of another project\n" + json.dumps(entries))  # which is YAML too
+    few, every = run_cli("lint", str(file)), run_cli("lint", str(file), "--all")
+    for run in (few, every):
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert f"0 errors, {2 * len(sizes)} warnings" in run.stdout
+        assert "non-monotone" in run.stdout
+        assert "takes 1.13, 160 only 0.83" in run.stdout  # in whatever the file's unit is
+    assert f"... {2 * len(sizes) - 5} more of non-monotone" in few.stdout
+    assert every.stdout.count("warning:") == 2 * len(sizes)
+    shown = run_cli("show", str(file))
+    assert shown.returncode == 2
+    assert f"tfnas.table import {file} --out FILE" in shown.stderr
 
 
 def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -14,6 +14,8 @@ from tfnas.comparison.record import Comparison
 from tfnas.pages.compare import compare_page
 from tfnas.space.subnet import Subnet
 
+pytestmark = pytest.mark.slow
+
 
 def subnets(comparison: Comparison) -> dict[str, Subnet]:
     nets = [net for method in comparison.methods for net in method.nets]

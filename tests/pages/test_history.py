@@ -14,6 +14,8 @@ from tfnas.pages import page
 from tfnas.pages.history import MOST_PANELS, gather_history, history_figures
 from tfnas.strategies.contract import EpochRecord
 
+pytestmark = pytest.mark.slow
+
 SPACE = load_space("tiny")
 LEARNED = [
     "Supernet loss", "Supernet accuracy", "Latency of", "Temperature", "Learning rate", "Entropy",

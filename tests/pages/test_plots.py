@@ -14,6 +14,8 @@ from markupsafe import Markup
 from tests.support.browser import check_self_contained
 from tfnas.pages import page, plots
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<script> $x_$ \\frac"
 X = [1.0, 2.0, 3.0]
 

@@ -18,6 +18,8 @@ from tfnas.runs.plan import Plan
 from tfnas.runs.result import Result
 from tfnas.runs.status import write_status
 
+pytestmark = pytest.mark.slow
+
 
 def page_of(folder: Path, status: str | None = None) -> Elements:
     return check_self_contained(run_page(read_files(folder), status))

@@ -17,6 +17,8 @@ from tfnas.nets.weights import fingerprint
 from tfnas.pages.run import write_report
 from tfnas.pages.runs import differing, runs_page
 
+pytestmark = pytest.mark.slow
+
 UNMEASURED = {"measured_ms": None, "measured_ci_ms": None, "measured_raw_ms": None}
 
 

@@ -21,6 +21,8 @@ from tfnas.pages.table import MOST_FIGURES, table_page
 from tfnas.space.ops import OpSpec
 from tfnas.table import main
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</title></style><script>alert(1)</script><img src=x onerror=alert(2)>\"'&$x^2$\u202e\x00"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -14,8 +16,8 @@ from profilers.tables.plan import plan
 from tests.support.simulated_device import DEVICE, Machine, SimulatedProfiler, plain_ms
 from tests.support.spaces import load_space, load_spec
 from tfnas.app.schemas import SearchConfig
-from tfnas.latency.table import LatencyTable, Measurement
-from tfnas.pipeline.device import find_device
+from tfnas.latency.table import IMPORTED, LatencyTable, Measurement
+from tfnas.pipeline.device import find_device, reach
 
 
 def test_a_begun_search_keeps_the_rows_it_began_with(
@@ -39,3 +41,10 @@ def test_a_begun_search_keeps_the_rows_it_began_with(
     assert found.rows == table.rows
     LatencyTable(DEVICE, dict(list(rows.items())[1:]), quantum_evidence=((8, 1.0),)).save(file)
     assert find_device(cfg, load_spec(), resumes=True)[1] is None  # a row is gone
+
+
+def test_an_imported_table_is_no_device_that_failed(caplog: pytest.LogCaptureFixture) -> None:
+    table = LatencyTable(replace(DEVICE, kind=IMPORTED, name="Pixel 1"), {})
+    with caplog.at_level(logging.INFO):
+        assert reach(table, {"kind": "cpu"}) is None
+    assert caplog.messages == ["an imported table, of Pixel 1: the net isn't measured here"]

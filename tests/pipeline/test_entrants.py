@@ -22,6 +22,8 @@ from tfnas.strategies.contract import Candidate, Found, Task
 from tfnas.strategies.parts.evaluate import Genome
 from tfnas.strategies.parts.scoring import Scores
 
+pytestmark = pytest.mark.slow
+
 CONFIG = FinalsConfig(
     "x", searched=3, random=2, handmade=True, keep=0.5, first_cut=0.2, from_supernet=False, jobs=1,
     backend="loky", recipe=load("recipe", "test"),

@@ -17,6 +17,8 @@ from tfnas.pipeline.rung import CURVE, read_curve, run_job, split_images
 from tfnas.process.errors import StoppedError
 from tfnas.training.loop import CHECKPOINT
 
+LONG = 10_000  # epochs: no training ends before it is stopped
+
 
 @pytest.mark.parametrize(
     ("searched", "trained", "expected"), [(400, 100, 100), (400, None, 11_920), (400, 800, 720)]
@@ -77,10 +79,20 @@ def test_side_by_side_a_lost_process_costs_its_own_job(
 @pytest.mark.slow
 def test_a_stop_reaches_other_processes(tmp_path: Path) -> None:
     pytest.importorskip("joblib")
+    long = [
+        replace(job, recipe=replace(job.recipe, epochs=LONG), until=LONG)
+        for job in (new_job(tmp_path, "a"), new_job(tmp_path, "b"))
+    ]
+
+    def both_run() -> bool:
+        return all((tmp_path / job.name / CHECKPOINT).exists() for job in long)
+
     with pytest.raises(StoppedError):
-        run_jobs([new_job(tmp_path, "a"), new_job(tmp_path, "b")], 2, "loky", lambda: True)
+        run_jobs(long, 2, "loky", both_run)
     assert not (tmp_path / "stop").exists()
-    assert not (tmp_path / "b" / CURVE).exists()
+    for job in long:
+        assert (tmp_path / job.name / CHECKPOINT).exists()
+        assert not (tmp_path / job.name / CURVE).exists()
 
 
 @pytest.mark.parametrize("backend", ["threading", "no_such_engine"])

@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from tfnas.pipeline.planned import given_keys
+from tests.support.spaces import load_space
+from tfnas.pipeline.planned import given_keys, proxy_sizes
 from tfnas.pipeline.planner import (
     LEAST_EPOCHS,
     LEAST_IMAGES,
@@ -115,6 +116,14 @@ def test_what_is_given_stays() -> None:
     own = replace(SEARCH, each=0)  # the strategy's own number of scores stays
     assert plans(60, own)[0].scores == 0
     assert plans(60, replace(SEARCH, each=20))[0].scores % 20 == 0
+
+
+@pytest.mark.parametrize(
+    ("space", "sizes"),
+    [("tfnas", [224, 112, 56]), ("small", [32, 16]), ("nas_bench_macro", [32, 16])],
+)
+def test_a_proxy_keeps_pixels_in_its_last_feature_map(space: str, sizes: list[int]) -> None:
+    assert proxy_sizes(load_space(space)) == sizes
 
 
 def test_keys_that_are_given() -> None:

@@ -14,6 +14,8 @@ from tfnas.pipeline.planner import Proxy
 from tfnas.pipeline.step_times import search_costs, training_costs, trimmed_mean
 from tfnas.strategies import STRATEGIES
 
+pytestmark = pytest.mark.slow
+
 SCORES = {"random": 5, "surrogate": 6, "spos": 12, "tfnas": 0}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.connection
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.support import ranks as both
-from tests.support.entry import environment
-from tests.support.nets import few_images, image_folder, tiny_subnet
+from tests.support.entry import environment, fork_entry, run_entry
+from tests.support.nets import few_images, few_root, image_folder, tiny_subnet
 from tests.support.spaces import load_space, macs_table
 from tfnas.app.command_line import override
 from tfnas.data.augment import normalized
@@ -28,7 +30,6 @@ from tfnas.data.sets import load_images
 from tfnas.derive.menu import feasible_ms
 from tfnas.latency.table import LatencyTable
 from tfnas.nets.steps import LAG, Guard
-from tfnas.process.accelerator import cpu_threads
 from tfnas.process.errors import DivergedError
 from tfnas.process.exits import FAILED, UNUSABLE_INPUT
 from tfnas.process.ranks import ALONE, Ranks, check_batch, from_environment
@@ -49,13 +50,39 @@ TOLERANCE = {torch.float32: 2e-3, torch.float64: 1e-10}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
-def launch(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
-    return launch_script("-m", *arguments, cwd=cwd)
+def fork_ranks(*arguments: str, cwd: Path) -> tuple[list[int], str]:
+    """Exit statuses of both processes of a module and what they said, started without torchrun,
+    which would take most of the time."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    files = [cwd / f"rank_{rank}.txt" for rank in range(2)]
+    processes = [
+        fork_entry(
+            *arguments, cwd=cwd, files=(file, file), RANK=str(rank), LOCAL_RANK=str(rank),
+            WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+            GLOO_SOCKET_IFNAME="lo",
+        )
+        for rank, file in enumerate(files)
+    ]  # fmt: skip
+    # As torchrun does: an error of one ends the other.
+    multiprocessing.connection.wait([process.sentinel for process in processes], 120)
+    if any(process.exitcode for process in processes):
+        for process in processes:
+            process.terminate()
+    for process in processes:
+        process.join(120)
+        process.kill()
+    statuses = [process.exitcode for process in processes]
+    text = "".join(file.read_text() for file in files)
+    for file in files:
+        file.unlink()
+    assert None not in statuses, text
+    return [status for status in statuses if status is not None], text
 
 
-def launch_script(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
+def launch(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*TORCHRUN, *map(str, arguments)], cwd=cwd,
+        [*TORCHRUN, *arguments], cwd=cwd,
         env={**environment(), "GLOO_SOCKET_IFNAME": "lo"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
@@ -79,9 +106,8 @@ def ranks_of(torchrun: subprocess.Popen[str]) -> list[int]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What both processes came to in each of the cases of `tests.support.ranks`."""
     out = tmp_path_factory.mktemp("ranks")
-    process = launch("tests.support.ranks", out, cwd=out)
-    told = ended(process)
-    assert process.returncode == 0, told
+    statuses, told = fork_ranks("tests.support.ranks", str(out), cwd=out)
+    assert statuses == [0, 0], told
     return out
 
 
@@ -329,9 +355,8 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a whole search of four epochs."""
     here = tmp_path_factory.mktemp("whole")
-    process = launch("tfnas.search", *command, "budget.epochs=4", cwd=here)
-    told = ended(process)
-    assert process.returncode == 0, told
+    statuses, told = fork_ranks("tfnas.search", *command, "budget.epochs=4", cwd=here)
+    assert statuses == [0, 0], told
     assert told.count("epoch 1/4 · loss") == told.count("met: ") == 1
     assert "rank 1" not in told
     assert names(here) == ["runs"]
@@ -355,7 +380,7 @@ def test_stopped_by_a_signal_and_gone_on_with(
 ) -> None:
     out = tmp_path / "stopped"
     stopped = launch(
-        "tfnas.search", *command, "budget.epochs=4", f"hydra.run.dir={out}", cwd=tmp_path
+        "-m", "tfnas.search", *command, "budget.epochs=4", f"hydra.run.dir={out}", cwd=tmp_path
     )
     assert stopped.stdout is not None
     for line in stopped.stdout:
@@ -370,13 +395,10 @@ def test_stopped_by_a_signal_and_gone_on_with(
     assert told.count("go on with") == 1
     again = "torchrun --standalone --nproc_per_node=2 -m tfnas.search"
     assert f"go on with: {again} resume={out}" in told
-    alone = subprocess.run(
-        [sys.executable, "-m", "tfnas.search", f"resume={out}"], cwd=tmp_path, env=environment(),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    alone = run_entry("tfnas.search", f"resume={out}", cwd=tmp_path)
     assert alone.returncode == UNUSABLE_INPUT
     assert "processes: 2 there, 1 now" in alone.stdout
-    resumed = launch("tfnas.search", f"resume={out}", cwd=tmp_path)
+    resumed = launch("-m", "tfnas.search", f"resume={out}", cwd=tmp_path)
     told = ended(resumed)
     assert resumed.returncode == 0, told
     assert told.count("going on after step") == 1
@@ -400,7 +422,8 @@ def test_unusable_input_is_told_once(command: list[str], tmp_path: Path) -> None
         (["--multi", "seed=0,1"], "no sweep runs under torchrun"),
         (["hydra.mode=MULTIRUN", "seed=0,1"], "no sweep runs under torchrun"),
     ):
-        process = launch("tfnas.search", *arguments, *command, cwd=tmp_path)
+        # Not forked: rank 0 has the word, and torchrun ends the others at once.
+        process = launch("-m", "tfnas.search", *arguments, *command, cwd=tmp_path)
         told = ended(process)
         assert process.returncode != 0
         errors = [line for line in told.splitlines() if "error: " in line]
@@ -423,15 +446,14 @@ def test_what_one_process_has_not_is_refused_before_anything_is_measured(
 ) -> None:
     out, subnet = tmp_path / "out", tmp_path / "subnet.json"
     tiny_subnet().save(subnet)
-    script = tmp_path / "no_data.py"
+    script = tmp_path / "only_one.py"
     script.write_text(ANOTHER.format("sys.argv.append('data.root=/nowhere')"))
-    here = ["data.root=shipped", "data=fashion_mnist", "accelerator=cpu"]
+    here = [f"data.root={few_root()}", "data=fashion_mnist", "accelerator=cpu"]
     for arguments in (
         ["tfnas.search", *command, f"hydra.run.dir={out}"],
         ["tfnas.train", f"subnet={subnet}", f"out={tmp_path}", f"hydra.run.dir={out}", *here],
     ):
-        process = launch_script(script, *arguments, cwd=tmp_path)
-        told = ended(process)
+        _, told = fork_ranks(str(script), *arguments, cwd=tmp_path)
         errors = [line for line in told.splitlines() if "error: " in line]
         assert len(errors) == 1, told
         assert errors[0].startswith("error: process 1: ")
@@ -440,15 +462,17 @@ def test_what_one_process_has_not_is_refused_before_anything_is_measured(
 
 
 def test_processes_on_different_devices_are_refused(command: list[str], tmp_path: Path) -> None:
-    script, out = tmp_path / "mixed.py", tmp_path / "out"
+    script, out = tmp_path / "only_one.py", tmp_path / "out"
     script.write_text(
         ANOTHER.format(
             "import torch, tfnas.process.accelerator as a; "
             "a.pick_accelerator = lambda *_: torch.device('meta')"
         )
     )
-    process = launch_script(script, "tfnas.search", *command, f"hydra.run.dir={out}", cwd=tmp_path)
-    told = ended(process)
+    # Not forked: what is changed must not have been imported yet.
+    told = ended(
+        launch(str(script), "tfnas.search", *command, f"hydra.run.dir={out}", cwd=tmp_path)
+    )
     assert "they differ from rank 0 in accelerator: 1 (ranks)" in told
     assert told.count("error: ") == 1
     assert not out.exists()  # refused: nothing was begun
@@ -457,7 +481,7 @@ def test_processes_on_different_devices_are_refused(command: list[str], tmp_path
 def test_a_process_that_dies_ends_the_others(command: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = launch(
-        "tfnas.search", *command, "budget.epochs=500", f"hydra.run.dir={out}", cwd=tmp_path
+        "-m", "tfnas.search", *command, "budget.epochs=500", f"hydra.run.dir={out}", cwd=tmp_path
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -480,13 +504,13 @@ def test_an_image_that_one_of_them_cannot_read_is_named(tmp_path: Path) -> None:
     # Not the first of its class, whose header is checked before the work begins.
     broken = sorted((root / "train" / "class_1").iterdir())[5]
     broken.write_bytes(broken.read_bytes()[:100])
-    process = launch(
+    statuses, told = fork_ranks(
         "tfnas.search", "space=tiny", "budget=test", "budget.batch_size=8", "data=folder",
         override("data.root", root), f"target_ms={(low + high) / 2:.4f}", "cores=1",
-        override("table", file), f"hydra.run.dir={tmp_path / 'out'}", cwd=tmp_path,
+        override("table", file), f"hydra.run.dir={tmp_path / 'out'}", "data.check=false",
+        cwd=tmp_path,
     )  # fmt: skip
-    told = ended(process)
-    assert process.returncode != 0
+    assert UNUSABLE_INPUT in statuses or FAILED in statuses, told
     assert f"{broken}: not readable as an image" in told
     assert "failed\nTraceback" not in told
 
@@ -528,13 +552,6 @@ def test_a_batch_must_be_shared_evenly() -> None:
     for batch in (31, 2):
         with pytest.raises(ValueError, match="expected a multiple of 2"):
             check_batch("b", batch, TWO[0])
-
-
-def test_cores_are_shared_by_the_processes_of_a_machine() -> None:
-    assert cpu_threads(None, 8) == 8
-    assert cpu_threads(None, 8, Ranks(2, 4, 0, 2)) == 4
-    assert cpu_threads(None, 1, TWO[1]) == 1
-    assert cpu_threads(3, 8, TWO[1]) == 3
 
 
 def test_a_table_can_be_sent() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from tests.support.spaces import load_space, load_spec
 from tfnas.deploy.onnx_file import export
 from tfnas.deploy.onnx_graph import build_model, ops_of, random_weights
 from tfnas.space.ops import ACTIVATIONS, OpSpec
+
+pytestmark = pytest.mark.slow
 
 BLOCKS = [
     OpSpec("mbconv", 14, 16, 32, 8, 16, 3, 1, act) for act in ACTIVATIONS if act != "none"
@@ -134,8 +135,6 @@ def test_the_tiny_space_is_profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(profilers.measure.bench, "ANCHORS", (small.ops, large.ops))
     monkeypatch.setattr(profilers.measure.timing, "NET_BURST_MS", 0.5)
     monkeypatch.setattr(profilers.tables.build, "PROBE_SECONDS", 0.5)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)
     table = build_table(
         profiler(), load_spec("tiny"), tmp_path / "table.json",
         max_minutes=0.2, precision=0.5, anchor_nets=2, seed=0, progress=lambda _: None,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
+from profilers.onboard.conditions import QUOTA_PERIODS, Conditions, Watch
 from profilers.onboard.linux import (
     CPUS,
     conditions,
@@ -12,6 +16,7 @@ from profilers.onboard.linux import (
     own_conditions,
     parse_cores,
     readable,
+    throttled_periods,
     watched_files,
 )
 
@@ -125,8 +130,34 @@ def test_a_pen_has_a_battery_of_its_own() -> None:
     assert [value for name, value in seen.readings if name == "battery_percent"] == [80.0]
 
 
+@pytest.mark.parametrize(
+    ("group", "file"),
+    [
+        ("0::/a/b", "sys/fs/cgroup/a/b/cpu.stat"),  # version 2
+        ("0::/", "sys/fs/cgroup/cpu.stat"),
+        ("3:cpu,cpuacct:/a", "sys/fs/cgroup/cpu,cpuacct/a/cpu.stat"),  # version 1
+        ("3:cpu,cpuacct:/docker/x", "sys/fs/cgroup/cpu,cpuacct/cpu.stat"),  # in a container
+    ],
+)
+def test_a_quota_that_holds_back_is_a_doubt(group: str, file: str, tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(f"7:memory:/a\n{group}\n")
+    assert throttled_periods(tmp_path) is None
+    stat = tmp_path / file
+    stat.parent.mkdir(parents=True)
+    watch = Watch()
+    for periods in (5, 5, 12):
+        stat.write_text(f"nr_periods 20\nnr_throttled {periods}\nthrottled_time 1000\n")
+        found = throttled_periods(tmp_path)
+        assert found == periods
+        watch.add(Conditions(((QUOTA_PERIODS, found),)))
+        held_back = "a CPU quota held the process back in 7 periods"
+        assert watch.doubts == ((held_back,) if periods == 12 else ())
+
+
 def test_conditions_of_this_machine() -> None:
     seen = own_conditions()
+    assert ("cores", ",".join(map(str, sorted(os.sched_getaffinity(0))))) in seen.readings
     assert all(isinstance(value, (float, str)) for _, value in seen.readings)
     assert all(path.startswith("/sys/") for path in watched_files())
 

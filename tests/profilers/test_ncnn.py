@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sys
-import tempfile
 import time
 from itertools import product
 from pathlib import Path
@@ -114,8 +113,6 @@ def test_rounds_over_ncnn(tmp_path: Path) -> None:
 
 
 def test_ncnn_at_the_other_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)
     options = RemoteOptions(cores=None, rest_s=0.0, job_s=1.0, memory_mb=400)
     profiler = RemoteProfiler(
         "ssh", LocalTransport(str(tmp_path)), PythonRunner("ncnn", sys.executable), options,

@@ -109,7 +109,6 @@ def test_the_tiny_space_is_profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     small, large = extremes(load_space())
     monkeypatch.setattr(profilers.measure.bench, "ANCHORS", (small.ops, large.ops))
     monkeypatch.setattr(profilers.tables.build, "PROBE_SECONDS", 0.5)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
     profiler = opened("auto", "fp16", batch=8)
     table = build_table(
         profiler, load_spec("tiny"), tmp_path / "table.json",

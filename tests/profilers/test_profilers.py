@@ -7,9 +7,7 @@ import math
 import random
 import re
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,14 +51,6 @@ NAMES = (
     "torch as on a GPU",
     "example",
 )
-
-
-@pytest.fixture(autouse=True)
-def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    yield
-    tempfile.tempdir = None
 
 
 def add_example(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,15 +104,15 @@ def profiler(
     )  # fmt: skip
 
 
-def sampled(profiler: Profiler, *models: list) -> list[list[Sample]]:
-    """Some rounds of rows of ops beside the first of them."""
+def sampled(profiler: Profiler, *models: list, count: int = 8) -> list[list[Sample]]:
+    """So many rounds of rows of ops beside the first of them."""
     with profiler.exclusive(lambda _: None):
         rounds = profiler.rounds(profiler.workload(models[0]), random.Random(0), time.monotonic)
         workloads = [profiler.workload(ops) for ops in models]
         targets = [Target(w, 0.5, []) for w in workloads]
         done = 0
-        while done < 8:
-            more = rounds.take(targets, 8 - done, 0.5)
+        while done < count:
+            more = rounds.take(targets, count - done, 0.5)
             assert more >= 1
             done += more
         assert 0 < rounds.references.floor_ms < math.inf
@@ -160,8 +150,8 @@ def test_samples_tell_large_from_small(profiler: Profiler) -> None:
 
 def test_every_kind_of_op_runs(profiler: Profiler) -> None:
     ops = {(op.kind, op.act, op.c_se > 0, op.stride): op for op in plan(load_space()).ops}
-    for samples in sampled(profiler, *([op] for op in ops.values())):
-        assert len(samples) >= 8
+    for samples in sampled(profiler, *([op] for op in ops.values()), count=2):
+        assert len(samples) >= 2
 
 
 def test_models_are_loaded_or_refused(profiler: Profiler, tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,18 +64,12 @@ JOB = Job(
 
 
 @pytest.fixture(autouse=True)
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in tests/profilers/test_remote.py: nothing is measured that is kept."""
     small, large = extremes(load_space())
     monkeypatch.setattr(profilers.measure.bench, "ANCHORS", (small.ops, large.ops))
     monkeypatch.setattr(profilers.tables.build, "PROBE_SECONDS", 0.0)
-    own = tmp_path / "tmp"
-    own.mkdir()
-    monkeypatch.setenv("TMPDIR", str(own))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    yield
-    tempfile.tempdir = None
 
 
 def program(folder: Path, text: str = TELLS) -> Path:

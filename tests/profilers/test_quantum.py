@@ -13,6 +13,8 @@ from profilers.tables.quantum import PROBED, WIDTHS, find_quantum, probe_quantum
 from tests.support.simulated_device import Machine, Model
 from tfnas.space.ops import OpSpec
 
+pytestmark = pytest.mark.slow
+
 
 def pads(quantum: int, width: int) -> float:
     """Channels are computed in groups."""

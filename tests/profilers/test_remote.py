@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -51,19 +50,13 @@ ONE = Round((0.3, 0.31), ((0, Sample(2.0, 0.6, 0.61)),), Conditions((("cpu_clock
 
 
 @pytest.fixture(autouse=True)
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in tests/profilers/test_build.py: nothing is measured that is kept."""
     small, large = extremes(load_space())
     monkeypatch.setattr(profilers.measure.bench, "ANCHORS", (small.ops, large.ops))
     monkeypatch.setattr(profilers.tables.build, "PROBE_SECONDS", 0.0)  # one job
     monkeypatch.setattr(profilers.remote.rounds, "LINK_S", 3.0)
-    own = tmp_path / "tmp"
-    own.mkdir()
-    monkeypatch.setenv("TMPDIR", str(own))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    yield
-    tempfile.tempdir = None
 
 
 @pytest.fixture

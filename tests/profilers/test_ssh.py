@@ -21,7 +21,10 @@ from tests.support.sshd import is_installed, sshd
 from tfnas.latency.stages import load_stages
 from tfnas.latency.table import LatencyTable
 
-pytestmark = pytest.mark.skipif(not is_installed(), reason="needs ssh, ssh-keygen and sshd")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not is_installed(), reason="needs ssh, ssh-keygen and sshd"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +128,7 @@ def test_from_profile_to_verify(client: Path, tmp_path: Path) -> None:
     """The whole path on a device that is elsewhere, as a user goes it."""
     device = (
         "device=ssh", "device.host=board", f"device.config={client}",
-        f"device.python={sys.executable}", "device.job_s=3",
+        f"device.python={sys.executable}", "device.job_s=20",
     )  # fmt: skip
     table = tmp_path / "board.json"
     run = run_entry(
@@ -140,9 +143,12 @@ def test_from_profile_to_verify(client: Path, tmp_path: Path) -> None:
     # A busy machine may take twice as long: what is tested is the path, not the figure.
     run = run_entry(
         "tfnas.search", *device, f"table={table}", "space=tiny", "budget=test",
-        "loop_minutes=0.05", "stage_minutes=0.01", "verify=test", "verify.max_minutes=0.05",
+        "loop_minutes=0.05", "stage_minutes=0.01", "verify=test", "verify.max_minutes=0.15",
         f"target_ms={target_ms}", "tolerance=9", f"hydra.run.dir={out}", cwd=tmp_path,
     )  # fmt: skip
+    for _ in range(3):  # what is measured beside it on the same core may leave nothing usable
+        if "no usable measurement" in run.stdout:
+            run = run_entry("tfnas.search", f"resume={out}", cwd=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     result = json.loads((out / "result.json").read_text())
     assert result["verified"] is True

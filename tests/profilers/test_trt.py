@@ -55,12 +55,9 @@ def one_of_each(ops: Sequence[OpSpec]) -> list[OpSpec]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_every_op_of_the_space_is_built(rtx: Any, precision: str) -> None:
-    """All that are measured in fp32 (some 20 s); in fp16 one of each curve."""
-    ops = plan(load_space("tfnas", quantum=8)).ops
-    if precision == "fp16":
-        ops = tuple(one_of_each(ops))
-    assert len(ops) > (280 if precision == "fp32" else 60)
+def test_one_op_of_each_curve_is_built(rtx: Any, precision: str) -> None:
+    ops = one_of_each(plan(load_space("tfnas", quantum=8)).ops)
+    assert len(ops) > 60
     builder = EngineBuilder(rtx, precision=precision)
     for op in ops:
         engine = builder.build(content_of((op,), precision), str(op))

@@ -35,6 +35,7 @@ def measured_ms(speed: float, seed: int) -> float:
     return found.median_ms
 
 
+@pytest.mark.slow
 def test_sessions_of_differing_speed_read_the_same_once_the_usual_is_known() -> None:
     rng = random.Random(3)
     speeds = [1 + rng.uniform(-0.01, 0.01) for _ in range(16)]
@@ -59,6 +60,10 @@ def test_a_session_far_from_the_usual_stands_for_itself_and_says_so() -> None:
     assert near.unusual is None
     assert near.ms == pytest.approx(1 / (1 + UNUSUAL / 2))
     assert near.half_width == pytest.approx(np.hypot(0.001, 0.0005))
+    assert (near.factor, near.sessions) == (pytest.approx(near.ms), 9)
+    steady = at_usual_speed(unit, [samples(1.03)], Usual((1.0,), 0.0005, 9, spread=0.002))
+    assert steady.unusual == pytest.approx(0.03)  # its sessions never differed by so much
+    assert (steady.ms, steady.factor, steady.sessions) == (1.0, 1.0, 0)
     assert at_usual_speed(unit, [samples(1.0)], None) == unit
     assert at_usual_speed(unit, [], Usual((), 0.0, 9)) == unit
 
@@ -105,3 +110,19 @@ def test_too_short_a_session_is_not_noted() -> None:
     with Bench(SimulatedProfiler(machine), 0, lambda _: None, now=machine.now) as bench:
         bench.measure([bench.workload(ANCHORS[0])], precision=1e-9, max_seconds=0, own_anchors=(0,))
     assert History.of(DEVICE, ANCHORS).sessions == ()
+
+
+@pytest.mark.parametrize(("share", "noted"), [(1.0, 1), (0.25, 0)])
+def test_a_session_that_shared_its_processor_is_not_noted(share: float, noted: int) -> None:
+    """As under a CPU quota: the estimate's clock stands still while others run."""
+    machine = Machine(share=share, jitter=0.01)
+    net = load_space().sample(random.Random(0))
+    with Bench(SimulatedProfiler(machine), 0, lambda _: None, now=machine.now) as bench:
+        (found,) = bench.measure(
+            [bench.workload(net.ops)], precision=1e-9, max_seconds=20 / share, own_anchors=(0,),
+            absolute=True,
+        )  # fmt: skip
+    assert len(History.of(DEVICE, ANCHORS).sessions) == noted
+    assert found.noisy is not None
+    doubted = "by the wall clock a run takes 4.0" in found.noisy
+    assert doubted == (share < 1)

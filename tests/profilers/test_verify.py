@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,10 @@ def run_verify(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A net of the tiny space, and a lock of its own so that the test doesn't queue."""
+def model(tmp_path: Path) -> Path:
+    """A net of the tiny space."""
     import random
 
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
     ops = load_space().sample(random.Random(0)).ops
     path = tmp_path / "model.onnx"
     onnx.save(build_model(ops, random_weights(ops, np.random.default_rng(0))), path)
@@ -54,6 +54,20 @@ def test_the_estimate_decides_and_the_interval_is_told() -> None:
     assert not judge("a device", measured, 10.5, 0.01).within
     for part in ("9.8 to 10.3", "minimum 9.7", "wall median 12", "noisy", "met"):
         assert part in str(verdict)
+    below = "below every sample"
+    assert below not in str(verdict)
+    assert below in str(judge("a device", replace(measured, raw_min_ms=10.06), 10.0, 0.01))
+
+
+def test_the_usual_speed_is_told_beside_the_sessions() -> None:
+    measured = Measured(
+        10.05, (9.8, 10.3), 0.1, 9.7, 12.0, 500, None, factor=1.005, sessions=12
+    )  # fmt: skip
+    verdict = judge("a device", measured, 10.0, 0.01)
+    assert (verdict.session_ms, verdict.usual_sessions) == (pytest.approx(10.0), 12)
+    assert "session   10 ms as this session runs, × 1.0050 to the usual" in str(verdict)
+    alone = judge("a device", replace(measured, factor=1.0, sessions=0), 10.0, 0.01)
+    assert "session " not in str(alone)
 
 
 def test_no_verdict_by_an_interval_as_wide_as_the_estimate() -> None:

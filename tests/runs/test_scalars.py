@@ -7,7 +7,6 @@ import logging
 import math
 import resource
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.support.entry import compose_config, environment, run_entry
+from tests.support.entry import Entry, compose_config, run_entry
 from tests.support.nets import few_images, tiny_subnet
 from tests.support.spaces import load_space, macs_table
 from tfnas.app.schemas import TrainConfig
@@ -129,22 +128,16 @@ def test_a_search_stopped_and_gone_on_with_tells_each_epoch_once(tmp_path: Path)
     table = macs_table(SPACE)
     table.save(tmp_path / "table.json")
     out, target_ms = tmp_path / "run", round(sum(feasible_ms(SPACE, table)) / 2, 4)
-    command = [
-        sys.executable, "-m", "tfnas.search", "space=tiny", "budget=test", "data.root=shipped",
-        "cores=1", "budget.epochs=4", "table=table.json", "hydra.run.dir=run",
-        f"target_ms={target_ms}",
-    ]  # fmt: skip
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        told = []
-        for line in process.stdout:
-            told.append(line)
-            if line.startswith("epoch 2/"):
-                process.send_signal(signal.SIGINT)
-    assert process.returncode == INTERRUPTED
-    assert "scalars: tensorboard --logdir " in "".join(told)
+    with Entry(
+        "tfnas.search", "space=tiny", "budget=test", "data.root=shipped", "cores=1",
+        "budget.epochs=4", "table=table.json", "hydra.run.dir=run", f"target_ms={target_ms}",
+        cwd=tmp_path,
+    ) as search:  # fmt: skip
+        search.until(lambda line: "scalars: tensorboard --logdir " in line)
+        search.until(lambda line: line.startswith("epoch 2/"))
+        search.send_signal(signal.SIGINT)
+        status, text = search.finish()
+    assert status == INTERRUPTED, text
     epochs = len((out / "history.jsonl").read_text().splitlines())
     assert 2 <= epochs < 4
     assert list(read(out / FOLDER / "search")["loss/train"]) == list(range(1, epochs + 1))

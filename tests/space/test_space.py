@@ -234,8 +234,8 @@ def test_other_widths() -> None:
 
 def test_files(tmp_path: Path) -> None:
     path = tmp_path / "subnet.json"
-    SMALL.save(path)
-    assert Subnet.load(path) == SMALL
+    SMALL.save(str(path))
+    assert Subnet.load(str(path)) == SMALL
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="can't read the subnet"):
         Subnet.load(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_items_are_read_back() -> None:
     space = load_space("tiny")
     items = Items(space, [constraint(space, at_most=False)])
     rng = np.random.default_rng(0)
-    drawn = [items.random(rng) for _ in range(5)]
+    drawn = items.random(5, rng)
     assert len({tuple(net) for net in drawn}) > 1
     genes = items.genes()
     for net in drawn:
@@ -131,6 +132,16 @@ def test_items_are_read_back() -> None:
         ]
 
 
+def test_nets_that_chance_hardly_finds_are_solved_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = load_space("tiny")
+    monkeypatch.setattr("tfnas.derive.uniform.AT_ONCE", 1)
+    monkeypatch.setattr("tfnas.derive.uniform.MOST_ROUNDS", 1)
+    items = Items(space, [replace(constraint(space, at_most=False), tol=1e-3)])
+    drawn = items.random(4, np.random.default_rng(0))
+    assert drawn.shape == (4, len(space.blocks))
+    assert all(items.derived(net).reached for net in drawn)
+
+
 def test_ops_without_width_and_fixed_depths_have_items_too() -> None:
     tiny = load_space("tiny")
     block = tiny.stages[0].blocks[1]
@@ -142,12 +153,12 @@ def test_ops_without_width_and_fixed_depths_have_items_too() -> None:
     limit = constraint(space, at_most=True)
     items = Items(space, [limit])
     rng = np.random.default_rng(0)
-    reference = np.stack([items.random(rng) for _ in range(40)])
+    reference = items.random(40, rng)
     features = Features.of_genes(items.genes(), reference, Settings())
     search = Search(features, items.optimum, Settings(), rng)
     nets = search.ask(4)
     search.tell(nets, rng.normal(size=4))
-    assert np.isfinite(search.estimates()).all()
+    assert np.isfinite(search.posterior().mean()).all()
     plain = len(items.genes().factors[1]) - 1
     assert any(net[1] == plain for net in reference)
     assert (reference >= 0).all()
@@ -167,7 +178,7 @@ def test_nets_that_hardly_differ_are_not_asked_for() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("score", ["loss", "top1"])
-@pytest.mark.parametrize("paths", ["uniform", "fair"])
+@pytest.mark.parametrize("paths", ["target", "uniform", "fair"])
 def test_candidates_are_what_was_scored(paths: str, score: str, task: Task) -> None:
     strategy = make("surrogate", paths=paths, score=score)
     assert isinstance(strategy, Surrogate)
@@ -188,12 +199,53 @@ def test_candidates_are_what_was_scored(paths: str, score: str, task: Task) -> N
 
 
 @pytest.mark.slow
+def test_the_optimum_of_what_random_nets_tell_is_taken(task: Task) -> None:
+    strategy = make("surrogate", evaluations=12, optima=4)
+    assert isinstance(strategy, Surrogate)
+    search = SurrogateSearch(task, strategy)
+    list(search.train())
+    while search.drawn < strategy.evaluations:
+        if not search.pending:
+            search.ask(8)
+        search.score_next()
+    assert search.generation <= 8 < len(search.scored)
+    values = np.array(search.scores.values())[: search.generation]
+    nets = np.stack([search.items.of(d) for _, d in search.scored.values()])[: search.generation]
+    told = Settings(apart=0.02, noise=search.scores.noise(search.generation))
+    model = Search(search.features, search.items.optimum, told, np.random.default_rng(0))
+    model.tell(nets, values)
+    best = search.items.optimum(search.features.values(model.posterior().mean()), nets)
+    assert search.found(search.estimates()).derived.subnet == search.items.derived(best).subnet
+
+
+def test_optima_need_others_to_be_told_by(task: Task) -> None:
+    with pytest.raises(ValueError, match=r"strategy.optima=6: expected fewer than"):
+        make("surrogate", optima=6).check("constrained")
+
+
+@pytest.mark.slow
 def test_the_noise_is_that_of_the_images(task: Task) -> None:
     strategy = make("surrogate")
     assert isinstance(strategy, Surrogate)
     search = SurrogateSearch(task, strategy)
-    search.ask(2)
+    search.ask(random=2)
     search.score_next()
     ((score, _),) = search.scored.values()
     assert search.scores.noise() == pytest.approx(score.loss_sd / 8)  # 64 images
     assert score.error("top1") == pytest.approx((score.top1 * (100 - score.top1)) ** 0.5 / 8)
+
+
+@pytest.mark.slow
+def test_the_supernet_trains_on_nets_that_meet_the_target(task: Task) -> None:
+    strategy = make("surrogate")
+    assert isinstance(strategy, Surrogate)
+    assert strategy.paths == "target"
+    search = SurrogateSearch(task, strategy)
+    nets = set()
+    for _ in range(20):
+        next(search.train())
+        picks, depths, widths = search.last
+        net = task.space.subnet(depths, picks, [row[0] for row in widths])
+        assert task.constraints[0].met_by(task.constraints[0].table.subnet_ms(net))
+        nets.add(net)
+    assert len(nets) > 10

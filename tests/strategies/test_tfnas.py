@@ -144,6 +144,7 @@ def test_weight_step_is_momentum_sgd_on_the_clipped_sum_of_losses(task: Task) ->
         torch.testing.assert_close(got.detach(), wanted, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_arch_steps_come_every_so_many_weight_steps(every: int, task: Task) -> None:
     _, found = run(make("tfnas", arch_every=every), task)

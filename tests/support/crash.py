@@ -13,16 +13,14 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from profilers.tables.build import is_enough
-from tests.support.entry import environment
-from tests.support.nets import tiny_subnet
+from tests.support.entry import fork_entry
+from tests.support.nets import few_root, tiny_subnet
 from tests.support.spaces import load_space, load_spec, macs_table
 from tfnas.app.command_line import override
 from tfnas.derive.menu import feasible_ms
@@ -33,29 +31,24 @@ from tfnas.runs.folder import RunFolder
 from tfnas.training.loop import CHECKPOINT
 
 LIMIT_S = 300
-STARTING_S = 1.0  # Python itself: nothing of ours can be lost yet
+STARTING_S = 0.2  # the process itself: nothing of ours can be lost yet
 SEARCH_FILES = ("subnet.json", "history.jsonl", "supernet_weights.safetensors")
 
 
 def run(command: list[str], folder: Path, kill_after_s: float | None = None) -> tuple[int, float]:
     """(exit status, seconds) of a command, killed after some seconds if it takes so long."""
-    own = folder / "tmp"
-    own.mkdir(exist_ok=True)
     started = time.monotonic()
-    with (folder / "log.txt").open("a") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=folder, stdout=log, stderr=log,
-            env={**environment(), "TMPDIR": str(own)}, start_new_session=True,
-        )  # fmt: skip
-        try:
-            process.wait(LIMIT_S if kill_after_s is None else kill_after_s)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            if kill_after_s is None:
-                raise
-    return process.returncode, time.monotonic() - started
+    log = folder / "log.txt"
+    process = fork_entry(*command, cwd=folder, files=(log, log), own_group=True)
+    process.join(LIMIT_S if kill_after_s is None else kill_after_s)
+    if process.exitcode is None:
+        assert process.pid is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+        assert kill_after_s is not None, f"not done after {LIMIT_S} s: {log.read_text()}"
+    assert process.exitcode is not None
+    return process.exitcode, time.monotonic() - started
 
 
 def moments(kills: int, seconds: float, seed: int) -> list[float]:
@@ -96,7 +89,7 @@ def crash_train(folder: Path, kills: int, seed: int) -> int:
     def start(out: Path) -> list[str]:
         return [
             "tfnas.train", override("subnet", subnet), "recipe=test", "recipe.epochs=3",
-            "data.root=shipped", "data.max_train=400", "checkpoint_minutes=1e-4", "threads=1",
+            f"data.root={few_root()}", "checkpoint_minutes=1e-4", "threads=1",
             override("out", out),
         ]  # fmt: skip
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import gzip
 import random
+import shutil
+import struct
+import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +31,37 @@ def few_images(train: int, test: int) -> Dataset:
     """Real images of the shipped cut, balanced over the ten classes."""
     dataset = load_images("fashion_mnist", root="shipped", max_train=train)
     return replace(dataset, test=dataset.test.take(first_per_class(dataset.test.labels, test)))
+
+
+@cache
+def few_root() -> Path:
+    """A folder with 400 images to train on and 100 to test on: a recipe tests on all there are."""
+    folder = Path(tempfile.mkdtemp(prefix="tfnas-tests-images-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    images = few_images(train=400, test=100)
+    for part, split in (("train", images.train), ("t10k", images.test)):
+        assert isinstance(split, ArrayImages)
+        write_idx(folder / f"{part}-images-idx3-ubyte", split.pixels[..., 0])
+        write_idx(folder / f"{part}-labels-idx1-ubyte", split.labels)
+    return folder
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """As Fashion-MNIST's published files; gzipped if it's named so."""
+    head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    data = head + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def image_archive(path: Path, *, train: int, test: int) -> Path:
+    """Real images of the shipped cut for `data=npz`."""
+    arrays = {}
+    images = few_images(train=train, test=test)
+    for part, split in (("train", images.train), ("test", images.test)):
+        assert isinstance(split, ArrayImages)
+        arrays |= {f"{part}_images": split.pixels, f"{part}_labels": split.labels}
+    np.savez(path, **arrays)
+    return path
 
 
 def image_folder(root: Path, count: int = 80) -> Path:

@@ -22,7 +22,7 @@ from tfnas.strategies.tfnas import TFNAS, Search
 
 SMALL = {
     "random": {"subnets": 5, "score_images": 64},
-    "surrogate": {"evaluations": 6, "batch": 3, "score_images": 64},
+    "surrogate": {"evaluations": 6, "optima": 3, "score_images": 64},
     "spos": {"population": 4, "generations": 3, "parents": 3, "score_images": 64},
 }
 

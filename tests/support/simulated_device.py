@@ -26,11 +26,13 @@ class Machine:
         load: typical size of the slow changes, as a fraction; 0 for a quiet machine.
         jitter: noise of single samples, as a fraction.
         drift_per_s: how much slower everything gets with every second.
+        share: of the processor that it has; a CPU quota's or another process's leaves less than 1.
     """
 
     load: float = 0.0
     jitter: float = 0.0
     drift_per_s: float = 0.0
+    share: float = 1.0
     seed: int = 0
     seconds: float = 0.0
     _until: float = 0.0
@@ -52,7 +54,7 @@ class Machine:
             self._factor = 1 + (abs(self.rng.gauss(0, self.load)) if busy else 0.0)
         noise = 1 + abs(self.rng.gauss(0, self.jitter)) if self.jitter else 1.0
         took = ms * self._factor * noise * (1 + self.drift_per_s * self.seconds)
-        wall = took
+        wall = took / self.share
         if self.load and self.rng.random() < 0.1:
             wall += self.rng.uniform(1, 10)  # the scheduler gave the core away
         self.seconds += wall / 1e3

@@ -30,7 +30,7 @@ class Terminal:
     def __init__(self, *arguments: str, cwd: Path, **variables: str) -> None:
         ours, its = pty.openpty()
         fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-        own = {"TERM": "xterm-256color", "TMPDIR": str(cwd), **variables}
+        own = {"TERM": "xterm-256color", "TFNAS_LOCKS": str(cwd), **variables}
         kept = {k: v for k, v in environment().items() if k not in ("NO_COLOR", "FORCE_COLOR")}
         self.process = subprocess.Popen(
             [sys.executable, *arguments], cwd=cwd, env={**kept, **own}, start_new_session=True,

@@ -20,6 +20,8 @@ def load_data(d: DataConfig, max_train: int | None) -> Dataset:
         train_list=d.train_list,
         test_list=d.test_list,
         max_train=smallest(d.max_train, max_train),
+        check=d.check,
+        on_unreadable=d.on_unreadable,
     )
     if d.classes is not None and d.classes != len(dataset.classes):
         raise ValueError(f"data.classes={d.classes}, but {d.name} has {len(dataset.classes)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tfnas.app.command_line import refuse
-from tfnas.process.errors import DisagreementError, DivergedError, LostError, StoppedError
+from tfnas.process.errors import DisagreementError, DivergedError, LostError, StoppedError, as_text
 from tfnas.process.exits import DONE, FAILED, INTERRUPTED
 from tfnas.process.ranks import ALONE, Ranks
 from tfnas.process.stopping import locked, stop_on_signals
@@ -82,6 +82,6 @@ def ended(work: Callable[[], int], go_on: Callable[[], str] = str, ranks: Ranks 
         if ranks.rank and isinstance(error, (DivergedError, DisagreementError)):
             ranks.wait_for_end()  # rank 0 came to the same, and says so
         elif not (ranks.rank and isinstance(error, LostError)):
-            log.error("error: %s%s", error, hint())
+            log.error("error: %s%s", as_text(error), hint())
         log.debug("", exc_info=error)
         return FAILED

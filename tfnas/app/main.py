@@ -27,7 +27,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from tfnas.app.command_line import in_one_line, is_sweep, output_dir, override, refuse, say
+from tfnas.app.command_line import (
+    as_meant,
+    in_one_line,
+    is_sweep,
+    no_such_key,
+    output_dir,
+    override,
+    refuse,
+    say,
+)
 from tfnas.app.sweep import Watch, is_launched, planned
 from tfnas.app.values import conf_path
 from tfnas.process.bar import ConsoleHandler
@@ -38,6 +47,9 @@ from tfnas.process.exits import (
     INTERRUPTED,
     STATUS_NAMES,
     UNUSABLE_INPUT,
+    end_children,
+    end_with_parent,
+    show_what_can_be_shown,
     worst,
 )
 from tfnas.process.ranks import Ranks, from_environment
@@ -92,16 +104,18 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
     from tfnas.app.resume import resumed  # which needs `override` from here
     from tfnas.process.stopping import interrupt_on_signals
 
+    show_what_can_be_shown()
     ranks = Ranks()
     try:
         ranks = from_environment()
-        sys.argv[1:] = _of_rank(ranks, resumed(name, sys.argv[1:]))
+        sys.argv[1:] = _of_rank(ranks, resumed(name, as_meant(sys.argv[1:], schema)))
     except (ValueError, OSError) as error:
         say(f"error: {error}", ranks)
         sys.exit(UNUSABLE_INPUT)
     if ranks.rank:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # --help and the like
     interrupt_on_signals(ranks)
+    end_with_parent()
     logging.raiseExceptions = False  # a log that can't be written, on a full disk, says so no more
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     # Hydra hands its errors on then, instead of printing them at length.
@@ -117,7 +131,7 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
         # As in `--help | head`: nobody reads on, nothing is left to be written.
         os._exit(DONE if Watch.folder is None else FAILED)
     except (HydraException, OmegaConfBaseException, YAMLError, OverflowError, OSError) as error:
-        text = in_one_line(error)
+        text = no_such_key(error, schema) or in_one_line(error)
         if "'hydra/launcher/" in text:
             text += "; launchers are packages of their own, such as hydra-joblib-launcher"
         if "Error parsing override" in text:
@@ -137,6 +151,8 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
             print(f"error: the sweep broke off: {reason}", file=sys.stderr)
             log.debug("", exc_info=error)
         sys.exit(worst([FAILED, *_end_sweep(name, launch, FAILED)]))
+    finally:
+        end_children()
     sys.exit(worst(statuses if Watch.folder is None else _end_sweep(name, launch, DONE)))
 
 

@@ -6,7 +6,6 @@ taken up again in its own folder: those that are finished have nothing left to d
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tfnas.app.command_line import override, overrides
+from tfnas.app.command_line import override, overrides, value_of
 from tfnas.app.sweep import LAUNCHERS, LAUNCHING
 from tfnas.files.atomic import write_atomically
 from tfnas.runs.folder import SWEEP_OVERRIDES as SWEEP
@@ -30,12 +29,17 @@ HARMLESS = {
         "tolerance", "loop_minutes", "stage_minutes", "checkpoint_minutes", "on_nonfinite",
         "resume", "cores", "table", "profile", "verify", "data.workers", "tensorboard",
         "finals.jobs", "finals.backend",
+        # Where images lie; which they are, a digest tells.
+        "data.root", "data.train_list", "data.test_list", "data.check", "data.on_unreadable",
         # How a device is reached; which one it is, the latencies tell.
         "device.host", "device.port", "device.config", "device.serial", "device.scratch",
         "device.python", "device.program", "device.libraries", "device.job_s", "device.rest_s",
         "device.memory_mb",
     ),
-    "train": ("threads", "checkpoint_minutes", "on_nonfinite", "data.workers", "tensorboard"),
+    "train": (
+        "threads", "checkpoint_minutes", "on_nonfinite", "data.workers", "tensorboard", "data.root",
+        "data.train_list", "data.test_list", "data.check", "data.on_unreadable",
+    ),
 }  # fmt: skip
 
 
@@ -48,7 +52,7 @@ def resumed(name: str, arguments: Sequence[str]) -> list[str]:
     Raises:
         ValueError: if the folder isn't one of a run or a sweep.
     """
-    folders = [_unquoted(a.partition("=")[2]) for a in arguments if a.startswith("resume=")]
+    folders = [value_of(a) for a in arguments if a.startswith("resume=")]
     if not folders or folders[-1].lower() in ("", "null", "true", "false"):
         return list(arguments)
     folder, again = Path(folders[-1]), override("resume", folders[-1])
@@ -87,8 +91,9 @@ def resumed(name: str, arguments: Sequence[str]) -> list[str]:
         raise ValueError(f"{folder} holds no list of options: expected lines such as key=value")
     # In the place of what it replaces: the order of options numbers the members of a sweep.
     changed = {_key(a): a for a in given}
-    kept = [changed.pop(_key(o), o) for o in saved if _key(o) != "resume" and _key(o) not in ours]
-    rest = [a for a in given if _key(a) in changed]
+    others = [str(o) for o in saved if _key(o) != "resume" and _key(o) not in ours]
+    kept = [changed.get(_key(o), o) for o in others]
+    rest = [a for a in given if a not in kept]
     return [*where, *kept, *rest, "resume=true" if name == "train" else again]
 
 
@@ -101,13 +106,6 @@ def _sweeps(argument: str) -> bool:
     except HydraException:
         return False  # which Hydra will say itself
     return bool(parsed.is_sweep_override())
-
-
-def _unquoted(text: str) -> str:
-    """A value as Hydra would read it."""
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        return re.sub(r"\\([\\'\"])", r"\1", text[1:-1])
-    return text
 
 
 def save_overrides(path: Path, begun: bool) -> None:

@@ -28,6 +28,8 @@ class DataConfig:
     max_train: int | None  # images
     classes: int | None  # null: counted from the data
     workers: int  # processes that decode images
+    check: bool | None = None  # decode all files first; null: where it takes less than a minute
+    on_unreadable: str = "stop"  # skip: leave out the files that can't be read
 
 
 @dataclass

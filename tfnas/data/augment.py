@@ -7,16 +7,18 @@ on who makes it or on what was made before.
 from __future__ import annotations
 
 import signal
+import stat
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageEnhance
+from PIL import ExifTags, Image, ImageEnhance, ImageOps
 
 from tfnas.process.ranks import ALONE, Ranks
 
@@ -124,6 +126,15 @@ def check_header(path: str) -> None:
         raise ValueError(_unreadable(path, error)) from error
 
 
+def check_readable(path: str) -> None:
+    """Raises ValueError, saying why, where the file can't be decoded."""
+    try:
+        with _open(path) as image:
+            image.load()
+    except Exception as error:  # Pillow's parsers raise whatever they stumble over
+        raise ValueError(f"{path} ({error})") from error
+
+
 def read_file(
     path: str,
     size: int,
@@ -136,17 +147,18 @@ def read_file(
 
     With `rng`: a random crop, flip and colour. Without: the central square of 7/8 of the shorter
     side, which is resizing that side to size * 256 / 224 and cutting the centre out of it. Gray
-    and palette images become RGB; the EXIF orientation is not applied.
+    and palette images become RGB, and each is turned as its EXIF says that it is seen.
 
     Raises ValueError, naming the file, where it can't be read.
     """
     try:
         with _open(path) as image:
+            seen = upright(image)
             if rng is None:
-                return cropped_centre(image, size, EVAL_FRACTION)
-            width, height = image.size
+                return cropped_centre(seen, size, EVAL_FRACTION)
+            width, height = seen.size
             box = crop_boxes(rng, 1, height, width, crop_scale)[0]
-            rgb, box = _decoded(image, box, size)
+            rgb, box = _decoded(seen, box, size)
         rgb = rgb.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box.tolist()))
         if rng.random() < 0.5:
             rgb = rgb.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -157,6 +169,15 @@ def read_file(
     except Exception as error:  # Pillow's parsers raise whatever they stumble over
         raise ValueError(_unreadable(path, error)) from error
     return np.array(rgb, dtype=np.uint8)  # (size, size, 3)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation says that it is seen; itself where that says nothing."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # of a damaged EXIF Pillow's parser raises whatever it stumbles over
+        return image
+    return image if orientation == 1 else ImageOps.exif_transpose(image)
 
 
 def cropped_centre(image: Image.Image, size: int, fraction: float) -> np.ndarray:
@@ -208,7 +229,9 @@ class FileBatches(torch.utils.data.Dataset[np.ndarray | str]):
 
 
 def _to_float(pixels: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)  # (N, C, H, W)
+    # Of Pillow's, mapped and flipped arrays torch takes only a copy.
+    usable = np.require(pixels, requirements=["C", "W"])
+    return torch.from_numpy(usable).permute(0, 3, 1, 2).float().div_(255)  # (N, C, H, W)
 
 
 def _jittered(images: torch.Tensor, factors: np.ndarray) -> torch.Tensor:
@@ -231,6 +254,8 @@ def _gray(images: torch.Tensor) -> torch.Tensor:
 
 
 def _open(path: str) -> Image.Image:
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise ValueError("it is no plain file")  # a pipe may wait for ever
     with warnings.catch_warnings():
         # Pillow only warns about an image between one and two times its limit.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -255,4 +280,7 @@ def _decoded(image: Image.Image, box: np.ndarray, size: int) -> tuple[Image.Imag
 
 
 def _unreadable(path: str, error: Exception) -> str:
-    return f"{path}: not readable as an image ({error}); replace the file or take it out of the set"
+    return (
+        f"{path}: not readable as an image ({error}); replace the file, and what was interrupted "
+        "goes on; without it it's another set, which takes a training of its own"
+    )

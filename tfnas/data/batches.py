@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -174,13 +177,37 @@ class Batches:
             collate_fn=augment.as_it_is,
             worker_init_fn=augment.leave_signals_to_parent,
         )
-        for index, item in enumerate(loader, start):
-            if isinstance(item, str):
-                raise OSError(item)
-            batch = torch.from_numpy(item).permute(0, 3, 1, 2).float().div_(255)  # (N, 3, H, W)
-            chosen = order[index * self.batch : (index + 1) * self.batch]
-            labels = torch.from_numpy(images.labels[chosen[self.ranks.part(len(chosen))]])
-            yield augment.normalized(batch, self.mean, self.std), labels
+        before = set(multiprocessing.active_children())
+        items = iter(loader)
+        workers = set(multiprocessing.active_children()) - before
+        died = False
+        try:
+            for index, item in enumerate(items, start):
+                if isinstance(item, str):
+                    raise OSError(item)
+                batch = torch.from_numpy(item).permute(0, 3, 1, 2).float().div_(255)  # (N, 3, H, W)
+                chosen = order[index * self.batch : (index + 1) * self.batch]
+                labels = torch.from_numpy(images.labels[chosen[self.ranks.part(len(chosen))]])
+                yield augment.normalized(batch, self.mean, self.std), labels
+        except RuntimeError:
+            died = True  # one of them: torch's handler would raise again for each that is killed
+            raise
+        finally:
+            del items  # torch waits seconds for each of them, then sends what they ignore
+            if not died:
+                _end(workers)
+
+
+def _end(workers: set[multiprocessing.process.BaseProcess]) -> None:
+    """Kill them; torch's handler would raise for each, wherever the main thread is by then."""
+    quiet = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if quiet else None
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join()  # one that is reaped is none that torch asks about
+    if quiet:
+        signal.signal(signal.SIGCHLD, handler)
 
 
 @contextmanager

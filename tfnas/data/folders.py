@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ def load(place: Place) -> Dataset:
     """From train/<class> and val/<class> (or test/), or from class folders alone."""
     train_folder, test_folder = folder_layout(place.path)
     classes = class_folders(train_folder)
-    train = FileImages(*scan_classes(train_folder, classes))
+    others: Counter[str] = Counter()
+    train = FileImages(*scan_classes(train_folder, classes, others))
     if test_folder is None:
         rare = [c for c, n in zip(classes, np.bincount(train.labels), strict=True) if n < 2]
         if rare:
@@ -36,8 +38,11 @@ def load(place: Place) -> Dataset:
                 f"{train_folder} and {test_folder} must hold the same classes; only in one of "
                 f"them: {some(sorted(set(classes) ^ set(test_classes)))}"
             )
-        test = FileImages(*scan_classes(test_folder, classes))
+        test = FileImages(*scan_classes(test_folder, classes, others))
         origin = f"class folders in {train_folder}, tested on {test_folder.name}/"
+    if others:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common(3))
+        origin += f" (passed over as no images: {others.total():,} files, {kinds})"
     return data_set(place.name, classes, train, test, origin)
 
 
@@ -78,8 +83,13 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def scan_classes(folder: Path, classes: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+def scan_classes(
+    folder: Path, classes: tuple[str, ...], others: Counter[str]
+) -> tuple[tuple[str, ...], np.ndarray]:
     """All images in the folders of the classes, at any depth: N sorted paths, labels int64 (N,).
+
+    Args:
+        others: gets how many other files there are, by how their names end.
 
     Raises ValueError for a class without images.
     """
@@ -92,6 +102,8 @@ def scan_classes(folder: Path, classes: tuple[str, ...]) -> tuple[tuple[str, ...
             for file in sorted(files):
                 if file.lower().endswith(EXTENSIONS) and file[0] != ".":
                     paths.append(f"{place}/{file}")
+                elif file[0] != ".":
+                    others[Path(file).suffix.lower() or "without an ending"] += 1
         if len(paths) == before:
             raise ValueError(
                 f"{folder / name}: no images; expected files that end in {', '.join(EXTENSIONS)} "

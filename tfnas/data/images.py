@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,24 @@ class Dataset:
                 f"data {self.name}: no training images for {some(empty)} ({self.origin})"
             )
 
+    @cached_property
+    def identity(self) -> str:
+        """Which images these are, wherever they lie: how many, and a digest of them.
+
+        Of files their names and classes count and not what is in them: reading all of a large set
+        takes hours, and one that can't be read may be replaced while a run waits.
+        """
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for images in (self.train, self.test):
+            digest.update(images.labels.tobytes())
+            if isinstance(images, ArrayImages):
+                digest.update(np.ascontiguousarray(images.pixels).data)
+            else:
+                for path in images.paths:
+                    name = "/".join(Path(path).parts[-2:])
+                    digest.update(f"{name}\n".encode(errors="replace"))
+        return f"{len(self.train):,} + {len(self.test):,} images, {digest.hexdigest()[:12]}"
+
     def at_most(self, max_train: int) -> Dataset:
         """The set with at most so many training images, balanced over classes.
 
@@ -132,20 +152,11 @@ class Dataset:
 def data_set(
     name: str, classes: tuple[str, ...], train: Images, test: Images, origin: str
 ) -> Dataset:
-    """With the mean and deviation of its pixels, for files the usual ones.
-
-    Raises ValueError where the first file of a class has no header of an image.
-    """
+    """With the mean and deviation of its pixels, for files the usual ones."""
     if isinstance(train, ArrayImages):
         mean, std = _mean_std(train.pixels)
     else:
         mean, std = FILES_MEAN, FILES_STD
-    for images in (train, test):
-        if isinstance(images, FileImages):
-            from tfnas.data.augment import check_header
-
-            for first in np.unique(images.labels, return_index=True)[1]:
-                check_header(images.paths[first])
     origin = f"{origin}, {len(train):,} training and {len(test):,} test images"
     return Dataset(name, classes, train, test, mean, std, origin)
 

@@ -95,7 +95,7 @@ def read_list(file: Path, root: Path) -> tuple[tuple[str, ...], np.ndarray]:
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
     """Numbered from 1."""
     try:
-        with file.open(encoding="utf-8") as text:
+        with file.open(encoding="utf-8-sig") as text:
             for number, line in enumerate(iter(lambda: text.readline(MAX_LINE), ""), 1):
                 if number > MAX_IMAGES or len(line) == MAX_LINE:
                     raise ValueError(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tfnas.data.augment import cropped_centre, normalized, resized_arrays
+from tfnas.data.augment import cropped_centre, normalized, resized_arrays, upright
 from tfnas.data.images import Triple
 
 
@@ -29,7 +29,7 @@ class Preprocess:
     crop_fraction: float = 1.0
 
     def __call__(self, image: Image.Image | np.ndarray | str | Path) -> torch.Tensor:
-        """Make the network's input, float32 (1, 3, R, R), of one image.
+        """Make the network's input, float32 (1, 3, R, R), of one image, turned as its EXIF says.
 
         Args:
             image: an image of Pillow, a file, or uint8 (H, W) or (H, W, 1 or 3).
@@ -48,8 +48,9 @@ class Preprocess:
                     f"an image {image.dtype} {image.shape}: expected uint8 (H, W) or (H, W, 1 or 3)"
                 )
         elif self.crop_fraction < 1:
-            pixels = cropped_centre(image, self.resolution, self.crop_fraction)
+            pixels = cropped_centre(upright(image), self.resolution, self.crop_fraction)
         else:
+            image = upright(image)
             gray = image.mode in ("1", "L")
             pixels = np.array(image.convert("L" if gray else "RGB"))
             pixels = pixels[..., None] if gray else pixels

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from tfnas.data import cifar, folders, idx, lists, npz
 from tfnas.data.cifar import CIFAR10, CIFAR100
 from tfnas.data.images import Dataset, Place
+from tfnas.data.readable import readable
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,10 @@ def load_images(
     train_list: str | None = None,
     test_list: str | None = None,
     max_train: int | None = None,
+    check: bool | None = False,
+    on_unreadable: str = "stop",
 ) -> Dataset:
-    """Reads an image set (files are only listed, with the first header of each class checked).
+    """Reads an image set; files are only listed and checked as `tfnas.data.readable` tells.
 
     `fashion_mnist`: `root` holds the idx files; "shipped" is the cut of 12,000 + 3,000 images in
     this package; None is Debian's full set where installed, else the cut. `cifar10`, `cifar100`:
@@ -51,7 +56,15 @@ def load_images(
     """
     place = Place(name, root, train_list, test_list)
     dataset = _source(place, max_train).load(place)
-    return dataset if max_train is None else dataset.at_most(max_train)
+    tested = np.unique(dataset.test.labels)
+    if len(tested) == 1 < len(dataset.classes):
+        raise ValueError(
+            f"data {name}: all test images are of one class, {dataset.classes[tested[0]]}, of "
+            f"{len(dataset.classes)} that are trained: no accuracy could be told ({dataset.origin})"
+        )
+    if max_train is not None:
+        dataset = dataset.at_most(max_train)
+    return readable(dataset, check, on_unreadable)
 
 
 def num_classes(

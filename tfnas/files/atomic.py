@@ -36,4 +36,4 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace a file's text; its folder is made if it isn't there. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as new:
-        new.write_text(text)
+        new.write_text(text, encoding="utf-8")

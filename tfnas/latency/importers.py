@@ -19,7 +19,7 @@ import numpy as np
 from tfnas.files.bounded import MAX_NAME, check_text, parse_json, parse_yaml, read_bytes, shown
 from tfnas.files.pickles import parse_pickle
 from tfnas.latency.layouts import LAYOUTS, Entry, Foreign
-from tfnas.latency.table import Device, LatencyTable, Measurement
+from tfnas.latency.table import IMPORTED, Device, LatencyTable, Measurement
 from tfnas.space.ops import OpSpec
 
 MAX_BYTES = 20_000_000
@@ -76,7 +76,8 @@ def read(
     if lost and (not partial or len(lost) == len(foreign.entries)):
         raise ValueError(
             f"{path}: {len(lost)} of {len(foreign.entries)} entries can't be expressed as ops of "
-            f"this project, such as {shown(lost[0].key)}; import the others with partial=True"
+            f"this project, such as {shown(lost[0].key)}; --partial (partial=True) "
+            "imports the others"
         )
     report = [f"layout {name} ({LAYOUTS[name].source}), unit {unit}"]
     report += _impossible(foreign, unit)
@@ -102,7 +103,7 @@ def read(
     notes = (f"imported from {name_of_file}", *report, *foreign.notes)
     table = LatencyTable(
         device=Device(
-            kind="imported",
+            kind=IMPORTED,
             name=device,
             backend="unknown",
             precision=precision,
@@ -131,6 +132,12 @@ def impossible_values(
     """
     name, foreign = _foreign(Path(path), layout, 1)
     return tuple(_impossible(foreign, LAYOUTS[name].unit or unit or "(unit not stated)"))
+
+
+def fixed_unit(path: Path | str, layout: str | None = None) -> str | None:
+    """The unit that a file's layout fixes, if it does. Raises ValueError as `read`."""
+    name, _ = _foreign(Path(path), layout, 1)
+    return LAYOUTS[name].unit
 
 
 def recognize(path: Path | str) -> str:
@@ -171,7 +178,8 @@ def _unit(name: str, unit: str | None) -> str:
         raise ValueError(f"unit {unit!r}: expected one of {', '.join(UNITS_MS)}")
     if fixed is None and unit is None:
         raise ValueError(
-            f"the layout {name} doesn't fix the unit of its values: state unit={'|'.join(UNITS_MS)}"
+            f"the layout {name} doesn't fix the unit of its values: give --unit (unit=), one of "
+            f"{', '.join(UNITS_MS)}"
         )
     if fixed is not None and unit not in (None, fixed):
         raise ValueError(f"unit={unit}: the layout {name} is in {fixed}")

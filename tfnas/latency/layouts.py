@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tfnas.files.bounded import shown
+from tfnas.files.bounded import printable, shown
 from tfnas.space.ops import OpSpec, divisible
 
 
@@ -87,6 +87,8 @@ TFNAS_KEY = re.compile(
     rf"MBInvertedResBlock_({INT})_({INT})_({INT})_({INT})_k({INT})_s({INT})_"
     r"(relu6?|swish|h-swish)"
 )
+MOST_COLUMNS = 12  # that are named
+STRAIGHT = 1e-9  # of a value: what rounding leaves of a line's bend
 TFNAS_STEP = 8  # the published files were measured at multiples of it
 
 
@@ -96,6 +98,7 @@ def _is_tfnas(content: Any) -> bool:
 
 def _read_tfnas(content: Any, batch: int) -> Foreign:
     entries = []
+    straight = 0
     for key, curve in content.items():
         if key == "base":
             continue
@@ -111,6 +114,7 @@ def _read_tfnas(content: Any, batch: int) -> Foreign:
             op = None
             if measured:
                 op = OpSpec("mbconv", size, c_in, width, c_se, c_out, kernel, stride, act)
+                straight += _is_straight(curve, width)
             entries.append(Entry(f"{key} · {width}", _number(key, value), op, measured))
     if "base" not in content:
         raise ValueError("the key 'base' (stem, head and classifier) is missing")
@@ -121,8 +125,27 @@ def _read_tfnas(content: Any, batch: int) -> Foreign:
         (
             "overhead_ms is the published base cost: stem, head, pooling and a classifier of 1000 "
             "classes, at 224 pixels; another number of classes changes it",
+            f"{straight:,} points at multiples of {TFNAS_STEP} lie on the line between their "
+            "neighbours, as what the file interpolates does: they may not have been measured",
         ),
     )
+
+
+def _is_straight(curve: Mapping[int, Any], width: int) -> bool:
+    values = [curve.get(w) for w in (width - 1, width, width + 1)]
+    if not all(isinstance(value, int | float) for value in values):
+        return False
+    before, here, after = map(float, values)  # type: ignore[arg-type]
+    return abs(before + after - 2 * here) < STRAIGHT * abs(here)
+
+
+def _means(content: Mapping[str, Mapping[str, Any]]) -> str:
+    """What is taken of entries that have several columns, and what isn't."""
+    others = sorted({str(column) for entry in content.values() for column in entry} - {"mean"})
+    if not others:
+        return "values are means, not medians"
+    named = ", ".join(map(printable, others[:MOST_COLUMNS]))
+    return f"values are of the column mean, not medians; left out: {named}"
 
 
 SHAPE = rf"input:({INT}(?:x{INT})*)-output:({INT}(?:x{INT})*)"
@@ -148,7 +171,7 @@ def _read_mit(content: Any, ofa: bool) -> Foreign:
         entries.append(Entry(key, _number(key, value["mean"]), op))
     if ofa:
         entries = _with_pooling(entries)
-    return Foreign(tuple(entries), notes=("values are means, not medians",))
+    return Foreign(tuple(entries), notes=(_means(content),))
 
 
 def _with_pooling(entries: list[Entry]) -> list[Entry]:
@@ -239,7 +262,7 @@ def _read_nsganet(content: Any, batch: int) -> Foreign:
     return Foreign(
         tuple(entries),
         notes=(
-            "values are means, not medians",
+            _means(content),
             "the file has no activations: those of OFA's MobileNetV3 are taken, hard swish from "
             f"{NSGANET_HARD} channels on and ReLU before",
             "the file has no pooling: feature_mix_layer stands for pooling and convolution, "

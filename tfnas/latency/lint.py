@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 
-from tfnas.latency.table import LatencyTable, Measurement
+from tfnas.latency.table import IMPORTED, LatencyTable, Measurement
 from tfnas.space.ops import OpSpec
 from tfnas.space.search_space import SearchSpace
 
@@ -54,11 +54,11 @@ def _context(table: LatencyTable) -> Iterator[Finding]:
     for name in ("kind", "name", "backend", "precision", "fingerprint"):
         if not getattr(device, name).strip():
             yield Finding(True, "context", f"device.{name} is empty")
-    if not device.versions and device.kind != "imported":
+    if not device.versions and device.kind != IMPORTED:
         yield Finding(True, "context", "device.versions names no runtime")
     if not table.rows:
         yield Finding(True, "context", "the table has no rows")
-    if device.kind == "imported":
+    if device.kind == IMPORTED:
         return
     if not any(fit.calibration for fit in table.spaces.values()):
         text = "no calibration: sums of blocks may be several percent off whole nets"
@@ -101,7 +101,7 @@ def _kernels(table: LatencyTable) -> Iterator[Finding]:
 def _squeeze_excite(table: LatencyTable) -> Iterator[Finding]:
     bare = table.uncalibrated()
     for op, row in table.rows.items():
-        plain_op = replace(op, c_se=0)
+        plain_op = replace(op, kind="mbconv", c_se=0) if op.c_se else op
         if not op.c_se or not bare.covers(plain_op):
             continue
         plain = bare.latency(plain_op)
@@ -158,7 +158,7 @@ def _range(table: LatencyTable) -> Iterator[Finding]:
 
 
 def _stale(table: LatencyTable) -> Iterator[Finding]:
-    if table.device.kind == "imported":
+    if table.device.kind == IMPORTED:
         return
     for package, measured in table.device.versions.items():
         try:

@@ -28,6 +28,7 @@ from tfnas.space.search_space import Choice, SearchSpace
 from tfnas.space.subnet import Subnet
 
 TABLE_FORMAT = "tfnas.table/2"
+IMPORTED = "imported"  # a kind of device: it is measured nowhere here
 ROW_FIELDS = (*OP_FIELDS, "median_ms", "spread_ms", "runs")
 MAX_ROWS = 250_000  # the published table has 36,480, of which ours need some hundred
 MAX_TABLE_BYTES = 160 * MAX_ROWS
@@ -247,7 +248,7 @@ class LatencyTable:
         Published tables have one, of 1,000 classes; it is a small part of a net, and nobody can
         measure another one.
         """
-        if self.device.kind != "imported" or not op.classifies or op in self.rows:
+        if self.device.kind != IMPORTED or not op.classifies or op in self.rows:
             return None
         alike = [row for row in self._classifiers if (row.size, row.c_in) == (op.size, op.c_in)]
         return min(alike, key=lambda row: abs(row.c_out - op.c_out), default=None)
@@ -333,7 +334,7 @@ class LatencyTable:
             f"measure what is missing with `python -m profilers device={self.device.kind} "
             f"table={self.source}` and the space options given here, on that device"
         )
-        if self.device.kind == "imported":
+        if self.device.kind == IMPORTED:
             advice = "search a space that it covers"
         return (
             f"{self.source} (device {self.device.name}, batch {self.device.batch}) doesn't cover "
@@ -344,9 +345,9 @@ class LatencyTable:
         """The table with more rows, or others for the same ops."""
         return replace(self, rows={**self.rows, **rows})
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write atomically: whoever reads the file finds the old table or the new one."""
-        write_atomically(path, self.to_json())
+        write_atomically(Path(path), self.to_json())
 
     def to_json(self) -> str:
         """What a table file holds."""
@@ -375,14 +376,14 @@ class LatencyTable:
         return text[:-2] + ',\n "rows": [\n  ' + body + "\n ]\n}\n"
 
     @classmethod
-    def load(cls, path: Path) -> LatencyTable:
+    def load(cls, path: str | Path) -> LatencyTable:
         """Read and validate a table file.
 
         Raises:
             ValueError: if it is unreadable, not a table, or holds what no table can hold.
         """
         try:
-            text = read_bytes(path, MAX_TABLE_BYTES).decode()
+            text = read_bytes(Path(path), MAX_TABLE_BYTES).decode()
         except FileNotFoundError:
             raise ValueError(
                 f"table {path} doesn't exist; build it with `python -m profilers device=cpu "

@@ -238,9 +238,9 @@ class Supernet(nn.Module):
     """All candidate ops of a space with shared weights, (N, in_channels, R, R) -> (N, classes).
 
     Args:
-        channel_factor: a proxy with all channels scaled by it (EcoNAS, arXiv 2001.01233: fewer
-            channels are a more reliable proxy than a lower resolution). Widths are always given as
-            those of the space.
+        channel_factor: a proxy with all channels scaled by it. EcoNAS (arXiv 2001.01233) found
+            fewer channels more reliable than a lower resolution; here it is the other way round,
+            see benchmarks/LOG.md, 2026-11-29. Widths are always given as those of the space.
     """
 
     def __init__(self, space: SearchSpace, channel_factor: float = 1.0):

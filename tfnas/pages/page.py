@@ -71,7 +71,7 @@ def document(title: str, *parts: Part) -> str:
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("title", title),
-        Markup(f"<style>{STYLE.read_text()}</style>"),
+        Markup(f"<style>{STYLE.read_text(encoding='utf-8')}</style>"),
         "\n",
     )
     body = element("body", "\n", element("main", element("h1", title), *parts), "\n")

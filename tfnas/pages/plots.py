@@ -309,11 +309,11 @@ def _figure(
     Args:
         paint: draws on an array of Axes, of the shape of `grid`.
     """
+    # It logs what it keeps in a home, and that there is none.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    # A first figure logs the font cache that it makes.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with warnings.catch_warnings(), mpl.rc_context():
         # The browser has fonts of its own.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)

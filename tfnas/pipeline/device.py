@@ -19,7 +19,7 @@ from tfnas.derive.menu import feasible_ms
 from tfnas.derive.methods import derive_constrained
 from tfnas.files.bounded import shown
 from tfnas.files.checkpoint import State
-from tfnas.latency.table import LatencyTable
+from tfnas.latency.table import IMPORTED, LatencyTable
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.spec import SpaceSpec
 
@@ -97,6 +97,9 @@ def reach(table: LatencyTable, options: Mapping[str, Any]) -> Profiler | None:
             words and can't be had.
     """
     device = table.device
+    if device.kind == IMPORTED:
+        log.info("an imported table, of %s: the net isn't measured here", device.name)
+        return None
     asked = options["kind"] == device.kind != "cpu"
     backend, *ways = device.backend.split("+")
     own = {**(options if options["kind"] == device.kind else {}), **dict.fromkeys(ways, True)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -98,7 +97,7 @@ class Journal:
         if (record := event.record) is None:
             return
         self._history.append(json.dumps(asdict(record), allow_nan=False) + "\n")
-        with self._p.folder.history.open("a") as lines:
+        with self._p.folder.history.open("a", encoding="utf-8") as lines:
             lines.write(self._history[-1])
         scalars = search_scalars(record, self._task.space, self._target_ms)
         self._scalars.add(record.epoch + 1, scalars)
@@ -240,7 +239,7 @@ def new_task(mine: Inputs, space: SearchSpace, constraint: Constraint) -> Task:
     The process computes with the threads that are its own from here on.
     """
     cfg = mine.cfg
-    torch.set_num_threads(cpu_threads(cfg.cores, os.cpu_count() or 1, mine.ranks))
+    torch.set_num_threads(cpu_threads(cfg.cores, mine.ranks))
     return Task(
         space=space,
         constraints=(constraint,),

@@ -216,7 +216,7 @@ def _curve_of(name: str, outcome: Outcome) -> Curve:
 
 def _job(p: Prepared, name: str, until: int) -> Job:
     cfg, mine = p.inputs.cfg, p.inputs
-    threads = cpu_threads(cfg.cores, os.cpu_count() or 1)
+    threads = cpu_threads(cfg.cores, tell=False)
     split = Split(
         tuple(asdict(cfg.data).items()), cfg.budget.max_train, cfg.finals.recipe.max_train,
         cfg.budget.arch_fraction, cfg.seed,

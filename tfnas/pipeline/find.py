@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
@@ -47,7 +46,7 @@ def find(
     """
     check_positive(target_ms=target_ms, tolerance=tolerance, cores=cores, minutes=minutes)
     strategy.check(derive.method)
-    torch.set_num_threads(cpu_threads(cores, os.cpu_count() or 1))
+    torch.set_num_threads(cpu_threads(cores))
     task_for = partial(
         new_task, spec, images, table, target_ms, derive=derive, tolerance=tolerance, seed=seed,
         device=pick_accelerator(accelerator),

@@ -80,7 +80,7 @@ def identity(
     """What a search that goes on must have in common with the one that was stopped."""
     return {
         **options_of(cfg),
-        "data": dataset.origin,
+        "data.images": dataset.identity,
         "accelerator": accelerator.type,
         "processes": ranks.size,
     }

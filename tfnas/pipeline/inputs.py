@@ -6,7 +6,6 @@ for input that can't be used.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from omegaconf import OmegaConf
 
 from profilers.contract import Profiler
+from profilers.tables.own import ELSEWHERE
 from tfnas.app.data import load_data
 from tfnas.app.schemas import SearchConfig
 from tfnas.data.batches import Batches
@@ -29,6 +29,7 @@ from tfnas.pipeline.device import check_device, check_extremes, find_device, rea
 from tfnas.pipeline.jobs import check_backend
 from tfnas.process.accelerator import check_amp, pick_accelerator
 from tfnas.process.checks import check_writable
+from tfnas.process.cores import usable_cores
 from tfnas.process.errors import DisagreementError
 from tfnas.process.ranks import ALONE, Ranks, check_batch
 from tfnas.runs.folder import RunFolder
@@ -146,7 +147,7 @@ def prepared(
             space, table, cfg.target_ms, derive=cfg.derive, tolerance=cfg.tolerance
         )
     elif profiler is not None:
-        check_writable(file)
+        check_writable(file, ELSEWHERE)
         space = mine.spec.build(profiler.device.quantum)
         check_extremes(profiler, space, cfg.target_ms, cfg.derive.at_most)
     return Prepared(mine, out, who, saved, profiler, table, file, constraint, plan)
@@ -162,7 +163,7 @@ def check_start(mine: Inputs) -> None:
         mine.ranks.check_same(
             {
                 "options": folder.options_of(mine.cfg),
-                "data": mine.dataset.origin,
+                "data": mine.dataset.identity,
                 "labels": torch.from_numpy(mine.dataset.train.labels),
                 "accelerator": mine.accelerator.type,
             }
@@ -173,9 +174,10 @@ def check_start(mine: Inputs) -> None:
 
 def check_values(cfg: SearchConfig) -> None:
     """Check what the bounds of single options don't say."""
-    cores = os.cpu_count() or 1
-    if cfg.cores is not None and cfg.cores > cores:
-        raise ValueError(f"cores={cfg.cores}: this machine has {cores}")
+    cores = usable_cores()
+    if cfg.cores is not None and cfg.cores > cores.count:
+        why = f" ({cores.limit})" if cores.limit else ""
+        raise ValueError(f"cores={cfg.cores}: this process may use {cores.count}{why}")
     check_tensorboard(cfg.tensorboard)
     if cfg.space.in_channels != 3:
         raise ValueError(

@@ -143,10 +143,10 @@ def _handing_on(stop: Callable[[], bool], file: Path) -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(LOOK_EVERY_S):
-            if stop():
-                file.touch()
+        while not stop():
+            if over.wait(LOOK_EVERY_S):
                 return
+        file.touch()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

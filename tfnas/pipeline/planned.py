@@ -16,7 +16,7 @@ from tfnas.data.images import Dataset
 from tfnas.derive.hand_made import RULES
 from tfnas.pipeline.planner import (
     CHANNEL_FACTORS,
-    LARGE_PX,
+    LEAST_LAST_PX,
     FinalsAsked,
     FinalsPlan,
     Measure,
@@ -31,6 +31,7 @@ from tfnas.pipeline.step_times import probe_seconds, search_costs, training_cost
 from tfnas.process.progress import duration
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.plan import Plan, Value
+from tfnas.space.search_space import SearchSpace
 from tfnas.strategies.contract import Budget, Strategy, Task
 
 log = logging.getLogger(__name__)
@@ -189,11 +190,23 @@ def _measuring(ground: Ground, probe_s: float) -> Measure:
     return measure
 
 
+def proxy_sizes(space: SearchSpace) -> list[int]:
+    """Resolutions that a supernet may be trained at: the space's, and halves of it.
+
+    Fewer pixels come before fewer channels: with a quarter of the channels a supernet makes too
+    much of late blocks and too little of early ones, see benchmarks/LOG.md, 2026-11-29.
+    """
+    sizes = [space.resolution]
+    while True:
+        half = math.ceil(sizes[-1] / 2)
+        if math.ceil(half * space.head[0].size / space.resolution) < LEAST_LAST_PX:
+            return sizes
+        sizes.append(half)
+
+
 def _search_asked(ground: Ground) -> SearchAsked:
     budget, given, space = ground.task.budget, ground.given, ground.task.space
-    sizes = [space.resolution]
-    while sizes[-1] > LARGE_PX:
-        sizes.append(math.ceil(sizes[-1] / 2))
+    sizes = proxy_sizes(space)
     if "budget.resolution" in given:
         sizes = [budget.resolution or space.resolution]
     factors: Sequence[float] = CHANNEL_FACTORS
@@ -201,7 +214,6 @@ def _search_asked(ground: Ground) -> SearchAsked:
         factors = [budget.channel_factor]
     elif ground.finals is not None and ground.finals.from_supernet:
         factors = [1.0]
-    # Fewer pixels are the better bargain, see benchmarks/README.md.
     proxies = [Proxy(size, factors[0]) for size in sizes]
     proxies += [Proxy(sizes[-1], factor) for factor in factors[1:]]
     held_out = budget.arch_fraction

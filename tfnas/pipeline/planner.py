@@ -24,7 +24,7 @@ IMAGES_STEP = 100
 SCORES_SHARE = 0.15  # of the search's time that scores are sure to get
 LEAST_SCORES, MOST_SCORES = 100, 1000
 MOST_FINAL_EPOCHS = 100
-LARGE_PX = 64  # a resolution above it may be halved
+LEAST_LAST_PX = 2  # of the last feature map, at a proxy's resolution
 CHANNEL_FACTORS = (1.0, 0.5, 0.25)
 
 

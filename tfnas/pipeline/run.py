@@ -33,7 +33,7 @@ from tfnas.derive.menu import feasible_ms
 from tfnas.files import checkpoint
 from tfnas.files.decode import load
 from tfnas.intervals import plus_minus
-from tfnas.latency.table import LatencyTable
+from tfnas.latency.table import IMPORTED, LatencyTable
 from tfnas.nets.weights import save_weights
 from tfnas.pipeline import finals
 from tfnas.pipeline.device import reachable
@@ -41,7 +41,7 @@ from tfnas.pipeline.drive import Seconds, digest, search
 from tfnas.pipeline.folder import check_unused, command, options_of
 from tfnas.pipeline.inputs import Prepared
 from tfnas.pipeline.planning import planned
-from tfnas.process.exits import DONE, OUTSIDE_TOLERANCE, STATUS_NAMES, UNUSABLE_INPUT
+from tfnas.process.exits import DONE, OUTSIDE_TOLERANCE, PARENT, STATUS_NAMES, UNUSABLE_INPUT
 from tfnas.process.progress import duration
 from tfnas.process.stopping import stop_on_signals
 from tfnas.process.versions import versions
@@ -176,7 +176,7 @@ def announce(p: Prepared) -> None:
             spec.classes,
             spec.resolution,
         )
-    if table is not None and table.calibration is None and table.device.kind != "imported":
+    if table is not None and table.calibration is None and table.device.kind != IMPORTED:
         log.warning(
             "warning: the table has no calibration, and sums of blocks may be several percent off "
             "whole nets; complete it with `python -m profilers device=%s space=%s table=%s`",
@@ -283,7 +283,7 @@ def verify(cfg: SearchConfig, arguments: list[str], file: Path) -> Verification:
     Args:
         file: that it leaves its figures in.
     """
-    more = {
+    options = {
         "json": file,
         "seed": random.Random(cfg.seed).randrange(1_000_000),
         "verify.max_minutes": cfg.verify.max_minutes,
@@ -291,9 +291,10 @@ def verify(cfg: SearchConfig, arguments: list[str], file: Path) -> Verification:
     }
     log.info("verifying in a fresh process, up to %s", duration(60 * cfg.verify.max_minutes))
     line = [sys.executable, "-m", "profilers.verify", *arguments]
-    line += [override(key, value) for key, value in more.items()]
-    plain = {**os.environ, "TERM": "dumb"} if is_launched() else None  # it can't tell by itself
-    process = subprocess.run(line, check=False, env=plain)
+    line += [override(key, value) for key, value in options.items()]
+    more = {"TERM": "dumb"} if is_launched() else {}  # it can't tell by itself
+    own = {**os.environ, PARENT: str(os.getpid()), **more}
+    process = subprocess.run(line, check=False, env=own)
     if process.returncode not in (DONE, OUTSIDE_TOLERANCE):
         raise OSError(f"verifying ended with status {process.returncode}, see above")
     return load(file, Verification, "answer of profilers.verify", MAX_BYTES)

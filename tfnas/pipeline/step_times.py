@@ -27,7 +27,7 @@ FIRST = 3  # steps that find memory, and aren't counted
 LEAST_STEPS, MOST_STEPS = 8, 48  # of an epoch that is measured
 PROBE_SHARE = 0.01  # of the time, for each of two epochs, for scores, and for the trainings
 MOST_PROBE_S = 8.0  # for each of them
-SCORES = 26  # one batch of strategy=surrogate, with its fit
+SCORES = 26
 NETS = 4  # whose trainings are measured
 TRIMMED = 0.1  # of the steps at either end: other work on the machine
 CLEARLY = 1.5  # times too slow, by a few steps

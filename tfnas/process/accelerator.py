@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
+
 import torch
 
+from tfnas.process.cores import usable_cores
 from tfnas.process.ranks import ALONE, Ranks
+
+log = logging.getLogger(__name__)
 
 ACCELERATORS = ("auto", "cpu", "cuda")
 
@@ -42,6 +48,15 @@ def check_amp(amp: bool, device: torch.device) -> None:
         raise ValueError("amp=true: this GPU computes no bfloat16; give amp=false")
 
 
-def cpu_threads(wanted: int | None, cores: int, ranks: Ranks = ALONE) -> int:
-    """The CPU threads of this process: those wanted, or its share of the machine's cores."""
-    return wanted or max(1, cores // ranks.local_size)
+def cpu_threads(wanted: int | None, ranks: Ranks = ALONE, *, tell: bool = True) -> int:
+    """The CPU threads of this process: those wanted, or its share of the cores it may use.
+
+    Args:
+        tell: log what makes them fewer than the machine's.
+    """
+    if wanted:
+        return wanted
+    cores = usable_cores()
+    if cores.limit and tell and ranks.rank == 0:
+        log.info("cores: %d of this machine's %d (%s)", cores.count, os.cpu_count(), cores.limit)
+    return max(1, cores.count // ranks.local_size)

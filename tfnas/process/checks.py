@@ -52,14 +52,20 @@ def check_fields(group: str, values: object) -> None:
                 raise ValueError(f"{name}={value!r}: expected {allowed.expected}")
 
 
-def check_writable(path: Path) -> None:
-    """Raises OSError if a file can't be written at `path`; makes its folder."""
+def check_writable(path: Path, otherwise: str = "") -> None:
+    """Raises OSError if a file can't be written at `path`; makes its folder.
+
+    Args:
+        otherwise: what gives another place.
+    """
+    reason = "it is a folder, or its permissions forbid it"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_dir() and os.access(path if path.exists() else path.parent, os.W_OK):
+            return
     except OSError as error:
-        raise OSError(f"can't write {path}: {error.strerror or error}") from None
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise OSError(f"can't write {path}: it is a folder, or its permissions forbid it")
+        reason = error.strerror or str(error)
+    raise OSError(f"can't write {path}: {reason}{otherwise and f'; {otherwise}'}")
 
 
 def check_choice(name: str, value: str, known: Any) -> None:

@@ -17,3 +17,12 @@ class StoppedError(RuntimeError):
 
 class DivergedError(RuntimeError):
     """A loss that is no finite number: going on would train nothing."""
+
+
+def as_text(error: BaseException) -> str:
+    """One line, with the file first where it is about one."""
+    if isinstance(error, KeyError) and error.args:
+        return str(error.args[0])
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -125,7 +125,11 @@ def _to_json(training: Training, result: TrainResult) -> str:
         "subnet": fingerprint(training.subnet),
         "space": training.subnet.space,
         "classes": training.subnet.classes,
-        "data": {"name": training.dataset.name, "origin": training.dataset.origin},
+        "data": {
+            "name": training.dataset.name,
+            "origin": training.dataset.origin,
+            "images": training.dataset.identity,
+        },
         "recipe": asdict(training.recipe),
         "seed": training.seed,
         "weights": training.weights,
@@ -182,8 +186,11 @@ def check_finished(out: Path, now: dict[str, Any]) -> None:
     """Raises ValueError if what is asked for now is another training than the finished one."""
     found = load_finished(out)
     there = {"subnet": found.subnet, "seed": found.seed}
-    for group, values in (("data", found.data), ("recipe", found.recipe)):
+    data = {name: value for name, value in found.data.items() if name != "origin"}
+    for group, values in (("data", data), ("recipe", found.recipe)):
         there |= {f"{group}.{name}": value for name, value in values.items()}
+    if "images" not in data:  # in files of before it was written
+        now = {name: value for name, value in now.items() if name != "data.images"}
     if "weights" in now:
         there["weights"] = found.weights
     if changed := checkpoint.changes(there, now):

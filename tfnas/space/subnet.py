@@ -111,13 +111,13 @@ class Subnet:
         except ValueError as error:
             raise ValueError(f"{source} is no valid subnet: it {error}") from None
 
-    def save(self, path: Path) -> None:
-        write_atomically(path, self.to_json())
+    def save(self, path: str | Path) -> None:
+        write_atomically(Path(path), self.to_json())
 
     @classmethod
-    def load(cls, path: Path) -> Subnet:
+    def load(cls, path: str | Path) -> Subnet:
         try:
-            text = read_bytes(path, MAX_SUBNET_BYTES).decode()
+            text = read_bytes(Path(path), MAX_SUBNET_BYTES).decode()
         except (OSError, ValueError) as error:
             raise ValueError(f"can't read the subnet {path}: {error}") from None
         return cls.from_json(text, str(path))

@@ -1,9 +1,13 @@
-"""A surrogate with the exact solver: an additive value of nets, learned from few evaluations.
+"""A surrogate with the exact solver: an additive value of nets, learned from few scores.
 
-A supernet is trained on sampled paths. Then nets are asked for and scored, batch by batch: each is
-the exact optimum, under the target, of values drawn from what the scores so far tell of them. Near
-in kind: LANA (arXiv 2107.10624), which values layers one by one and solves an integer program.
-`tfnas.strategies.parts.surrogate` has the model and its sources.
+A supernet is trained on sampled paths, by default on random nets that meet the target: what is
+scored then is what was trained. Random nets that meet it are scored, and a sum is fitted to the
+scores. The net taken is the exact optimum of that sum. Near in kind: LANA (arXiv 2107.10624), which
+values layers one by one and solves an integer program. `tfnas.strategies.parts.surrogate` has the
+model and its sources.
+
+Which nets are scored is left to chance, as a supernet is wrong about single nets in its own way:
+nets that were looked for by their scores are those that it is most wrong about.
 """
 
 from __future__ import annotations
@@ -14,16 +18,20 @@ from functools import cached_property
 from typing import Annotated, ClassVar
 
 import numpy as np
+import torch
 
+from tfnas.derive.architecture import Derived
 from tfnas.process.checks import ABOVE_0, check_fields, one_of
 from tfnas.process.errors import DivergedError
 from tfnas.strategies.contract import Found, Progress, State, Task
-from tfnas.strategies.parts.evaluate import PATHS, SampledSearch, refuse_greedy
+from tfnas.strategies.parts.evaluate import SAMPLED, Drawn, SampledSearch, refuse_greedy
 from tfnas.strategies.parts.items import Items
 from tfnas.strategies.parts.scoring import VALUES
-from tfnas.strategies.parts.surrogate import Features, Search, Settings
+from tfnas.strategies.parts.surrogate import Features, Ints, Search, Settings
 from tfnas.strategies.parts.training import WeightKnobs
 
+PATHS = (*SAMPLED, "target")
+TRAINED_NETS = 1000  # random ones at the target, whose paths the supernet trains on
 REFERENCE_NETS = 100  # random ones at the target, which tell how much each feature varies
 APART = 0.02  # see `Settings`: nets that differ in a few channels alone are not worth two scores
 
@@ -36,13 +44,18 @@ class Surrogate(WeightKnobs):
 
     paths: Annotated[str, one_of(PATHS)]  # that the supernet trains on
     evaluations: Annotated[int, ABOVE_0]  # subnets that are scored
-    batch: Annotated[int, ABOVE_0]  # of them from one fit to the next
+    optima: Annotated[int, ABOVE_0]  # of them: the best by the others' scores
     score: Annotated[str, one_of(VALUES)]
     score_images: Annotated[int, ABOVE_0]  # held-out images for each subnet
 
     def check(self, derive: str) -> None:
         refuse_greedy(derive)
         check_fields("strategy", self)
+        if self.optima >= self.evaluations:
+            raise ValueError(
+                f"strategy.optima={self.optima}: expected fewer than strategy.evaluations="
+                f"{self.evaluations}, as the sum is fitted to the others"
+            )
 
     def run(self, task: Task, state: State | None = None) -> Iterator[Progress | Found]:
         """See `tfnas.strategies.contract.Strategy`."""
@@ -52,7 +65,7 @@ class Surrogate(WeightKnobs):
         yield from search.train()
         while search.drawn < self.evaluations:
             if not search.pending:
-                search.ask(min(self.batch, self.evaluations - search.drawn))
+                search.ask(self.evaluations - self.optima)
             search.score_next()
             yield search.progress(search.drawn)
         yield search.found(search.estimates())
@@ -63,29 +76,49 @@ class SurrogateSearch(SampledSearch):
 
     Attributes:
         pending: items of nets that were asked for and not scored yet.
-        center: see `tfnas.strategies.parts.surrogate.Search`; empty before the first scores.
+        generation: how many random nets were scored, once all are: what the sum is fitted to.
     """
 
-    STATE = (*SampledSearch.STATE, "pending", "center")
+    STATE = (*SampledSearch.STATE, "pending")
 
     def __init__(self, task: Task, knobs: Surrogate):
+        self.knobs, self.items = knobs, Items(task.space, task.constraints)
         super().__init__(
             task, knobs, knobs.score_images, knobs.evaluations, by=knobs.score, paths=knobs.paths
         )
-        self.items = Items(task.space, task.constraints)
         self.pending: list[list[int]] = []
-        self.center: list[float] = []
 
     @cached_property
     def features(self) -> Features:
         """They depend on the task alone."""
         rng = np.random.default_rng(self.task.seed)
-        reference = np.stack([self.items.random(rng) for _ in range(REFERENCE_NETS)])
+        reference = self.items.random(REFERENCE_NETS, rng)
         return Features.of_genes(self.items.genes(), reference, Settings())
 
-    def ask(self, count: int) -> None:
-        """Let the model say what to score next."""
-        self.pending = self._model().ask(count).tolist()
+    @cached_property
+    def trained_nets(self) -> list[Derived]:
+        """What `paths=target` trains on; they depend on the task alone."""
+        rng = np.random.default_rng((self.task.seed, TRAINED_NETS))
+        return [self.items.derived(net) for net in self.items.random(TRAINED_NETS, rng)]
+
+    def _draw(self) -> Drawn:
+        if self.paths != "target":
+            return super()._draw()
+        nets = self.trained_nets
+        net = nets[int(torch.randint(len(nets), (), generator=self.generator))]
+        rows = zip(net.widths, self.task.space.blocks, strict=True)
+        return list(net.picks), list(net.depths), [[width] * len(block) for width, block in rows]
+
+    def ask(self, random: int) -> None:
+        """Say what to score next: so many random nets at first, then the best by their scores."""
+        if self.drawn < random:
+            nets = self.items.random(random - self.drawn, self.rng)
+        else:
+            self.generation = len(self.scored)
+            model = self._model()
+            best = self.items.optimum(self.features.values(model.posterior().mean()), model.nets)
+            nets = np.concatenate([best[None], model.ask(self.knobs.evaluations - random - 1)])
+        self.pending = nets.tolist()
         self.task.ranks.check_same({"pending": self.pending})
 
     def score_next(self) -> None:
@@ -94,23 +127,23 @@ class SurrogateSearch(SampledSearch):
         self.pending = self.pending[1:]
 
     def estimates(self) -> list[float]:
-        """What the model makes of each scored net, in the score's unit."""
-        return [float(value) for value in self._model().estimates()]
+        """What the sum says of each scored net, in the score's unit."""
+        sums = self.features.of_nets(self._scored_items()) @ self._model().posterior().mean()
+        random = slice(self.generation)
+        level = np.mean(self.scores.values()[random]) - sums[random].mean()
+        return [float(value) for value in sums + level]
+
+    def _scored_items(self) -> Ints:
+        return np.stack([self.items.of(derived) for _, derived in self.scored.values()])
 
     def _model(self) -> Search:
-        """Fit the model to all scores, and move its center."""
-        noise = self.scores.noise() if self.scored else Settings.noise
-        settings = Settings(apart=APART, noise=noise)
+        """Fit the model to the scores of the random nets."""
+        values = np.array(self.scores.values())[: self.generation]
+        if not np.isfinite(values).all():
+            raise DivergedError(
+                "the supernet gives subnets no finite loss; lower strategy.weight_lr"
+            )
+        settings = Settings(apart=APART, noise=self.scores.noise(self.generation))
         model = Search(self.features, self.items.optimum, settings, self.rng)
-        if self.center:
-            model.center = np.array(self.center)
-        if self.scored:
-            values = np.array(self.scores.values())
-            if not np.isfinite(values).all():
-                raise DivergedError(
-                    "the supernet gives subnets no finite loss; lower strategy.weight_lr"
-                )
-            nets = np.stack([self.items.of(derived) for _, derived in self.scored.values()])
-            model.tell(nets, values)
-            self.center = model.center.tolist()
+        model.tell(self._scored_items()[: self.generation], values)
         return model

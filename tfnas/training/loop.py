@@ -64,7 +64,7 @@ def identity(subnet: Subnet, dataset: Dataset, recipe: Recipe, seed: int) -> dic
     return {
         "subnet": fingerprint(subnet),
         "data.name": dataset.name,
-        "data.origin": dataset.origin,
+        "data.images": dataset.identity,
         "seed": seed,
         **{f"recipe.{name}": value for name, value in vars(recipe).items()},
     }
@@ -242,6 +242,7 @@ class Training:
                 with reading():
                     while self.epoch < (self.recipe.epochs if until is None else until):
                         self._train_epoch(stop)
+                        self._save()  # a test image that can't be read costs no epoch
                         on_epoch(self._finish_epoch(stop))
                         self._save()
             except StoppedError:

@@ -32,7 +32,7 @@ def refuse_greedy(derive: str) -> None:
         raise ValueError(f"derive={derive}: strategies that sample subnets only have constrained")
 
 
-PATHS = ("uniform", "fair")
+SAMPLED = ("uniform", "fair")
 Drawn = tuple[list[int], list[int], list[list[int]]]
 """Path, depths and widths."""
 
@@ -48,7 +48,7 @@ class SampledSearch:
         images: held-out images for each score, see `Scores`.
         then: steps of the strategy that follow the training, for the progress.
         by: what ranks subnets, see `Scores`.
-        paths: uniform | fair.
+        paths: uniform | fair, or what a subclass draws.
 
     Attributes:
         rng: what subnets are drawn with.
@@ -94,7 +94,7 @@ class SampledSearch:
         for epoch, batches in weights.epochs():
             for x, y in batches:
                 x, y = to_device(x, task.device), to_device(y, task.device)
-                drawn = [self._draw()] if self.paths == "uniform" else self._draw_fair()
+                drawn = self._draw_fair() if self.paths == "fair" else [self._draw()]
                 self.last = drawn[0]
                 task.ranks.check_same({"paths": drawn})
                 with autocast(task):

@@ -15,9 +15,10 @@ import numpy as np
 from tfnas.derive.architecture import Constraint, Derived
 from tfnas.derive.bounded import Bounded
 from tfnas.derive.methods import derive_valued, derived_of
+from tfnas.derive.uniform import ABSENT, draw_uniform
 from tfnas.space.ops import OpSpec
 from tfnas.space.search_space import SearchSpace
-from tfnas.strategies.parts.surrogate import ABSENT, Floats, Genes, Ints
+from tfnas.strategies.parts.surrogate import Floats, Genes, Ints
 
 
 class Items:
@@ -77,11 +78,17 @@ class Items:
         """Give the net of the highest sum of values (items,) of those that meet the constraints."""
         return self.of(derive_valued(self._bounded, values, self._kept_at_no_cost))
 
-    def random(self, rng: np.random.Generator) -> Ints:
-        """Draw a net that meets the constraints; without them all would be uniform.
+    def random(self, count: int, rng: np.random.Generator) -> Ints:
+        """Draw nets that meet the constraints, (count, blocks), see `draw_uniform`.
 
-        Values are log-probabilities with Gumbel noise, see `draw_constrained`.
+        Where hardly any net does, the rest are optima of Gumbel noise.
         """
+        drawn = draw_uniform(self._bounded, count, rng)
+        rest = [self._of_noise(rng) for _ in range(count - len(drawn))]
+        return np.concatenate([drawn, *(net[None] for net in rest)])
+
+    def _of_noise(self, rng: np.random.Generator) -> Ints:
+        """Without the constraints all nets would be uniform, see `draw_constrained`."""
         values = []
         for block in self.space.blocks:
             counts = np.array([len(choice.widths) for choice in block])

@@ -114,13 +114,14 @@ class Scores:
         """What each is worth: higher is better."""
         return [score.value(self.by) for score, _ in self.scored.values()]
 
-    def noise(self) -> float:
-        """Standard error of a value, of all scores together.
+    def noise(self, count: int | None = None) -> float:
+        """Standard error of a value, of the first `count` scores together, or all.
 
         All subnets see the same images, so differences are known better than this; but nothing of
         how wrongly the supernet ranks is in it.
         """
-        return math.sqrt(np.mean([s.error(self.by) ** 2 for s, _ in self.scored.values()]))
+        scores = [score for score, _ in self.scored.values()][:count]
+        return math.sqrt(np.mean([score.error(self.by) ** 2 for score in scores]))
 
     def best(self) -> Derived:
         """The best one; of equals the one that came first."""

@@ -22,10 +22,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tfnas.derive.uniform import ABSENT
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-ABSENT = -1
 SCALES = tuple(2.0**k for k in range(-3, 5))  # signal's variance, in variances of the scores
 SPREAD = 1.5  # sd of its logarithm beforehand
 MISFITS = (0.0, 0.1, 0.3, 1.0)  # variance of what the sum misses, in signal's variances
@@ -273,12 +274,6 @@ class Search:
     def posterior(self) -> Posterior:
         """Fit the weights to all scores."""
         return fit(self.features.of_nets(self.nets), self.scores, self.settings.noise, self.center)
-
-    def estimates(self) -> Floats:
-        """Estimate the evaluated nets' values, in the scores' unit."""
-        posterior = self.posterior()
-        level = (self.scores - posterior.x @ posterior.mean()).mean()
-        return posterior.estimates(self.settings.noise) + level
 
     def best(self) -> Ints:
         """Give the evaluated net of the highest estimate."""
