@@ -191,8 +191,9 @@ def test_what_functions_do_by_default_commands_do(
         names.get(name, name): parameter.default
         for name, parameter in inspect.signature(function).parameters.items()
     }
+    own = {k: v for k, v in own.items() if v not in (None, inspect.Parameter.empty)}  # None: conf's
     shared = {key for key in own if isinstance(values.get(key), bool | int | float | str)}
-    named = {key for key in own if key in groups and own[key] is not inspect.Parameter.empty}
+    named = {key for key in own if key in groups}
     assert shared | named
     assert {key: own[key] for key in shared} == {key: values[key] for key in shared}
     assert {key: own[key] for key in named} == {key: groups[key] for key in named}

@@ -44,7 +44,8 @@ def search_command(folder: Path, out: Path) -> list[str]:
     table.save(folder / "table.json")
     low, high = feasible_ms(load_space("tiny"), table)
     return [
-        "space=tiny", "budget=test", "data.root=shipped", f"target_ms={(low + high) / 2:.4f}",
+        "space=tiny", "budget=test", "strategy=tfnas",
+        "data.root=shipped", f"target_ms={(low + high) / 2:.4f}",
         override("table", folder / "table.json"), override("hydra.run.dir", out),
     ]  # fmt: skip
 

@@ -43,7 +43,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Case:
     table.save(folder / "table.json")
     low, high = feasible_ms(space, table)
     command = [
-        "space=tiny", "budget=test", "budget.epochs=1", f"data.root={few_root()}", "finals=test",
+        "space=tiny", "budget=test", "strategy=tfnas",
+        "budget.epochs=1", f"data.root={few_root()}", "finals=test",
         "finals.recipe.max_train=200", f"target_ms={(low + high) / 2:.4f}", "cores=1",
         override("table", folder / "table.json"),
     ]  # fmt: skip

@@ -13,6 +13,7 @@ import tfnas
 from tests.support.browser import check_self_contained
 from tests.support.entry import run_entry
 from tests.support.spaces import load_space, load_spec, macs_table
+from tfnas.app import values
 from tfnas.app.command_line import override
 from tfnas.derive.menu import feasible_ms
 from tfnas.process.exits import DONE, UNUSABLE_INPUT
@@ -61,7 +62,8 @@ def test_a_plan_is_made_once_and_could_be_given(tmp_path: Path) -> None:
     assert result.options["minutes"] == 60
     assert "planned" in check_self_contained(first.report.read_text()).text
 
-    by_hand = [override(key, value) for key, value in plan.values.items()]
+    by_hand = plan.lines[-1].partition("by hand: ")[2].split()
+    assert by_hand == ["minutes=null", *(override(k, v) for k, v in plan.values.items())]
     second, text, status = search("second", *by_hand)
     assert status == DONE, text
     assert not second.plan.exists()
@@ -92,7 +94,7 @@ def test_a_plan_is_made_once_and_could_be_given(tmp_path: Path) -> None:
     assert not fourth.path.exists()
 
 
-def test_find_net_in_minutes() -> None:
+def test_find_net_in_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     space = load_space("tiny")
     table = macs_table(space)
     target_ms = sum(feasible_ms(space, table)) / 2
@@ -102,5 +104,8 @@ def test_find_net_in_minutes() -> None:
     find = partial(tfnas.find_net, load_spec("tiny"), images, table, target_ms, cores=1)
     kept = find(strategy=strategy, budget=budget, minutes=60)
     assert kept.subnet == find(strategy=strategy, budget=budget).subnet
-    with pytest.raises(ValueError, match="the smallest plan takes"):
+    with pytest.raises(ValueError, match=r"minutes=0\.0001: the smallest plan takes"):
         find(strategy=strategy, minutes=1e-4)
+    monkeypatch.setattr(values, "default", lambda *option: {("search", "minutes"): 2e-4}[option])
+    with pytest.raises(ValueError, match=r"minutes=0\.0002: the smallest plan takes"):
+        find(strategy=strategy)

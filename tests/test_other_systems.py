@@ -116,7 +116,8 @@ def test_where_text_is_ascii_files_are_utf_8(tmp_path: Path) -> None:
         return done.stdout
 
     said = command(
-        "tfnas.search", "space=tiny", "budget=test", "budget.epochs=1", "budget.warmup_epochs=0",
+        "tfnas.search", "space=tiny", "budget=test", "strategy=tfnas",
+        "budget.epochs=1", "budget.warmup_epochs=0",
         f"data.root={few_root()}", "cores=1", "table=table.json", f"target_ms={target_ms:.4f}",
         "hydra.run.dir=run",
     )  # fmt: skip

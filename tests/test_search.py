@@ -40,6 +40,7 @@ pytestmark = pytest.mark.slow
 FAST = [
     "space=tiny",
     "budget=test",
+    "strategy=tfnas",
     "profile=test",
     "verify=test",
     "data.root=shipped",
@@ -350,7 +351,8 @@ def test_same_seed_same_result_whatever_reads_the_images(tmp_path: Path) -> None
         here = tmp_path / ("a temporary folder with a long name, " * 5)
         here.mkdir(exist_ok=True)  # where tensors could not be passed between processes
         done = run_entry(
-            "tfnas.search", "space=tiny", "budget=test", "budget.batch_size=8", "data=folder",
+            "tfnas.search", "space=tiny", "budget=test", "strategy=tfnas",
+            "budget.batch_size=8", "data=folder",
             override("data.root", root), f"data.workers={workers}", "cores=1",
             f"target_ms={(low + high) / 2:.4f}", override("table", table),
             override("hydra.run.dir", out), cwd=here,
@@ -448,7 +450,7 @@ def test_a_killed_search_ends_its_verification(tmp_path: Path) -> None:
     table = override("table", tmp_path / "table.json")
     assert run_entry("profilers", "space=tiny", "profile=test", table, cwd=tmp_path).returncode == 0
     with Entry(
-        "tfnas.search", "space=tiny", "budget=test", table, "target_ms=5",
+        "tfnas.search", "space=tiny", "budget=test", "strategy=tfnas", table, "target_ms=5",
         "derive.at_most=true", "loop_minutes=0", "verify.max_minutes=5", cwd=tmp_path,
     ) as search:  # fmt: skip
         search.until(lambda line: line.startswith("measuring model.onnx"))

@@ -44,14 +44,14 @@ def find_net(
     table: LatencyTable,
     target_ms: float,
     *,
-    strategy: str | Strategy = "tfnas",
-    budget: str | Budget = "quick",
+    strategy: str | Strategy = "surrogate",
+    minutes: float | None = None,
+    budget: str | Budget | None = None,
     at_most: bool = False,
     tolerance: float = 0.01,
     seed: int = 0,
     cores: int | None = None,
     accelerator: str = "auto",
-    minutes: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> FoundNet:
     """Search a space for the net that takes `target_ms` on a table.
@@ -63,13 +63,14 @@ def find_net(
         space: with as many classes as the images have.
         images: the budget says which share trains weights and which the architecture.
         strategy: a name of conf/strategy/, or one of `load_preset("strategy", ...)`.
-        budget: how much is trained: a name of conf/budget/, or `load_preset("budget", ...)`.
+        minutes: how long it may take; None: as conf/search.yaml has it, or as long as it takes
+            where a budget is given. Epochs, images, resolution, channels and the number of nets to
+            score are planned from steps measured here.
+        budget: how much is trained: a name of conf/budget/, or `load_preset("budget", ...)`; None:
+            what fits into the minutes. What is given isn't planned, nor are a `Strategy`'s values.
         at_most: any lower latency is as good.
         tolerance: fraction of the target that the net may be off, where none is nearer.
         cores: CPU threads of the supernet; None: all.
-        minutes: how long it may take; None: as long as it takes. Epochs, images, resolution,
-            channels and the number of nets to score are planned from steps measured here, for a
-            budget and a strategy that are named; values of a `Budget` or a `Strategy` are kept.
         on_progress: called after every step.
 
     Raises:
@@ -80,7 +81,10 @@ def find_net(
     from tfnas.pipeline.find import find
     from tfnas.pipeline.planned import budget_keys
 
-    given = set() if isinstance(budget, str) else budget_keys()
+    given = set() if budget is None else budget_keys()
+    if budget is None:
+        budget = "quick"  # what isn't planned of it
+        minutes = values.default("search", "minutes") if minutes is None else minutes
     if not isinstance(strategy, str):
         given |= {f"strategy.{knob}" for knob in vars(strategy)}
     return find(

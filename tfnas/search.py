@@ -19,11 +19,12 @@ def prepare(cfg: SearchConfig) -> Work:
     from tfnas.pipeline.drive import follow
     from tfnas.pipeline.folder import finished
     from tfnas.pipeline.inputs import prepared
-    from tfnas.pipeline.planned import applied, given_keys, open_budget, read_plan
+    from tfnas.pipeline.planned import applied, given_keys, open_budget, read_plan, with_own_minutes
     from tfnas.pipeline.run import conclude_again, run
     from tfnas.process.ranks import join
     from tfnas.runs.folder import RunFolder
 
+    cfg = with_own_minutes(cfg, overrides())
     ranks = join()
     if ranks.rank:  # rank 0 checks, and says what is wrong
         return lambda: follow(cfg, ranks)

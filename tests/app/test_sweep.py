@@ -125,7 +125,8 @@ def test_a_resumed_sweep_is_judged_by_its_own_members_and_stays_what_it_was(
     file, target_ms = elsewhere_table
     folder = tmp_path / "sweep"
     command = (
-        "space=tiny", "budget=test", "data.root=shipped", "cores=1", f"target_ms={target_ms}",
+        "space=tiny", "budget=test", "strategy=tfnas",
+        "data.root=shipped", "cores=1", f"target_ms={target_ms}",
         "seed=0,1", override("table", file), override("hydra.sweep.dir", folder),
     )  # fmt: skip
     assert run_entry("tfnas.search", "-m", *command, cwd=tmp_path).returncode == DONE
@@ -249,7 +250,8 @@ def test_a_sweep_of_searches_in_processes_and_its_report(
     file, target_ms = elsewhere_table
     folder = tmp_path / "sweep"
     done = run_entry(
-        "tfnas.search", "-m", "space=tiny", "budget=test", "profile=test", "verify=test",
+        "tfnas.search", "-m", "space=tiny", "budget=test", "strategy=tfnas",
+        "profile=test", "verify=test",
         "data.root=shipped", "cores=1", f"target_ms=99,{target_ms}", *JOBLIB,
         override("table", file), override("hydra.sweep.dir", folder), cwd=tmp_path,
     )  # fmt: skip

@@ -52,7 +52,8 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     file = tmp_path_factory.mktemp("tables") / "elsewhere.json"
     table.save(file)
     return [
-        "space=tiny", "budget=test", "data.root=shipped", "cores=1", "hydra.run.dir=run",
+        "space=tiny", "budget=test", "strategy=tfnas",
+        "data.root=shipped", "cores=1", "hydra.run.dir=run",
         f"target_ms={sum(feasible_ms(space, table)) / 2:.4f}", override("table", file),
     ]  # fmt: skip
 

@@ -45,8 +45,8 @@ pytestmark = pytest.mark.slow
 TWO = (Ranks(0, 2, 0, 2), Ranks(1, 2, 1, 2))
 # Of weights, momentum, alphas and betas, relative to the largest of each tensor. Several steps in
 # float32 make more of what the order of a sum leaves, Adam above all, so there momentum, whose
-# gradients may cancel, isn't compared.
-TOLERANCE = {torch.float32: 2e-3, torch.float64: 1e-10}
+# gradients may cancel, isn't compared. How much depends on the processor: 0.4 % has been seen.
+TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-10}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
@@ -338,7 +338,14 @@ def test_a_search_that_diverged_unnoticed_is_not_saved() -> None:
         search.state()
 
 
-FAST = ["space=tiny", "budget=test", "data.root=shipped", "loop_minutes=0", "cores=1"]
+FAST = [
+    "space=tiny",
+    "budget=test",
+    "strategy=tfnas",
+    "data.root=shipped",
+    "loop_minutes=0",
+    "cores=1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -505,7 +512,8 @@ def test_an_image_that_one_of_them_cannot_read_is_named(tmp_path: Path) -> None:
     broken = sorted((root / "train" / "class_1").iterdir())[5]
     broken.write_bytes(broken.read_bytes()[:100])
     statuses, told = fork_ranks(
-        "tfnas.search", "space=tiny", "budget=test", "budget.batch_size=8", "data=folder",
+        "tfnas.search", "space=tiny", "budget=test", "strategy=tfnas",
+        "budget.batch_size=8", "data=folder",
         override("data.root", root), f"target_ms={(low + high) / 2:.4f}", "cores=1",
         override("table", file), f"hydra.run.dir={tmp_path / 'out'}", "data.check=false",
         cwd=tmp_path,

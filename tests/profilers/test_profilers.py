@@ -143,7 +143,8 @@ def test_samples_tell_large_from_small(profiler: Profiler) -> None:
     if d.threads == 1 and d.backend in ("none", "onnxruntime", "ncnn"):
         # The others are on the wall clock, which other work disturbs.
         assert np.median([s.ratio for s in same]) == pytest.approx(1, rel=0.35)
-    assert np.median([s.ms for s in more]) > np.median([s.ms for s in same])
+    # The least of each: where other work disturbs, a block's median may be that of a net at rest.
+    assert min(s.ms for s in more) > min(s.ms for s in same)
     for sample in (*same, *more):
         assert all(0 < value < math.inf for value in sample)
 

@@ -143,8 +143,9 @@ def test_from_profile_to_verify(client: Path, tmp_path: Path) -> None:
     # A busy machine may take twice as long: what is tested is the path, not the figure.
     run = run_entry(
         "tfnas.search", *device, f"table={table}", "space=tiny", "budget=test",
-        "loop_minutes=0.05", "stage_minutes=0.01", "verify=test", "verify.max_minutes=0.15",
-        f"target_ms={target_ms}", "tolerance=9", f"hydra.run.dir={out}", cwd=tmp_path,
+        "strategy=tfnas", "loop_minutes=0.05", "stage_minutes=0.01", "verify=test",
+        "verify.max_minutes=0.15", f"target_ms={target_ms}", "tolerance=9",
+        f"hydra.run.dir={out}", cwd=tmp_path,
     )  # fmt: skip
     for _ in range(3):  # what is measured beside it on the same core may leave nothing usable
         if "no usable measurement" in run.stdout:
@@ -161,7 +162,8 @@ def test_from_profile_to_verify(client: Path, tmp_path: Path) -> None:
     # Without a way to the device the same table serves, and nothing is said to be verified.
     alone = tmp_path / "alone"
     run = run_entry(
-        "tfnas.search", f"table={table}", "space=tiny", "budget=test", f"target_ms={target_ms}",
+        "tfnas.search", f"table={table}", "space=tiny", "budget=test", "strategy=tfnas",
+        f"target_ms={target_ms}",
         f"hydra.run.dir={alone}", cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr

@@ -129,7 +129,8 @@ def test_a_search_stopped_and_gone_on_with_tells_each_epoch_once(tmp_path: Path)
     table.save(tmp_path / "table.json")
     out, target_ms = tmp_path / "run", round(sum(feasible_ms(SPACE, table)) / 2, 4)
     with Entry(
-        "tfnas.search", "space=tiny", "budget=test", "data.root=shipped", "cores=1",
+        "tfnas.search", "space=tiny", "budget=test", "strategy=tfnas",
+        "data.root=shipped", "cores=1",
         "budget.epochs=4", "table=table.json", "hydra.run.dir=run", f"target_ms={target_ms}",
         cwd=tmp_path,
     ) as search:  # fmt: skip

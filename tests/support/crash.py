@@ -67,6 +67,7 @@ def crash_search(folder: Path, kills: int, seed: int) -> int:
     command = [
         "tfnas.search", "space=tiny", "budget=test", "budget.epochs=4", "data.root=shipped",
         f"target_ms={(low + high) / 2:.4f}", "checkpoint_minutes=1e-4", "cores=1",
+        "strategy.evaluations=30", "strategy.optima=5", "strategy.score_images=64",
         override("table", table),
     ]  # fmt: skip
 

@@ -152,7 +152,8 @@ class Case:
 
 COMMON = ("accelerator=cpu", "data.root=shipped", "tensorboard=false")
 SEARCH = (
-    *COMMON, "cores=1", "budget=test", "profile=test", "verify=test", "loop_minutes=0",
+    *COMMON, "cores=1", "budget=test", "strategy=tfnas",
+    "profile=test", "verify=test", "loop_minutes=0",
     "stage_minutes=0",
 )  # fmt: skip
 TINY = ("space=tiny", "target_ms=0.052", "budget.max_train=260", "budget.epochs=3")

@@ -148,7 +148,7 @@ class SearchConfig(SteppingContext, TableContext):
 
     target_ms: Positive
     tolerance: Positive  # fraction of the target, on the device
-    # How long all but profiling may take; null: as long as it takes.
+    # How long all but profiling may take; null, or with a budget alone: as long as it takes.
     minutes: Annotated[float | None, ABOVE_0]
     strategy: Any  # checked against the strategy's own dataclass
     budget: Budget

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from platformdirs import user_data_path
 
@@ -79,6 +79,13 @@ def load(kind: str, name: str, **changes: Any) -> Any:
     assert isinstance(made, schema)
     check_fields(kind, made)
     return made
+
+
+def default(command: str, key: str) -> Any:
+    """What a command does where the option isn't given, as conf/`command`.yaml has it."""
+    values = OmegaConf.load(conf_path() / f"{command}.yaml")
+    assert isinstance(values, DictConfig)
+    return values[key]
 
 
 def load_space(name: str, classes: int) -> SpaceSpec:

@@ -84,6 +84,12 @@ def given_keys(arguments: Sequence[str]) -> frozenset[str]:
     return frozenset(keys)
 
 
+def with_own_minutes(cfg: SearchConfig, arguments: Sequence[str]) -> SearchConfig:
+    """Without the default minutes where a whole budget is given instead."""
+    keys = {argument.partition("=")[0] for argument in arguments}
+    return replace(cfg, minutes=None) if "budget" in keys and "minutes" not in keys else cfg
+
+
 def budget_keys() -> set[str]:
     return {f"budget.{name}" for name in Budget.__dataclass_fields__}
 
@@ -303,5 +309,5 @@ def _lines(
     yield f"  in all: {duration(total_s)}"
     if total_s < (1 - MUCH_LEFT) * 60 * minutes:
         yield "  more time would go into epochs and nets that aren't worth it"
-    if values:
-        yield f"  by hand: {' '.join(override(key, value) for key, value in values.items())}"
+    chosen = {"minutes": None, **values}
+    yield f"  by hand: {' '.join(override(key, value) for key, value in chosen.items())}"
