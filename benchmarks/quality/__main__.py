@@ -4,12 +4,11 @@ Does the search pay? Nets that searches find against random ones, hand-made ones
 all at one latency on one table, each trained from scratch by one recipe and tested once.
 
 IMAGES is an archive for `data=npz`. TABLE was measured with `python -m profilers space=NAME`. A
-search is the user's command with `strategy=surrogate finals=standard` and `minutes`; one of another
-strategy has the same minutes and no finals. Searches and trainings are commands of their own, one
-after the other, each with all cores. A result is a line of FOLDER/results.jsonl as soon as it is
-there; the same command goes on with what is missing, also with a copy of FOLDER that holds
-results.jsonl and setting.json alone. `--tables` prints what is done. Seeds count from 100 times the
-group.
+search is the user's default command with so many `minutes`, or that with another strategy. Searches
+and trainings are commands of their own, one after the other, each with all cores. A result is a
+line of FOLDER/results.jsonl as soon as it is there; the same command goes on with what is missing,
+also with a copy of FOLDER that holds results.jsonl and setting.json alone. `--tables` prints what is
+done. Seeds count from 100 times the group.
 """
 
 from __future__ import annotations
@@ -46,9 +45,9 @@ TRAININGS = 2  # of each net that a search found
 RANDOM_NETS = 10
 FIRST_RANDOM = 20_000  # seed of the random nets; a search's is below 1000
 WAYS: Mapping[str, tuple[str, ...]] = {
-    "found": ("strategy=surrogate", "finals=standard"),
-    "spos": ("strategy=spos", "finals=none"),
-    "tfnas": ("strategy=tfnas", "finals=none"),
+    "found": (),
+    "spos": ("strategy=spos",),
+    "tfnas": ("strategy=tfnas",),
 }
 Row = dict[str, Any]
 
@@ -160,7 +159,6 @@ class Study:
             "seconds": sum(v for k, v in result.seconds.items() if k != "profile"),
             "table_ms": result.table_ms,
             "measured_ms": result.measured_ms,
-            "winner": None if result.finals is None else result.finals.winner,
             "subnet": json.loads(files.subnet.read_text()),
         }
 

@@ -16,8 +16,8 @@ from tfnas.derive.menu import feasible_ms
 pytestmark = pytest.mark.slow
 
 TINY = (
-    "minutes=null", "budget=test", "budget.max_train=80", "budget.batch_size=16", "finals=test",
-    "profile=test", "verify=test", "verify.max_minutes=0.05", "stage_minutes=0", "tolerance=9",
+    "minutes=null", "budget=test", "budget.max_train=80", "budget.batch_size=16",
+    "strategy=random", "strategy.subnets=4", "profile=test", "verify=test", "verify.max_minutes=0.05", "stage_minutes=0", "tolerance=9",
 )  # fmt: skip
 
 
