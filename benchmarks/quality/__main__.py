@@ -7,8 +7,8 @@ IMAGES is an archive for `data=npz`. TABLE was measured with `python -m profiler
 search is the user's default command with so many `minutes`, or that with another strategy. Searches
 and trainings are commands of their own, one after the other, each with all cores. A result is a
 line of FOLDER/results.jsonl as soon as it is there; the same command goes on with what is missing,
-also with a copy of FOLDER that holds results.jsonl and setting.json alone. `--tables` prints what is
-done. Seeds count from 100 times the group.
+also with a copy of FOLDER that holds results.jsonl and setting.json alone. `--tables` prints what
+is done. Seeds count from 100 times the group.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.slow
 
 TINY = (
     "minutes=null", "budget=test", "budget.max_train=80", "budget.batch_size=16",
-    "strategy=random", "strategy.subnets=4", "profile=test", "verify=test", "verify.max_minutes=0.05", "stage_minutes=0", "tolerance=9",
+    "strategy=random", "strategy.subnets=4", "profile=test", "verify=test",
+    "verify.max_minutes=0.05", "stage_minutes=0", "tolerance=9",
 )  # fmt: skip
 
 
