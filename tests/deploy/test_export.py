@@ -84,10 +84,11 @@ def test_an_untrained_net_is_marked_and_seeded(tmp_path: Path) -> None:
     assert "top1" not in found
 
 
-def test_no_activation_of_an_untrained_net_sinks_or_explodes(tmp_path: Path) -> None:
-    subnet = load_space("tfnas").sample(random.Random(1))
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_no_activation_of_an_untrained_net_sinks_or_explodes(tmp_path: Path, seed: int) -> None:
+    subnet = load_space("tfnas").sample(random.Random(seed))
     done = export(subnet, None, tmp_path / "model.onnx")
-    assert 1e-4 < done.output_scale < 1e4
+    assert 1e-2 < done.output_scale < 10  # 2.6 to 130 once, and 4,300 for a net that was found
 
 
 def test_trained_weights_bring_their_accuracy_and_preprocessing(tmp_path: Path) -> None:

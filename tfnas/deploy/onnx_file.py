@@ -24,7 +24,7 @@ from tfnas.space.subnet import Subnet
 
 TOLERANCE = 1e-3  # largest difference between torch and onnxruntime, fraction of the largest output
 DYNAMIC_BATCHES = (1, 3)  # what an open batch size is tried with
-CALIBRATION_BATCH, CALIBRATION_SIZE = 16, 64  # images and pixels
+CALIBRATION_PIXELS = 16 * 64**2  # of a batch that sets batch norm, of two images or more
 
 
 @dataclass(frozen=True)
@@ -159,16 +159,19 @@ def untrained(subnet: Subnet, seed: int) -> Network:
     """Random weights, with batch norm set by one batch of noise.
 
     With the statistics left at 0 and 1 the signal would shrink from block to block into denormal
-    numbers, which take time that no trained net takes.
+    numbers, which take time that no trained net takes. The noise has the net's resolution: in
+    smaller images padding makes up more of the last maps, and at full size the signal would grow
+    thousandfold, and with it what float32 rounds.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         network = Network(subnet)
-        size = min(subnet.resolution, CALIBRATION_SIZE)
+        size = subnet.resolution
         norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
         for norm in norms:
             norm.momentum = 1.0
-        network(torch.randn(CALIBRATION_BATCH, subnet.in_channels, size, size))
+        images = max(2, CALIBRATION_PIXELS // size**2)
+        network(torch.randn(images, subnet.in_channels, size, size))
         for norm in norms:
             norm.momentum = 0.1
     return network.eval()
