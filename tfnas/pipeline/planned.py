@@ -293,10 +293,10 @@ def _lines(
     yield (
         f"  supernet: {found.epochs} epochs of {found.steps} steps ({found.images:,} images) at "
         f"{found.proxy.resolution} px with {'all' if factor == 1 else f'{factor:g} of the'} "
-        f"channels, {1000 * found.costs.step:.3g} ms a step: {duration(found.train_s)}"
+        f"channels, {1000 * found.costs.step:.4g} ms a step: {duration(found.train_s)}"
     )
     if found.scores:
-        each = f"{1000 * found.costs.score:.3g} ms each"
+        each = f"{1000 * found.costs.score:.4g} ms each"
         yield f"  scores: {found.scores} nets, {each}: {duration(found.scores_s)}"
     if then is not None:
         yield (
