@@ -65,6 +65,7 @@ BUDGET = {
 QUARTER = {**BUDGET, "epochs": 10, "resolution": None, "channel_factor": 0.25}
 SETTINGS = {
     "surrogate": Setting("surrogate", {}, BUDGET, shared=False),
+    "surrogate 12": Setting("surrogate", {}, {**BUDGET, "epochs": 12}, shared=False),
     "surrogate 24": Setting("surrogate", {}, {**BUDGET, "epochs": 24}, shared=False),
     "surrogate uniform": Setting("surrogate", {"paths": "uniform"}, BUDGET),
     "surrogate quarter": Setting("surrogate", {}, QUARTER, shared=False),
@@ -72,6 +73,7 @@ SETTINGS = {
     "spos quarter": Setting("spos", {}, QUARTER),
     "random": Setting("random", {}, BUDGET),
     "tfnas": Setting("tfnas", {}, {**BUDGET, "epochs": 3, "warmup_epochs": 1}, shared=False),
+    "tfnas 6": Setting("tfnas", {}, {**BUDGET, "epochs": 6, "warmup_epochs": 1}, shared=False),
 }
 
 
