@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,8 +115,9 @@ def close_loop(
 def verify_onnx(
     device: Profiler,
     model: Exported | str | Path,
-    target_ms: float,
+    target_ms: float | None = None,
     *,
+    against: Sequence[str | Path] = (),
     tolerance: float = 0.01,
     at_most: bool = False,
     max_minutes: float | None = None,
@@ -126,6 +128,8 @@ def verify_onnx(
     `python -m profilers.verify` does it in a fresh process; printed, the result is its output.
 
     Args:
+        target_ms: None: it is just timed.
+        against: other ONNX files, measured beside it and compared with it.
         max_minutes: None: as conf/verify/quick.yaml has it.
 
     Raises:
@@ -143,4 +147,5 @@ def verify_onnx(
         max_minutes=max_minutes or values.max_minutes,
         precision=values.precision,
         seed=random.randrange(1_000_000) if seed is None else seed,
+        against=[Path(file) for file in against],
     )

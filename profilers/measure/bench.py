@@ -27,12 +27,13 @@ from profilers.measure.timing import (
 )
 from profilers.measure.usual import History
 from profilers.onboard.conditions import Watch
-from profilers.onboard.rounds import Workload
+from profilers.onboard.rounds import Sample, Target, Workload
 from tfnas.process.bar import bar
 from tfnas.space.ops import OpSpec
 
 log = logging.getLogger(__name__)
 
+FEWEST_SINGLE = 20  # runs, whatever time they take
 SESSION = 40  # samples of each anchor that make a session worth noting
 
 
@@ -205,3 +206,14 @@ class Bench:
             )
         self.watch.look(self._now(), at_once=True)
         return found
+
+    def single_runs(
+        self, workloads: Sequence[Workload], count: int, max_seconds: float
+    ) -> list[list[Sample]]:
+        """Run each by itself so many times, in shuffled rounds as ever; fewer if time is over."""
+        targets = [Target(workload, 0.0, []) for workload in workloads]
+        done, start = 0, self._now()
+        while done < count and (done < FEWEST_SINGLE or self._now() - start < max_seconds):
+            left_s = max(0.0, max_seconds - (self._now() - start))
+            done += self._rounds.take(targets, min(count - done, FEWEST_SINGLE), left_s)
+        return [target.out for target in targets]

@@ -15,6 +15,11 @@ import numpy as np
 from profilers.onboard.rounds import MAX_INPUT, CpuWorkload
 
 PROVIDER = "CPUExecutionProvider"
+TYPES = {
+    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64",
+    "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8", "tensor(bool)": "bool",
+}  # fmt: skip
 MEMORY = 0.75  # of this machine's: the most that ONNX Runtime gets
 
 
@@ -26,7 +31,7 @@ def ort_workload(name: str, model: bytes, *, threads: int, batch: int) -> CpuWor
         model: the content of an ONNX file.
 
     Raises:
-        ValueError: if it can't be loaded, or isn't a net with one image input.
+        ValueError: if it can't be loaded, or its inputs have other sizes left open than the batch.
         LookupError: if onnxruntime isn't installed.
     """
     ort = runtime()
@@ -50,22 +55,30 @@ def ort_workload(name: str, model: bytes, *, threads: int, batch: int) -> CpuWor
 
 
 def _bound(ort: Any, session: Any, name: str, batch: int) -> Any:
-    """A binding of a session to seeded noise and to memory for its outputs."""
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or inputs[0].type != "tensor(float)":
-        found = ", ".join(f"{i.name} {i.type}" for i in inputs)
-        raise ValueError(f"{name} has the inputs {found}: expected one of tensor(float)")
-    shape = list(inputs[0].shape)
-    if not shape or not all(isinstance(d, int) and d > 0 for d in shape[1:]):
-        raise ValueError(f"{name} takes {shape}: expected sizes, only the batch left open")
-    if isinstance(shape[0], int) and shape[0] != batch:
-        raise ValueError(f"{name} is made for batch={shape[0]}, asked was batch={batch}")
-    if batch * prod(shape[1:]) > MAX_INPUT:
-        raise ValueError(f"{name} takes {[batch, *shape[1:]]}: {MAX_INPUT} are the most")
-    x = np.random.default_rng(0).standard_normal([batch, *shape[1:]], dtype=np.float32)
+    """A binding of a session to its inputs' values and to memory for its outputs."""
     binding = session.io_binding()
-    binding.bind_ortvalue_input(inputs[0].name, ort.OrtValue.ortvalue_from_numpy(x))
-    for output in outputs:
+    rng = np.random.default_rng(0)
+    for index, wanted in enumerate(session.get_inputs()):
+        shape = list(wanted.shape)
+        sizes = [batch if i == 0 and not isinstance(d, int) else d for i, d in enumerate(shape)]
+        if not all(isinstance(d, int) and d > 0 for d in sizes) or not (shape or index):
+            raise ValueError(f"{name} takes {shape}: expected sizes, only the batch left open")
+        if index == 0 and sizes[0] != batch:
+            raise ValueError(f"{name} is made for batch={sizes[0]}, asked was batch={batch}")
+        if prod(sizes) > MAX_INPUT:
+            raise ValueError(f"{name} takes {sizes}: {MAX_INPUT} are the most")
+        if wanted.type not in TYPES:
+            raise ValueError(
+                f"{name} has the input {wanted.name} of {wanted.type}: expected one of "
+                f"{', '.join(TYPES)}"
+            )
+        kind = np.dtype(TYPES[wanted.type])
+        # Noise where numbers are real; zeros elsewhere, as any token or index that there may be.
+        x = rng.standard_normal(sizes, np.float32) if kind.kind == "f" else np.zeros(sizes)
+        binding.bind_ortvalue_input(
+            wanted.name, ort.OrtValue.ortvalue_from_numpy(np.asarray(x, kind))
+        )
+    for output in session.get_outputs():
         binding.bind_output(output.name)
     return binding
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from onnx import TensorProto, helper
 
 from profilers.devices import open_profiler
 from profilers.measure.timing import Measured
-from profilers.measure.verification import judge
+from profilers.measure.verification import SingleRuns, beside, judge
 from tests.support.entry import run_entry
 from tests.support.spaces import load_space
 from tfnas.deploy.onnx_graph import build_model, random_weights
@@ -22,6 +24,7 @@ from tfnas.process.exits import FAILED
 
 pytestmark = pytest.mark.slow
 
+RUNS = SingleRuns(1.0, 2.0, 3.0, 300)
 TRIES = 3  # of a measurement, on a machine that runs other tests beside
 
 
@@ -38,8 +41,6 @@ def run_verify(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A net of the tiny space."""
-    import random
-
     ops = load_space().sample(random.Random(0)).ops
     path = tmp_path / "model.onnx"
     onnx.save(build_model(ops, random_weights(ops, np.random.default_rng(0))), path)
@@ -93,10 +94,46 @@ def test_status_and_json(model: Path, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+def test_models_are_timed_side_by_side(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "epoch=9").mkdir()
+    twin = Path(shutil.copy(model, tmp_path / "epoch=9" / "twin.onnx"))
+    ops = load_space("small").sample(random.Random(0)).ops
+    larger = tmp_path / "it's larger.onnx"
+    onnx.save(build_model(ops, random_weights(ops, np.random.default_rng(0))), larger)
+    run = run_verify(str(model), str(twin), f"./{larger.name}", "json=-", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "met" not in run.stderr
+    assert "inputs a second" in run.stderr
+    found = json.loads(run.stdout)
+    assert found["target_ms"] is found["within"] is None
+    assert found["per_second"] == pytest.approx(1000 / found["measured_ms"])
+    for one in (found, *found["against"]):
+        runs = one["single_runs"]
+        assert 0 < runs["p50"] <= runs["p90"] <= runs["p99"]
+        assert runs["runs"] >= 20
+    same, more = found["against"]
+    assert (same["onnx"], more["onnx"]) == (str(twin), f"./{larger.name}"[2:])
+    for rival in (same, more):
+        low, high = rival["ratio_ci"]
+        assert low < rival["ratio"] < high
+        assert rival["ratio"] == pytest.approx(rival["measured_ms"] / found["measured_ms"])
+    assert same["ratio"] == pytest.approx(1, rel=0.5)
+    assert more["ratio"] > 1.5
+
+
+def test_a_ratio_has_no_part_of_the_scale() -> None:
+    first = Measured(10.0, (8.0, 12.0), 0.3, 9.7, 12.0, 500, None)
+    rival = beside("b.onnx", first, replace(first, median_ms=20.0, spread_ms=0.8), RUNS)
+    assert rival.ratio == 2
+    assert rival.ratio_ci == pytest.approx((1.9, 2.1))
+    assert "takes     2 times the first one's time, 95 % interval 1.9 to 2.1" in str(rival)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["target_ms=5"], "onnx"),
+        (["model.onnx", "junk.onnx"], "junk.onnx"),
         (["onnx=nowhere.onnx", "target_ms=5"], "no such file"),
         (["onnx=junk.onnx", "target_ms=5"], "can't run"),
         (["onnx=model.onnx", "target_ms=-1"], "target_ms=-1"),
@@ -124,11 +161,20 @@ def test_models_that_are_no_image_nets(tmp_path: Path) -> None:
     info = helper.make_tensor_value_info
     profiler = open_profiler("cpu")
     image = info("x", TensorProto.FLOAT, ["n", 3, 8, 8])
-    profiler.model_workload(save(image)).close()
+    for inputs in (
+        [image],
+        [image, info("z", TensorProto.FLOAT, [1]), info("s", TensorProto.BOOL, [])],
+        [info("x", TensorProto.INT64, [1, 3])],
+        [info("x", TensorProto.FLOAT16, ["n", 3])],
+    ):
+        workload = profiler.model_workload(save(*inputs))
+        assert workload.burst(2).wall_ms > 0
+        workload.close()
     for inputs, message in (
-        ([image, info("z", TensorProto.FLOAT, [1])], "expected one"),
-        ([info("x", TensorProto.INT64, [1, 3])], "int64"),
+        ([info("x", TensorProto.STRING, [1, 3])], "string"),
+        ([info("x", TensorProto.FLOAT, [])], "only the batch"),
         ([info("x", TensorProto.FLOAT, [1, 3, "h", "w"])], "only the batch"),
+        ([image, info("z", TensorProto.FLOAT, [1, "m"])], "only the batch"),
     ):
         with pytest.raises(ValueError, match=message):
             profiler.model_workload(save(*inputs))

@@ -126,11 +126,12 @@ class VerifierConfig(DeviceContext):
     """python -m profilers.verify"""
 
     onnx: str
-    target_ms: Positive
+    against: list[str]  # other ONNX files, measured beside it
+    target_ms: Annotated[float | None, ABOVE_0]  # null: it is just measured
     tolerance: Positive  # fraction of the target
     at_most: bool  # any lower latency is as good
     verify: VerifyConfig
-    json: str | None  # file to write the result to
+    json: str | None  # file to write the result to; -: standard output, which has nothing else
 
 
 @dataclass
