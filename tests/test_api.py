@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -92,6 +93,13 @@ def test_a_net_is_found_trained_exported_and_loaded(tmp_path: Path) -> None:
         for pixels, label in zip(images.test.pixels[:50], images.test.labels[:50], strict=True)
     ]
     assert abs(np.mean(right) - trained.trained.top1) < 0.25
+    backbone = tfnas.load(tmp_path / "run", features_only=True, out_indices=[-1])
+    assert not backbone.training
+    assert backbone.trained == trained.trained
+    (found,) = backbone(network.preprocess(images.test.pixels[0]))
+    assert found.shape[1:2] == torch.Size(backbone.feature_info.channels())
+    with pytest.raises(ValueError, match="they need features_only=True"):
+        tfnas.load(tmp_path / "run", out_indices=[0])
 
 
 def test_an_unusable_target_is_refused_with_the_nearest() -> None:

@@ -24,7 +24,9 @@ COMMANDS = {
     "search": Command("tfnas.search", "find the net that takes the milliseconds asked for"),
     "train": Command("tfnas.train", "train a found net"),
     "export": Command("tfnas.export", "write a net as ONNX, checked against torch"),
-    "verify": Command("profilers.verify", "measure an ONNX file against its target, or against others"),
+    "verify": Command(
+        "profilers.verify", "measure an ONNX file against its target, or against others"
+    ),
     "compare": Command("tfnas.compare", "train nets alike and compare their accuracies"),
     "report": Command("tfnas.report", "draw the page of a run, or of several"),
     "table": Command("tfnas.table", "show, draw, lint, compare or import latency tables"),

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from tfnas.app import values
 from tfnas.app.values import load_space as load_space
@@ -20,6 +20,7 @@ from tfnas.space.subnet import Subnet as Subnet
 if TYPE_CHECKING:
     from tfnas.data.images import Dataset
     from tfnas.deploy.onnx_file import Exported
+    from tfnas.nets.backbone import Backbone
     from tfnas.runs.model import TrainedNetwork
     from tfnas.runs.trained import TrainResult
     from tfnas.strategies.contract import Budget, Progress, Strategy
@@ -184,16 +185,37 @@ def export_net(
     return export(net, None, Path(path), batch=batch, seed=seed)
 
 
-def load(folder: str | Path) -> TrainedNetwork:
+@overload
+def load(
+    folder: str | Path, *, features_only: Literal[False] = False, out_indices: None = None
+) -> TrainedNetwork: ...
+@overload
+def load(
+    folder: str | Path, *, features_only: Literal[True], out_indices: Sequence[int] | None = None
+) -> Backbone: ...
+def load(
+    folder: str | Path, *, features_only: bool = False, out_indices: Sequence[int] | None = None
+) -> TrainedNetwork | Backbone:
     """Load the trained network of a run folder: an eval-mode `nn.Module`.
 
     It has `.classes`, `.preprocess` (an image of Pillow, a file or an array to (1, 3, R, R)) and
     `.trained` (data, resolution, accuracy).
 
+    Args:
+        features_only: without head and classifier, as in timm: it gives a list of maps, and
+            `.feature_info` has their `channels()` and `reduction()`.
+        out_indices: which maps, the largest is 0; None: one of every size.
+
     Raises:
         FileNotFoundError: if the folder holds no subnet or no weights.
-        ValueError: if they are damaged or don't fit together.
+        ValueError: if they are damaged or don't fit together, or there is no such map.
     """
+    from tfnas.nets.backbone import Backbone
     from tfnas.runs.model import load_model
 
-    return load_model(Path(folder))
+    network = load_model(Path(folder))
+    if features_only:
+        return Backbone(network, out_indices, network.trained)
+    if out_indices is not None:
+        raise ValueError(f"out_indices={list(out_indices)}: they need features_only=True")
+    return network

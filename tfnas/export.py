@@ -14,6 +14,7 @@ from tfnas.app.main import Work, main
 from tfnas.app.schemas import ExportConfig
 from tfnas.deploy.onnx_file import Target, export_network, network_with
 from tfnas.files.decode import load
+from tfnas.nets.backbone import Backbone
 from tfnas.nets.blocks import Network
 from tfnas.nets.weights import Trained
 from tfnas.process.exits import DONE, FAILED
@@ -33,12 +34,18 @@ def prepare(config: ExportConfig) -> Work:
         weights = beside
     network, trained = network_with(subnet, weights, config.seed)
     target = _target(RunFolder(source.parent).result, config.target_ms)
+    exported: Network | Backbone = network
+    if config.features_only:
+        exported = Backbone(network, config.out_indices, trained)
+    elif config.out_indices is not None:
+        raise ValueError(f"out_indices={config.out_indices}: they need features_only=true")
     if config.out is None:
-        path = RunFolder(output_dir() if is_sweep() else source.parent).model
+        folder = RunFolder(output_dir() if is_sweep() else source.parent)
+        path = folder.path / "features.onnx" if config.features_only else folder.model
     else:
         path = Path(config.out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return lambda: _work(network, weights, trained, path, config.batch, target, config.seed)
+    return lambda: _work(exported, weights, trained, path, config.batch, target, config.seed)
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ def _target(result: Path, target_ms: float | None) -> Target:
 
 
 def _work(
-    network: Network,
+    network: Network | Backbone,
     weights: Path | None,
     trained: Trained | None,
     path: Path,
@@ -83,6 +90,9 @@ def _work(
         path, done.opset, "any" if batch is None else batch, deployed, done.max_abs_diff,
         done.output_scale,
     )  # fmt: skip
+    if isinstance(network, Backbone):
+        info = network.feature_info
+        log.info("maps of %s channels, reductions %s", info.channels(), info.reduction())
     if trained is None:
         log.info("the weights are random (seed %d): fit for measuring latency only", seed)
     else:

@@ -22,6 +22,7 @@ from tfnas.app.schemas import ExportConfig
 from tfnas.deploy.onnx_file import export, export_network, fold
 from tfnas.deploy.onnx_graph import INPUT, OPSET, OUTPUT, build_model, random_weights, weight_shapes
 from tfnas.export import prepare
+from tfnas.nets.backbone import Backbone
 from tfnas.nets.blocks import Network
 from tfnas.nets.weights import fingerprint, save_weights
 from tfnas.process.exits import UNUSABLE_INPUT
@@ -67,6 +68,22 @@ def test_an_open_batch_takes_any(tmp_path: Path) -> None:
         np.testing.assert_allclose(
             session.run([OUTPUT], {INPUT: x})[0], expected, rtol=1e-3, atol=1e-3
         )
+
+
+@pytest.mark.parametrize("batch", [2, None])
+def test_a_backbones_maps_are_its_outputs(tmp_path: Path, batch: int | None) -> None:
+    backbone = Backbone(random_network(tiny_subnet()), [0, -1])
+    done = export_network(backbone, None, tmp_path / "features.onnx", batch=batch)
+    assert done.max_abs_diff < 1e-4 * done.output_scale
+    session = onnxruntime.InferenceSession(done.path, providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(0).standard_normal((2, 3, 32, 32), dtype=np.float32)
+    with torch.inference_mode():
+        expected = backbone(torch.from_numpy(x))
+    found = session.run(None, {INPUT: x})
+    assert [m.shape for m in found] == [tuple(m.shape) for m in expected]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other.numpy(), rtol=1e-3, atol=1e-3)
+    assert json.loads(metadata_of(done.path)["reductions"]) == backbone.feature_info.reduction()
 
 
 def test_an_untrained_net_is_marked_and_seeded(tmp_path: Path) -> None:
@@ -191,6 +208,14 @@ def test_the_entry_point_takes_weights_and_result_beside_the_subnet(tmp_path: Pa
     found = metadata_of(run / "model.onnx")
     assert (found["target_ms"], found["table_ms"], found["table"]) == ("3.0", "2.9", "cpu")
     assert found["weights"] == "trained"
+    maps = ("subnet=run/subnet.json", "features_only=true", "out_indices=[0,1]")
+    done = run_entry("tfnas.export", *maps, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "maps of [" in done.stdout
+    assert len(onnx.load(run / "features.onnx").graph.output) == 2
+    done = run_entry("tfnas.export", *maps[::2], cwd=tmp_path)
+    assert done.returncode == UNUSABLE_INPUT
+    assert "they need features_only=true" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

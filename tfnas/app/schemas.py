@@ -193,7 +193,9 @@ class ExportConfig:
 
     subnet: str
     weights: str | None  # null: weights.safetensors beside the subnet, if there; else untrained
-    out: str | None  # file; null: model.onnx beside the subnet
+    out: str | None  # file; null: model.onnx beside the subnet, features.onnx of a backbone
+    features_only: bool  # the maps of a backbone instead of classes
+    out_indices: list[int] | None  # of these maps, the largest is 0; null: all
     batch: Annotated[int | None, ABOVE_0]  # null: dynamic
     target_ms: Annotated[float | None, ABOVE_0]
     seed: int

@@ -15,11 +15,13 @@ import onnx
 import torch
 from torch import nn
 
-from tfnas.deploy.onnx_graph import INPUT, OPSET, OUTPUT, build_model, weight_shapes
+from tfnas.deploy.onnx_graph import INPUT, OPSET, build_model, weight_shapes
 from tfnas.files.atomic import replacing
+from tfnas.nets.backbone import Backbone
 from tfnas.nets.blocks import ConvBN, Network
 from tfnas.nets.weights import Trained, fingerprint, load_weights
 from tfnas.process.versions import versions
+from tfnas.space.ops import OpSpec
 from tfnas.space.subnet import Subnet
 
 TOLERANCE = 1e-3  # largest difference between torch and onnxruntime, fraction of the largest output
@@ -91,7 +93,7 @@ def network_with(subnet: Subnet, weights: Path | None, seed: int) -> tuple[Netwo
 
 
 def export_network(
-    network: Network,
+    network: Network | Backbone,
     trained: Trained | None,
     path: Path,
     *,
@@ -99,11 +101,17 @@ def export_network(
     target: Target | None = None,
     seed: int = 0,
 ) -> Exported:
-    """As `export`, for a network on the CPU; `trained` is None for weights that are random."""
+    """As `export`, for a network on the CPU; `trained` is None for weights that are random.
+
+    A backbone's outputs are its maps, in order.
+    """
     if batch is not None and batch < 1:
         raise ValueError(f"batch={batch}: expected 1 or more, or null for any")
     metadata = _metadata(network.subnet, trained, target or Target(), seed)
-    model = build_model(network.subnet.ops, fold(network), batch, metadata)
+    taken = network.taken if isinstance(network, Backbone) else None
+    if isinstance(network, Backbone):
+        metadata["reductions"] = json.dumps(network.feature_info.reduction())
+    model = build_model(_ops(network), fold(network), batch, metadata, taken)
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
     difference, scale = _compare(network, content, DYNAMIC_BATCHES if batch is None else (batch,),
@@ -118,15 +126,18 @@ def export_network(
     return Exported(path, OPSET, batch, difference, scale, trained, metadata)
 
 
-def fold(network: Network) -> dict[str, np.ndarray]:
+def _ops(network: Network | Backbone) -> tuple[OpSpec, ...]:
+    return network.subnet.ops[: len(network.layers)]
+
+
+def fold(network: Network | Backbone) -> dict[str, np.ndarray]:
     """Weights as `tfnas.deploy.onnx_graph` names them, float32, batch norm folded in (in float64).
 
     With running mean m and variance v, batch norm after a convolution without bias is a
     convolution with weight w·γ/√(v + ε) and bias β − m·γ/√(v + ε).
     """
     folded: dict[str, np.ndarray] = {}
-    ops = network.subnet.ops
-    for name in weight_shapes(ops):
+    for name in weight_shapes(_ops(network)):
         if not name.endswith(".weight"):
             continue
         index, layer = name.split(".")[:2]
@@ -178,7 +189,7 @@ def untrained(subnet: Subnet, seed: int) -> Network:
 
 
 def _compare(
-    network: Network, content: bytes, batches: tuple[int, ...], seed: int
+    network: Network | Backbone, content: bytes, batches: tuple[int, ...], seed: int
 ) -> tuple[float, float]:
     """Largest absolute difference of torch and onnxruntime, and largest absolute output."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as profilers/ort.py
@@ -194,10 +205,12 @@ def _compare(
         shape = (batch, subnet.in_channels, size, size)
         images = rng.standard_normal(shape, dtype=np.float32)
         with torch.inference_mode():
-            expected = network(torch.from_numpy(images)).numpy()
-        found = session.run([OUTPUT], {INPUT: images})[0]
-        difference = float(np.maximum(difference, np.abs(found - expected).max()))  # nan stays
-        scale = max(scale, float(np.abs(expected).max()))
+            given = network(torch.from_numpy(images))
+        expected = given if isinstance(given, list) else [given]
+        for wanted, found in zip(expected, session.run(None, {INPUT: images}), strict=True):
+            apart = np.abs(found - wanted.numpy()).max()
+            difference = float(np.maximum(difference, apart))  # nan stays
+            scale = max(scale, float(wanted.abs().max()))
     return difference, scale
 
 

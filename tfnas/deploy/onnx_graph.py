@@ -211,6 +211,7 @@ def build_model(
     weights: Weights,
     batch: int | None = 1,
     metadata: Mapping[str, str] | None = None,
+    taken: Sequence[int] | None = None,
 ) -> onnx.ModelProto:
     """A row of ops as one float32 ONNX model, input (batch, c_in, size, size).
 
@@ -219,24 +220,34 @@ def build_model(
         weights: of every op, batch norm folded; see `random_weights` for names and shapes.
         batch: None leaves the batch size open.
         metadata: written into the model's metadata_props.
+        taken: numbers of the ops whose outputs are the model's; None: the last one's.
     """
     graph = _Graph(weights)
-    x = INPUT
+    x, after = INPUT, []
     for index, op in enumerate(ops):
         x = lookup("op kind", op.kind, ONNX_KINDS).write(graph, x, op, str(index))
-    if not graph.nodes:  # of identities alone
-        graph.node("Identity", [x], f"{len(ops) - 1}.identity")
-    graph.nodes[-1].output[0] = OUTPUT
-    first, last = ops[0], ops[-1]
+        after.append(x)
+    first = ops[0]
     n = "batch" if batch is None else batch
-    out = [n, last.c_out, *([] if last.classifies else [last.out_size] * 2)]
+    outputs = []
+    if taken is None:
+        if not graph.nodes:  # of identities alone
+            graph.node("Identity", [x], f"{len(ops) - 1}.identity")
+        graph.nodes[-1].output[0] = OUTPUT
+        taken, names = [len(ops) - 1], [OUTPUT]
+    else:
+        names = [after[index] for index in taken]
+    for index, name in zip(taken, names, strict=True):
+        op = ops[index]
+        shape = [n, op.c_out, *([] if op.classifies else [op.out_size] * 2)]
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     proto = helper.make_graph(
         graph.nodes,
         "tfnas",
         [helper.make_tensor_value_info(
             INPUT, TensorProto.FLOAT, [n, first.c_in, first.size, first.size]
         )],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, out)],
+        outputs,
         graph.initializers,
     )  # fmt: skip
     model = helper.make_model(
