@@ -17,7 +17,7 @@ from tfnas.space.search_space import Choice, SearchSpace, Stage
 from tfnas.strategies.contract import Task
 from tfnas.strategies.parts.items import Items
 from tfnas.strategies.parts.surrogate import FREE, Features, Floats, Genes, Search, Settings, fit
-from tfnas.strategies.surrogate import Surrogate, SurrogateSearch
+from tfnas.strategies.surrogate import Surrogate, SurrogateSearch, features_of
 
 
 def small_space() -> SearchSpace:
@@ -212,10 +212,12 @@ def test_the_optimum_of_what_random_nets_tell_is_taken(task: Task) -> None:
     values = np.array(search.scores.values())[: search.generation]
     nets = np.stack([search.items.of(d) for _, d in search.scored.values()])[: search.generation]
     told = Settings(apart=0.02, noise=search.scores.noise(search.generation))
-    model = Search(search.features, search.items.optimum, told, np.random.default_rng(0))
+    features = features_of(task, search.items)
+    model = Search(features, search.items.optimum, told, np.random.default_rng(0))
     model.tell(nets, values)
-    best = search.items.optimum(search.features.values(model.posterior().mean()), nets)
-    assert search.found(search.estimates()).derived.subnet == search.items.derived(best).subnet
+    best = search.items.optimum(features.values(model.posterior().mean()), nets)
+    found = search.ended()
+    assert found.derived.subnet == search.items.derived(best).subnet
 
 
 def test_optima_need_others_to_be_told_by(task: Task) -> None:

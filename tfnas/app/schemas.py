@@ -164,6 +164,7 @@ class SearchConfig(SteppingContext, TableContext):
     cores: Annotated[int | None, ABOVE_0]  # CPU threads of the supernet; null: all
     tensorboard: bool | None  # write scalars; null: if the package tensorboard is installed
     resume: str | None  # folder of a run, or of a sweep, to go on with
+    reuse: str | None  # folder of a run whose scores decide, without any training
 
 
 @dataclass

@@ -191,15 +191,18 @@ def search(
     elif cfg.resume is not None:
         log.info("no checkpoint there: the search starts anew")
     ranks.broadcast({"constraint": packed(constraint), "state": state})
-    log.info(
-        "searching with %s: %d epochs of %d steps on %s, %d px, target %g ms",
-        cfg.strategy["name"],
-        cfg.budget.epochs,
-        len(task.train),
-        task.device if ranks.size == 1 else f"{ranks.size} x {task.device.type}",
-        task.train.size,
-        cfg.target_ms,
-    )
+    if cfg.reuse is not None:
+        log.info("taking the net for %g ms by the scores in %s", cfg.target_ms, cfg.reuse)
+    else:
+        log.info(
+            "searching with %s: %d epochs of %d steps on %s, %d px, target %g ms",
+            cfg.strategy["name"],
+            cfg.budget.epochs,
+            len(task.train),
+            task.device if ranks.size == 1 else f"{ranks.size} x {task.device.type}",
+            task.train.size,
+            cfg.target_ms,
+        )
     journal = Journal(p, task, latencies, seconds)
     return run_strategy(p.inputs.strategy, task, state, stop, journal)
 

@@ -87,12 +87,13 @@ def identity(
 
 
 def options_of(cfg: SearchConfig) -> dict[str, Any]:
-    """By dotted key, as JSON has them; of finals and minutes only where there are some."""
+    """By dotted key, as JSON has them; of finals, minutes and reuse only where there are some."""
     left_out = HARMLESS["search"] if cfg.finals.name != "none" else (*HARMLESS["search"], "finals.")
     values = {**asdict(cfg), "space": _as_before(asdict(cfg.space))}
     kept = {k: v for k, v in _flat(values) if not k.startswith(left_out)}
-    if cfg.minutes is None:
-        del kept["minutes"]
+    for key in ("minutes", "reuse"):
+        if kept[key] is None:
+            del kept[key]
     options: dict[str, Any] = json.loads(json.dumps(kept))
     return options
 

@@ -35,9 +35,11 @@ from tfnas.process.ranks import ALONE, Ranks, check_batch
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.plan import Plan
 from tfnas.runs.scalars import check_tensorboard
+from tfnas.runs.scores import ScoreFile
 from tfnas.space.spec import SpaceSpec
 from tfnas.strategies import strategy_class
 from tfnas.strategies.contract import Budget, Strategy
+from tfnas.strategies.surrogate import Reused, Surrogate
 from tfnas.training.recipe import check_recipe
 
 
@@ -94,6 +96,8 @@ def load_inputs(cfg: SearchConfig, ranks: Ranks = ALONE) -> Inputs:
     check_amp(cfg.amp, accelerator)
     strategy = make_strategy(cfg.strategy, cfg.derive.method)
     dataset = load_data(cfg.data, budget.max_train)
+    if cfg.reuse is not None:
+        strategy = reusing(Path(cfg.reuse), strategy, dataset)
     spec = with_classes(cfg.space, dataset)
     size = budget.resolution or spec.resolution
     train, held_out = split(dataset, budget, size, cfg.seed, cfg.data.workers, ranks)
@@ -133,6 +137,7 @@ def prepared(
         )
     check_finals(cfg)
     mine = load_inputs(cfg, ranks)
+    check_reused(mine, 1)
     who = folder.identity(cfg, mine.dataset, mine.accelerator, ranks)
     saved = folder.saved(out, cfg, who)
     ranks.agree(None)  # before anything is measured, while the others still load
@@ -202,6 +207,8 @@ def check_finals(cfg: SearchConfig) -> None:
             "derive=greedy may miss the target, and in finals all nets meet it: give "
             "derive=constrained, or finals=none"
         )
+    if finals.from_supernet and cfg.reuse is not None:
+        raise ValueError("finals.from_supernet=true: reuse= has no supernet's weights; give one up")
     if finals.from_supernet and cfg.budget.channel_factor != 1:
         raise ValueError(
             f"finals.from_supernet=true: a supernet with budget.channel_factor="
@@ -222,6 +229,37 @@ def make_strategy(values: Mapping[str, Any], derive: str) -> Strategy:
     strategy = cls(**{str(k): v for k, v in typed.items()})
     strategy.check(derive)
     return strategy
+
+
+def reusing(run: Path, strategy: Strategy, dataset: Dataset) -> Reused:
+    """What takes the net by the scores of another run.
+
+    Raises:
+        ValueError: if it has none, they are of other images, or another strategy is asked for.
+    """
+    if not isinstance(strategy, Surrogate):
+        raise ValueError("reuse= goes with strategy=surrogate, whose scores serve any target")
+    file = RunFolder(run).scores
+    if not file.is_file():
+        raise ValueError(
+            f"reuse={run}: holds no {file.name}; expected the folder of a search with "
+            "strategy=surrogate that has come to its net"
+        )
+    known = ScoreFile.load(file)
+    if known.images != dataset.identity:
+        raise ValueError(f"reuse={run}: its nets were scored on other images than {dataset.origin}")
+    return Reused(known.space, known.evaluations, strategy.optima)
+
+
+def check_reused(mine: Inputs, quantum: int) -> None:
+    """Raise ValueError for scores of another space; any quantum tells."""
+    if isinstance(mine.strategy, Reused):
+        wanted = mine.spec.build(quantum).skeleton
+        if mine.strategy.space != wanted:
+            raise ValueError(
+                f"reuse={mine.cfg.reuse}: its nets are of {mine.strategy.space}, this space is "
+                f"{wanted}; give the options of space that it was searched with"
+            )
 
 
 def with_classes(space: SpaceSpec, dataset: Dataset) -> SpaceSpec:

@@ -85,9 +85,19 @@ def given_keys(arguments: Sequence[str]) -> frozenset[str]:
 
 
 def with_own_minutes(cfg: SearchConfig, arguments: Sequence[str]) -> SearchConfig:
-    """Without the default minutes where a whole budget is given instead."""
+    """Without the default minutes where a whole budget is given instead, or nothing is trained.
+
+    Raises:
+        ValueError: if minutes are given where nothing is trained.
+    """
     keys = {argument.partition("=")[0] for argument in arguments}
-    return replace(cfg, minutes=None) if "budget" in keys and "minutes" not in keys else cfg
+    if "minutes" in keys:
+        if cfg.reuse is not None and cfg.minutes is not None:
+            raise ValueError(
+                f"minutes={cfg.minutes:g}: reuse= trains nothing; leave one of them out"
+            )
+        return cfg
+    return replace(cfg, minutes=None) if "budget" in keys or cfg.reuse is not None else cfg
 
 
 def budget_keys() -> set[str]:

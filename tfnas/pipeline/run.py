@@ -48,6 +48,7 @@ from tfnas.process.versions import versions
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.plan import Plan
 from tfnas.runs.result import MAX_BYTES, Result, within_tolerance
+from tfnas.runs.scores import ScoreFile
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Found
@@ -112,6 +113,9 @@ def run_in_folder(p: Prepared) -> int:
     seconds.done("search")
     subnet, table_ms = found.derived.subnet, found.derived.table_ms[0]
     subnet.save(out.subnet)
+    if found.evaluations:
+        images = mine.dataset.identity
+        ScoreFile(space.skeleton, images, cfg.target_ms, found.evaluations).save(out.scores)
     for line in found.derived.given_up(space):
         log.info("given up for the target: %s", line)
     seconds.done("derive")

@@ -35,6 +35,7 @@ class RunFolder:
         self.verified = path / "verify.json"
         self.stages = path / "stages.json"
         self.plan = path / "plan.json"
+        self.scores = path / "scores.json"
         self.history = path / "history.jsonl"
         self.checkpoint = path / "search.ckpt"
         self.supernet_weights = path / "supernet_weights.safetensors"

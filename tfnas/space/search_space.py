@@ -107,6 +107,16 @@ class SearchSpace:
         digest = hashlib.sha256(json.dumps(stages).encode()).hexdigest()[:6]
         return f"{self.name}@{self.resolution}-{digest}"
 
+    @cached_property
+    def skeleton(self) -> str:
+        """As `key`, but for the widths that ops may have: those go by the device's quantum."""
+        stages = [
+            (stage.min_depth, [[str(c.op.curve) for c in block] for block in stage.blocks])
+            for stage in self.stages
+        ]
+        digest = hashlib.sha256(json.dumps(stages).encode()).hexdigest()[:6]
+        return f"{self.name}@{self.resolution}-{digest}"
+
     @property
     def in_channels(self) -> int:
         return self.stem[0].c_in

@@ -129,6 +129,24 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """What a net of the space came to, whatever is asked of it.
+
+    Attributes:
+        depths: of each stage.
+        picks, widths: of each block, those that are cut off too.
+        value: higher is better.
+        error: its standard error.
+    """
+
+    depths: Counts
+    picks: Counts
+    widths: Counts
+    value: float
+    error: Annotated[float, Meta(ge=0)]
+
+
+@dataclass(frozen=True)
 class Found:
     """What a search ends with: the last thing that a strategy yields.
 
@@ -141,6 +159,8 @@ class Found:
             `path_passes`, images through one path of the supernet, a pass through all ops of a
             block counting as so many paths.
         candidates: distinct nets at the target that were scored, best first.
+        evaluations: what a search of another target may start from: nets that chance alone chose,
+            with scores as they were.
     """
 
     derived: Derived
@@ -148,6 +168,7 @@ class Found:
     weights: Callable[[Subnet], Mapping[str, torch.Tensor]] | None
     scores: Mapping[str, float] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
 
 
 class Strategy(Protocol):

@@ -13,7 +13,7 @@ nets that were looked for by their scores are those that it is most wrong about.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, ClassVar
 
@@ -23,11 +23,11 @@ import torch
 from tfnas.derive.architecture import Derived
 from tfnas.process.checks import ABOVE_0, check_fields, one_of
 from tfnas.process.errors import DivergedError
-from tfnas.strategies.contract import Found, Progress, State, Task
+from tfnas.strategies.contract import Candidate, Evaluation, Found, Progress, State, Task
 from tfnas.strategies.parts.evaluate import SAMPLED, Drawn, SampledSearch, refuse_greedy
 from tfnas.strategies.parts.items import Items
 from tfnas.strategies.parts.scoring import VALUES
-from tfnas.strategies.parts.surrogate import Features, Ints, Search, Settings
+from tfnas.strategies.parts.surrogate import Features, Floats, Ints, Search, Settings
 from tfnas.strategies.parts.training import WeightKnobs
 
 PATHS = (*SAMPLED, "target")
@@ -68,7 +68,36 @@ class Surrogate(WeightKnobs):
                 search.ask(self.evaluations - self.optima)
             search.score_next()
             yield search.progress(search.drawn)
-        yield search.found(search.estimates())
+        yield search.ended()
+
+
+class Fitted:
+    """A sum of values that is fitted to nets that were scored, and its optima at the target."""
+
+    def __init__(
+        self, task: Task, items: Items, nets: Ints, values: Floats, noise: float,
+        rng: np.random.Generator,
+    ):  # fmt: skip
+        self.items, self.features = items, features_of(task, items)
+        self.model = Search(self.features, items.optimum, Settings(apart=APART, noise=noise), rng)
+        self.model.tell(nets, values)
+        self.weights = self.model.posterior().mean()
+        self.level = float(values.mean() - (self.features.of_nets(nets) @ self.weights).mean())
+
+    def optima(self, count: int) -> Ints:
+        """Give the exact optimum, then those of values drawn from what the scores leave open."""
+        best = self.items.optimum(self.features.values(self.weights), self.model.nets)
+        return np.concatenate([best[None], self.model.ask(count - 1)])
+
+    def estimates(self, nets: Ints) -> list[float]:
+        """What the sum says of nets, in the score's unit."""
+        return [float(v) for v in self.features.of_nets(nets) @ self.weights + self.level]
+
+
+def features_of(task: Task, items: Items) -> Features:
+    """They depend on the task alone."""
+    rng = np.random.default_rng(task.seed)
+    return Features.of_genes(items.genes(), items.random(REFERENCE_NETS, rng), Settings())
 
 
 class SurrogateSearch(SampledSearch):
@@ -87,13 +116,6 @@ class SurrogateSearch(SampledSearch):
             task, knobs, knobs.score_images, knobs.evaluations, by=knobs.score, paths=knobs.paths
         )
         self.pending: list[list[int]] = []
-
-    @cached_property
-    def features(self) -> Features:
-        """They depend on the task alone."""
-        rng = np.random.default_rng(self.task.seed)
-        reference = self.items.random(REFERENCE_NETS, rng)
-        return Features.of_genes(self.items.genes(), reference, Settings())
 
     @cached_property
     def trained_nets(self) -> list[Derived]:
@@ -115,9 +137,7 @@ class SurrogateSearch(SampledSearch):
             nets = self.items.random(random - self.drawn, self.rng)
         else:
             self.generation = len(self.scored)
-            model = self._model()
-            best = self.items.optimum(self.features.values(model.posterior().mean()), model.nets)
-            nets = np.concatenate([best[None], model.ask(self.knobs.evaluations - random - 1)])
+            nets = self._fitted().optima(self.knobs.evaluations - random)
         self.pending = nets.tolist()
         self.task.ranks.check_same({"pending": self.pending})
 
@@ -126,24 +146,53 @@ class SurrogateSearch(SampledSearch):
         self.add(self.items.derived(self.pending[0]))
         self.pending = self.pending[1:]
 
-    def estimates(self) -> list[float]:
-        """What the sum says of each scored net, in the score's unit."""
-        sums = self.features.of_nets(self._scored_items()) @ self._model().posterior().mean()
-        random = slice(self.generation)
-        level = np.mean(self.scores.values()[random]) - sums[random].mean()
-        return [float(value) for value in sums + level]
+    def ended(self) -> Found:
+        """The net of the highest sum, and the scores that it is fitted to."""
+        found = self.found(self._fitted().estimates(self._scored_items()))
+        rows = list(self.scored.values())[: self.generation]
+        by = self.knobs.score
+        return replace(found, evaluations=tuple(
+            Evaluation(net.depths, net.picks, net.widths, score.value(by), score.error(by))
+            for score, net in rows
+        ))  # fmt: skip
 
     def _scored_items(self) -> Ints:
         return np.stack([self.items.of(derived) for _, derived in self.scored.values()])
 
-    def _model(self) -> Search:
-        """Fit the model to the scores of the random nets."""
+    def _fitted(self) -> Fitted:
+        """Fit the sum to the scores of the random nets."""
         values = np.array(self.scores.values())[: self.generation]
         if not np.isfinite(values).all():
             raise DivergedError(
                 "the supernet gives subnets no finite loss; lower strategy.weight_lr"
             )
-        settings = Settings(apart=APART, noise=self.scores.noise(self.generation))
-        model = Search(self.features, self.items.optimum, settings, self.rng)
-        model.tell(self._scored_items()[: self.generation], values)
-        return model
+        nets, noise = self._scored_items()[: self.generation], self.scores.noise(self.generation)
+        return Fitted(self.task, self.items, nets, values, noise, self.rng)
+
+
+@dataclass(frozen=True)
+class Reused:
+    """The search of another target, or on another table, by scores that there are already."""
+
+    space: str  # `SearchSpace.skeleton` of where the scores are from
+    evaluations: tuple[Evaluation, ...]
+    optima: int
+
+    def check(self, derive: str) -> None:
+        refuse_greedy(derive)
+
+    def run(self, task: Task, state: State | None = None) -> Iterator[Progress | Found]:
+        """See `tfnas.strategies.contract.Strategy`; there are no steps."""
+        items, rng = Items(task.space, task.constraints), np.random.default_rng(task.seed)
+        nets = np.stack([items.like(evaluation) for evaluation in self.evaluations])
+        values = np.array([evaluation.value for evaluation in self.evaluations])
+        errors = np.array([evaluation.error for evaluation in self.evaluations])
+        noise = float(np.sqrt(np.mean(errors**2)))
+        fitted = Fitted(task, items, nets, values, noise, rng)
+        optima = fitted.optima(self.optima)
+        pairs = zip(optima, fitted.estimates(optima), strict=True)
+        found = [Candidate(items.derived(net), estimate) for net, estimate in pairs]
+        best, *others = found
+        others.sort(key=lambda candidate: -candidate.score)
+        scores = {"path_passes": 0.0, "reused_scores": float(len(nets))}
+        yield Found(best.derived, None, None, scores, (best, *others), self.evaluations)

@@ -18,6 +18,7 @@ from tfnas.derive.methods import derive_valued, derived_of
 from tfnas.derive.uniform import ABSENT, draw_uniform
 from tfnas.space.ops import OpSpec
 from tfnas.space.search_space import SearchSpace
+from tfnas.strategies.contract import Evaluation
 from tfnas.strategies.parts.surrogate import Floats, Genes, Ints
 
 
@@ -62,6 +63,15 @@ class Items:
         net = np.full(len(self.space.blocks), ABSENT)
         for b in self._bounded.menu.kept(derived.depths):
             net[b] = self._numbers[b][derived.picks[b], derived.widths[b]]
+        return net
+
+    def like(self, evaluation: Evaluation) -> Ints:
+        """Give the items of a net of the same space, whose widths may be of another quantum."""
+        net = np.full(len(self.space.blocks), ABSENT)
+        for b in self._bounded.menu.kept(evaluation.depths):
+            pick, width = evaluation.picks[b], evaluation.widths[b]
+            nearest = min(self.space.blocks[b][pick].widths, key=lambda w: abs(w - width))
+            net[b] = self._numbers[b][pick, nearest]
         return net
 
     def derived(self, net: Sequence[int] | Ints) -> Derived:

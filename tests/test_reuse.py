@@ -1,0 +1,119 @@
+"""The scores of one search give the net of another target, without any training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.browser import check_self_contained
+from tests.support.entry import run_entry
+from tests.support.nets import few_root
+from tests.support.spaces import load_space, macs_table
+from tfnas.app.command_line import override
+from tfnas.derive.menu import feasible_ms
+from tfnas.process.exits import DONE, UNUSABLE_INPUT
+from tfnas.runs.folder import RunFolder
+from tfnas.runs.scores import ScoreFile
+from tfnas.space.subnet import Subnet
+
+pytestmark = pytest.mark.slow
+
+EVALUATIONS, OPTIMA = 40, 6
+
+
+class Case(NamedTuple):
+    """A finished search."""
+
+    folder: RunFolder
+    command: list[str]
+    low_ms: float
+    high_ms: float
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = tmp_path_factory.mktemp("reuse")
+    space = load_space("tiny")
+    for quantum in (8, 4):
+        macs_table(load_space("tiny", quantum=quantum), quantum=quantum).save(
+            folder / f"table{quantum}.json"
+        )
+    low_ms, high_ms = feasible_ms(space, macs_table(space))
+    command = ["space=tiny", f"data.root={few_root()}", "cores=1"]
+    out = RunFolder(folder / "first")
+    done = run_entry(
+        "tfnas.search", *command, "budget=test", f"strategy.evaluations={EVALUATIONS}",
+        f"strategy.optima={OPTIMA}", "strategy.score_images=64",
+        override("table", folder / "table8.json"), override("hydra.run.dir", out.path),
+        f"target_ms={(low_ms + high_ms) / 2}", cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == DONE, done.stdout + done.stderr
+    return Case(out, command, low_ms, high_ms)
+
+
+def again(first: Case, out: Path, *options: str, quantum: int = 8) -> tuple[str, int]:
+    done = run_entry(
+        "tfnas.search", *first.command, override("reuse", first.folder.path),
+        override("table", first.folder.path.parent / f"table{quantum}.json"),
+        override("hydra.run.dir", out), *options, cwd=out.parent,
+    )  # fmt: skip
+    return done.stdout + done.stderr, done.returncode
+
+
+def test_at_the_same_target_it_is_the_same_net(first: Case, tmp_path: Path) -> None:
+    scored = ScoreFile.load(first.folder.scores).evaluations
+    assert EVALUATIONS / 2 < len(scored) <= EVALUATIONS - OPTIMA  # the distinct ones
+    target_ms = (first.low_ms + first.high_ms) / 2
+    out = RunFolder(tmp_path / "same")
+    text, status = again(first, out.path, f"target_ms={target_ms}", f"strategy.optima={OPTIMA}")
+    assert status == DONE, text
+    assert Subnet.load(out.subnet) == Subnet.load(first.folder.subnet)
+    assert out.history.read_text() == ""
+    assert out.scores.read_bytes() == first.folder.scores.read_bytes()
+    assert out.model.exists()
+
+
+@pytest.mark.parametrize("quantum", [8, 4])
+def test_another_target_or_table_is_met_without_training(
+    first: Case, tmp_path: Path, quantum: int
+) -> None:
+    target_ms = 0.3 * first.low_ms + 0.7 * first.high_ms
+    out = RunFolder(tmp_path / "other")
+    text, status = again(first, out.path, f"target_ms={target_ms}", quantum=quantum)
+    assert status == DONE, text
+    assert "by the scores in" in text
+    assert "epoch 1" not in text
+    result = json.loads(out.result.read_text())
+    assert result["table_ms"] == pytest.approx(target_ms, rel=0.01)
+    scored = ScoreFile.load(first.folder.scores).evaluations
+    assert result["scores"]["reused_scores"] == len(scored)
+    assert result["options"]["reuse"] == str(first.folder.path)
+    assert str(first.folder.path) in check_self_contained(out.report.read_text()).text
+    third = RunFolder(tmp_path / "third")  # what was reused can be reused
+    text, status = again(
+        first, third.path, f"target_ms={first.low_ms * 1.5}", override("reuse", out.path)
+    )
+    assert status == DONE, text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["strategy=tfnas"], "reuse= goes with strategy=surrogate"),
+        (["minutes=5"], "reuse= trains nothing"),
+        (["reuse=."], "holds no scores.json"),
+        (["data.root=shipped"], "scored on other images"),
+        (["space.kernels=[3]"], "give the options of space"),
+        (["finals=test", "finals.from_supernet=true"], "has no supernet"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    first: Case, tmp_path: Path, options: list[str], message: str
+) -> None:
+    text, status = again(first, tmp_path / "out", f"target_ms={first.low_ms * 1.5}", *options)
+    assert status == UNUSABLE_INPUT, text
+    assert message in text
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,41 @@
+"""The scores that a search was decided by: scores.json, which searches of other targets reuse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from tfnas.files.atomic import write_atomically
+from tfnas.files.bounded import MAX_NAME
+from tfnas.files.decode import Positive, encode, load
+from tfnas.strategies.contract import Evaluation
+
+MAX_BYTES = 100_000_000
+HEADER = {"format": "tfnas.scores/1"}
+
+
+@dataclass(frozen=True)
+class ScoreFile:
+    """Nets that were scored, and where.
+
+    Attributes:
+        space: `SearchSpace.skeleton`.
+        images: identity of the images.
+        target_ms: that they were scored for; nets near it are known best.
+    """
+
+    space: Annotated[str, Meta(max_length=2 * MAX_NAME)]
+    images: Annotated[str, Meta(max_length=2 * MAX_NAME)]
+    target_ms: Positive
+    evaluations: Annotated[tuple[Evaluation, ...], Meta(min_length=2)]
+
+    def save(self, path: Path) -> None:
+        write_atomically(path, encode(self, HEADER))
+
+    @classmethod
+    def load(cls, path: Path) -> ScoreFile:
+        """Read what `save` wrote. Raises ValueError if it is unreadable or holds no scores."""
+        return load(path, cls, "file of a search's scores", MAX_BYTES, HEADER)
