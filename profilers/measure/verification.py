@@ -140,7 +140,7 @@ class Verification:
                 f"{self.usual_sessions} sessions before"
             )
         if self.single_runs is not None:
-            lines.append(f"  single    {self.single_runs}; {self.per_second:.4g} inputs a second")
+            lines.append(f"  single    {self.single_runs}; {self.per_second:,.1f} inputs a second")
         if self.noisy:
             lines.insert(2, f"  doubtful  {self.noisy}")
         lines += [str(rival) for rival in self.against]
