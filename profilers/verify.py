@@ -19,32 +19,54 @@ from tfnas.app.schemas import VerifierConfig
 from tfnas.files.atomic import write_atomically
 from tfnas.files.decode import encode
 from tfnas.process.bar import ConsoleHandler
-from tfnas.process.exits import DONE, FAILED, OUTSIDE_TOLERANCE
+from tfnas.process.checks import check_writable
+from tfnas.process.exits import DONE, FAILED, OUTSIDE_TOLERANCE, UNUSABLE_INPUT
 
 log = logging.getLogger(__name__)
 
 
 def as_keys(arguments: Sequence[str]) -> list[str]:
-    """Files that stand by themselves as `onnx=` and `against=`."""
-    files = [a for a in arguments if a.endswith(".onnx") and ("=" not in a or a[0] in "./")]
-    others = [a for a in arguments if a not in files]
-    if not files:
-        return others
-    first, *rest = files
-    quoted = [override("", file).removeprefix("=") for file in rest]
-    return [*others, override("onnx", first), *([f"against=[{','.join(quoted)}]"] if rest else [])]
+    """Files that stand by themselves as `onnx=` and `against=`; the first is `onnx=` if none is.
+
+    Raises:
+        ValueError: for `against=` beside them.
+    """
+    files = [a for a in arguments if _is_file(a)]
+    others = [a for a in arguments if not _is_file(a)]
+    first = []
+    if files and not any(a.startswith("onnx=") for a in others):
+        first = [override("onnx", files.pop(0))]
+    if files and any(a.startswith("against=") for a in others):
+        raise ValueError(
+            f"{' '.join(files)} beside against=: give all files in one of the two ways"
+        )
+    quoted = ",".join(override("", file).removeprefix("=") for file in files)
+    return [*others, *first, *([f"against=[{quoted}]"] if files else [])]
+
+
+def _is_file(argument: str) -> bool:
+    if "=" in argument and argument[0] not in "./":
+        return False
+    return argument.endswith(".onnx") or (argument[:1] != "-" and Path(argument).is_file())
 
 
 def prepare(config: VerifierConfig) -> Work:
     """Check the input; raises ValueError or LookupError if it is unusable."""
-    profiler = configured_device(config)
-    path, *against = [Path(file) for file in (config.onnx, *config.against)]
-    for file in (path, *against):
-        profiler.model_workload(file).close()  # an unusable model is found before any waiting
     if config.json == "-":
         for handler in logging.getLogger().handlers:
             if isinstance(handler, ConsoleHandler):
                 handler.setStream(sys.stderr)
+    profiler = configured_device(config)
+    path, *against = [Path(file) for file in (config.onnx, *config.against)]
+    for file in (path, *against):
+        profiler.model_workload(file).close()  # an unusable model is found before any waiting
+    answer = None if config.json in (None, "-") else Path(str(config.json))
+    if answer is not None:
+        if answer.is_dir() or answer.resolve() in {f.resolve() for f in (path, *against)}:
+            raise ValueError(
+                f"json={answer}: expected a file for the result, not a folder or a model"
+            )
+        check_writable(answer, "give another json=FILE, or json=- for standard output")
 
     def work() -> int:
         result = verify(
@@ -64,13 +86,17 @@ def prepare(config: VerifierConfig) -> Work:
             return FAILED
         if config.json == "-":
             print(encode(result), end="")
-        elif config.json:
-            write_atomically(Path(config.json), encode(result))
+        elif answer is not None:
+            write_atomically(answer, encode(result))
         return OUTSIDE_TOLERANCE if result.within is False else DONE
 
     return work
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = as_keys(sys.argv[1:])
+    try:
+        sys.argv[1:] = as_keys(sys.argv[1:])
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(UNUSABLE_INPUT)
     main(VerifierConfig, "verify", prepare)

@@ -100,10 +100,38 @@ def test_another_target_or_table_is_met_without_training(
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        {"picks": [99, 0, 0, 0]},
+        {"picks": [0]},
+        {"depths": [9, 2]},
+        {"depths": [2, 2, 2]},
+        {"depths": [0, 2]},
+        {"widths": [9999, 52, 64, 72]},
+        {"widths": [0, 52, 64, 72]},
+    ],
+)
+def test_nets_that_there_cannot_be_are_refused(
+    first: Case, tmp_path: Path, wrong: dict[str, list[int]]
+) -> None:
+    content = json.loads(first.folder.scores.read_text())
+    content["evaluations"][1] |= wrong
+    damaged = tmp_path / "scores.json"
+    damaged.write_text(json.dumps(content))
+    text, status = again(
+        first, tmp_path / "out", f"target_ms={first.low_ms * 1.5}", override("reuse", damaged)
+    )
+    assert status == UNUSABLE_INPUT, text
+    assert "evaluation 1 is no net of tiny@32" in text
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["strategy=tfnas"], "reuse= goes with strategy=surrogate"),
         (["minutes=5"], "reuse= trains nothing"),
+        (["budget=quick"], "reuse= trains nothing"),
         (["reuse=."], "holds no scores.json"),
         (["data.root=shipped"], "scored on other images"),
         (["space.kernels=[3]"], "give the options of space"),

@@ -226,5 +226,5 @@ def beside(onnx: str, first: Measured, other: Measured, single_runs: SingleRuns)
     """Compare with the first model; both have the same scale, so its error is no part of it."""
     ratio = other.median_ms / first.median_ms
     half = math.hypot(other.spread_ms / other.median_ms, first.spread_ms / first.median_ms)
-    ci = ratio * (1 - half), ratio * (1 + half)
+    ci = ratio / (1 + half), ratio * (1 + half)
     return Rival(onnx, other.median_ms, other.ci_ms, single_runs, ratio, ci)

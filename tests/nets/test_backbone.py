@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -54,8 +55,8 @@ def test_indices_choose_maps_as_in_timm(indices: list[int]) -> None:
         assert torch.equal(found, wanted)
 
 
-@pytest.mark.parametrize("indices", [[], [1, 0], [0, 0], [9], [-9]])
-def test_maps_that_are_not_there_are_refused(indices: list[int]) -> None:
+@pytest.mark.parametrize("indices", [[], [1, 0], [0, 0], [9], [-9], 1, "1", [1.5], [True]])
+def test_maps_that_are_not_there_are_refused(indices: Any) -> None:
     with pytest.raises(ValueError, match=r"out_indices=.*expected some of 0 to \d.*reductions"):
         Backbone(Network(tiny_subnet()), indices)
 

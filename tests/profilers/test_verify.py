@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 from profilers.devices import open_profiler
 from profilers.measure.timing import Measured
 from profilers.measure.verification import SingleRuns, beside, judge
+from profilers.verify import as_keys
 from tests.support.entry import run_entry
 from tests.support.spaces import load_space
 from tfnas.deploy.onnx_graph import build_model, random_weights
@@ -121,12 +122,43 @@ def test_models_are_timed_side_by_side(model: Path, tmp_path: Path) -> None:
     assert more["ratio"] > 1.5
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["a.onnx"], ["onnx=a.onnx"]),
+        (["onnx=a.onnx", "b.onnx"], ["onnx=a.onnx", "against=[b.onnx]"]),
+        (["./x=1/a.onnx", "threads=2"], ["threads=2", "onnx='./x=1/a.onnx'"]),
+        (["--cfg", "job", "onnx=a.onnx"], ["--cfg", "job", "onnx=a.onnx"]),
+    ],
+)
+def test_files_by_themselves_stand_for_keys(given: list[str], expected: list[str]) -> None:
+    assert as_keys(given) == expected
+
+
+def test_files_in_two_ways_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"b\.onnx beside against="):
+        as_keys(["a.onnx", "b.onnx", "against=[c.onnx]"])
+
+
+def test_no_model_is_overwritten_and_nothing_measured_in_vain(model: Path, tmp_path: Path) -> None:
+    before = model.read_bytes()
+    for answer in (model, tmp_path):
+        run = run_verify(str(model), f"json='{answer}'", cwd=tmp_path)
+        assert run.returncode == 2, run.stdout + run.stderr
+        assert "expected a file for the result" in run.stdout
+        assert "measuring" not in run.stdout
+    assert model.read_bytes() == before
+    run = run_verify("nowhere.onnx", "json=-", cwd=tmp_path)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "no such file" in run.stderr
+
+
 def test_a_ratio_has_no_part_of_the_scale() -> None:
     first = Measured(10.0, (8.0, 12.0), 0.3, 9.7, 12.0, 500, None)
     rival = beside("b.onnx", first, replace(first, median_ms=20.0, spread_ms=0.8), RUNS)
     assert rival.ratio == 2
-    assert rival.ratio_ci == pytest.approx((1.9, 2.1))
-    assert "takes     2 times the first one's time, 95 % interval 1.9 to 2.1" in str(rival)
+    assert rival.ratio_ci == pytest.approx((2 / 1.05, 2.1))
+    assert "takes     2 times the first one's time, 95 % interval 1.905 to 2.1" in str(rival)
 
 
 @pytest.mark.parametrize(

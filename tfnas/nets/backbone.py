@@ -86,11 +86,12 @@ class Backbone(nn.Module):
         super().__init__()
         features = features_of(network.subnet)
         count = len(features)
-        given = range(count) if out_indices is None else out_indices
-        indices = [index + count if index < 0 else index for index in given]
+        given = list(range(count)) if out_indices is None else out_indices
+        plain = isinstance(given, Sequence) and all(type(index) is int for index in given)
+        indices = [index + count if index < 0 else index for index in given] if plain else []
         if not indices or indices != sorted({i for i in indices if 0 <= i < count}):
             raise ValueError(
-                f"out_indices={list(given)}: expected some of 0 to {count - 1} in order, the maps "
+                f"out_indices={given}: expected some of 0 to {count - 1} in order, the maps "
                 f"of reductions {', '.join(str(feature.reduction) for feature in features)}"
             )
         self.subnet, self.trained = network.subnet, trained

@@ -137,7 +137,7 @@ def prepared(
         )
     check_finals(cfg)
     mine = load_inputs(cfg, ranks)
-    check_reused(mine, 1)
+    check_reused(mine)
     who = folder.identity(cfg, mine.dataset, mine.accelerator, ranks)
     saved = folder.saved(out, cfg, who)
     ranks.agree(None)  # before anything is measured, while the others still load
@@ -239,7 +239,7 @@ def reusing(run: Path, strategy: Strategy, dataset: Dataset) -> Reused:
     """
     if not isinstance(strategy, Surrogate):
         raise ValueError("reuse= goes with strategy=surrogate, whose scores serve any target")
-    file = RunFolder(run).scores
+    file = run if run.is_file() else RunFolder(run).scores
     if not file.is_file():
         raise ValueError(
             f"reuse={run}: holds no {file.name}; expected the folder of a search with "
@@ -251,15 +251,13 @@ def reusing(run: Path, strategy: Strategy, dataset: Dataset) -> Reused:
     return Reused(known.space, known.evaluations, strategy.optima)
 
 
-def check_reused(mine: Inputs, quantum: int) -> None:
-    """Raise ValueError for scores of another space; any quantum tells."""
+def check_reused(mine: Inputs) -> None:
+    """Raise ValueError for scores of another space, or of nets that there can't be."""
     if isinstance(mine.strategy, Reused):
-        wanted = mine.spec.build(quantum).skeleton
-        if mine.strategy.space != wanted:
-            raise ValueError(
-                f"reuse={mine.cfg.reuse}: its nets are of {mine.strategy.space}, this space is "
-                f"{wanted}; give the options of space that it was searched with"
-            )
+        try:
+            mine.strategy.check_nets(mine.spec.build(1))
+        except ValueError as error:
+            raise ValueError(f"reuse={mine.cfg.reuse}: {error}") from None
 
 
 def with_classes(space: SpaceSpec, dataset: Dataset) -> SpaceSpec:

@@ -88,16 +88,14 @@ def with_own_minutes(cfg: SearchConfig, arguments: Sequence[str]) -> SearchConfi
     """Without the default minutes where a whole budget is given instead, or nothing is trained.
 
     Raises:
-        ValueError: if minutes are given where nothing is trained.
+        ValueError: if minutes or a budget are given where nothing is trained.
     """
     keys = {argument.partition("=")[0] for argument in arguments}
-    if "minutes" in keys:
-        if cfg.reuse is not None and cfg.minutes is not None:
-            raise ValueError(
-                f"minutes={cfg.minutes:g}: reuse= trains nothing; leave one of them out"
-            )
-        return cfg
-    return replace(cfg, minutes=None) if "budget" in keys or cfg.reuse is not None else cfg
+    if cfg.reuse is not None:
+        if of_training := sorted(k for k in keys if k in ("minutes", "budget") or "budget." in k):
+            raise ValueError(f"{of_training[0]}=: reuse= trains nothing; leave one of the two out")
+        return replace(cfg, minutes=None)
+    return replace(cfg, minutes=None) if "budget" in keys and "minutes" not in keys else cfg
 
 
 def budget_keys() -> set[str]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import contains
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ import torch
 from tfnas.derive.architecture import Derived
 from tfnas.process.checks import ABOVE_0, check_fields, one_of
 from tfnas.process.errors import DivergedError
+from tfnas.space.search_space import SearchSpace
 from tfnas.strategies.contract import Candidate, Evaluation, Found, Progress, State, Task
 from tfnas.strategies.parts.evaluate import SAMPLED, Drawn, SampledSearch, refuse_greedy
 from tfnas.strategies.parts.items import Items
@@ -33,6 +35,7 @@ from tfnas.strategies.parts.training import WeightKnobs
 PATHS = (*SAMPLED, "target")
 TRAINED_NETS = 1000  # random ones at the target, whose paths the supernet trains on
 REFERENCE_NETS = 100  # random ones at the target, which tell how much each feature varies
+ROUNDED = 1.25  # widths at a coarse quantum may lie so far beyond the bounds
 APART = 0.02  # see `Settings`: nets that differ in a few channels alone are not worth two scores
 
 
@@ -180,6 +183,29 @@ class Reused:
 
     def check(self, derive: str) -> None:
         refuse_greedy(derive)
+
+    def check_nets(self, space: SearchSpace) -> None:
+        """Make sure that the nets are of this space, in which every width is allowed (quantum 1).
+
+        Raises:
+            ValueError: naming the first one that isn't.
+        """
+        if self.space != space.skeleton:
+            raise ValueError(
+                f"its nets are of {self.space}, this space is {space.skeleton}; give the options "
+                "of space that it was searched with"
+            )
+        depths = [stage.depths for stage in space.stages]
+        for number, net in enumerate(self.evaluations):
+            sound = len(net.depths) == len(depths) and all(map(contains, depths, net.depths))
+            sound = sound and len(net.picks) == len(net.widths) == len(space.blocks)
+            rows = zip(space.blocks, net.picks, net.widths, strict=True) if sound else ()
+            for block, pick, width in rows:
+                known = block[pick].widths if pick < len(block) else (1,)
+                sound = sound and pick < len(block)
+                sound = sound and min(known) / ROUNDED <= width <= max(known) * ROUNDED
+            if not sound:
+                raise ValueError(f"evaluation {number} is no net of {self.space}")
 
     def run(self, task: Task, state: State | None = None) -> Iterator[Progress | Found]:
         """See `tfnas.strategies.contract.Strategy`; there are no steps."""
