@@ -217,7 +217,8 @@ def table(rows: Sequence[Row]) -> str:
         apart = _shown(difference(found, values)) if found and origin != "found" else ""
         lines.append(f"| {origin}, {len(values)} | {_shown(mean_interval(values))} | {apart} |")
     search_s = [row["seconds"] for row in rows if row["job"].startswith("search-found")]
-    train_s = [row["seconds"] for row in rows if "top1" in row]
+    # Those of found nets have all cores, as searches do; others may have shared them.
+    train_s = [row["seconds"] for row in rows if "top1" in row and row["origin"] == "found"]
     if found and search_s and "random" in means:
         cost = 1 + float(np.mean(search_s)) / float(np.mean(train_s))
         best = best_of(means["random"], round(cost))
