@@ -78,10 +78,10 @@ class Fitted:
     """A sum of values that is fitted to nets that were scored, and its optima at the target."""
 
     def __init__(
-        self, task: Task, items: Items, nets: Ints, values: Floats, noise: float,
+        self, features: Features, items: Items, nets: Ints, values: Floats, noise: float,
         rng: np.random.Generator,
     ):  # fmt: skip
-        self.items, self.features = items, features_of(task, items)
+        self.items, self.features = items, features
         self.model = Search(self.features, items.optimum, Settings(apart=APART, noise=noise), rng)
         self.model.tell(nets, values)
         self.weights = self.model.posterior().mean()
@@ -119,6 +119,11 @@ class SurrogateSearch(SampledSearch):
             task, knobs, knobs.score_images, knobs.evaluations, by=knobs.score, paths=knobs.paths
         )
         self.pending: list[list[int]] = []
+
+    @cached_property
+    def features(self) -> Features:
+        """See `features_of`; both fits of a search have the same."""
+        return features_of(self.task, self.items)
 
     @cached_property
     def trained_nets(self) -> list[Derived]:
@@ -170,7 +175,7 @@ class SurrogateSearch(SampledSearch):
                 "the supernet gives subnets no finite loss; lower strategy.weight_lr"
             )
         nets, noise = self._scored_items()[: self.generation], self.scores.noise(self.generation)
-        return Fitted(self.task, self.items, nets, values, noise, self.rng)
+        return Fitted(self.features, self.items, nets, values, noise, self.rng)
 
 
 @dataclass(frozen=True)
@@ -214,7 +219,7 @@ class Reused:
         values = np.array([evaluation.value for evaluation in self.evaluations])
         errors = np.array([evaluation.error for evaluation in self.evaluations])
         noise = float(np.sqrt(np.mean(errors**2)))
-        fitted = Fitted(task, items, nets, values, noise, rng)
+        fitted = Fitted(features_of(task, items), items, nets, values, noise, rng)
         optima = fitted.optima(self.optima)
         pairs = zip(optima, fitted.estimates(optima), strict=True)
         found = [Candidate(items.derived(net), estimate) for net, estimate in pairs]
