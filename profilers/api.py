@@ -108,6 +108,7 @@ def close_loop(
         at_most=found.at_most,
         max_minutes=max_minutes,
         seed=seed,
+        beside=found.beside,
     )
     return replace(found, subnet=ended.subnet, table_ms=ended.table_ms, target_ms=target_ms)
 

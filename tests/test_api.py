@@ -79,7 +79,7 @@ def test_a_net_is_found_trained_exported_and_loaded(tmp_path: Path) -> None:
         spec, images, table, 1e6, budget="test", at_most=True, cores=1, on_progress=steps.append
     )
     assert found.reached
-    assert found.table_ms == pytest.approx(table.subnet_ms(found.subnet))
+    assert found.table_ms == pytest.approx(table.total(found.subnet))
     assert steps[-1].step == steps[-1].steps
     recipe = tfnas.load_preset("recipe", "test", epochs=1, resolution=32)
     trained = tfnas.train_net(found, images, recipe=recipe, out=tmp_path / "run", threads=1)

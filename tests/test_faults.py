@@ -18,7 +18,7 @@ from tests.support.entry import run_entry
 from tests.support.simulated_device import Machine, Model
 from tests.support.spaces import load_space, macs_table
 from tfnas.app.command_line import override
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.latency.table import LatencyTable
 from tfnas.process.exits import DONE, FAILED, UNUSABLE_INPUT
 
@@ -42,7 +42,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def search_command(folder: Path, out: Path) -> list[str]:
     table = macs_table(load_space("tiny"))
     table.save(folder / "table.json")
-    low, high = feasible_ms(load_space("tiny"), table)
+    low, high = feasible(load_space("tiny"), table)
     return [
         "space=tiny", "budget=test", "strategy=tfnas",
         "data.root=shipped", f"target_ms={(low + high) / 2:.4f}",

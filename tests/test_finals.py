@@ -15,7 +15,7 @@ from tests.support.entry import Entry, run_entry
 from tests.support.nets import few_root
 from tests.support.spaces import load_space, macs_table
 from tfnas.app.command_line import override
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.files import checkpoint
 from tfnas.nets.weights import fingerprint
 from tfnas.process.exits import DONE, UNUSABLE_INPUT
@@ -41,7 +41,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Case:
     space = load_space("tiny")
     table = macs_table(space)
     table.save(folder / "table.json")
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     command = [
         "space=tiny", "budget=test", "strategy=tfnas",
         "budget.epochs=1", f"data.root={few_root()}", "finals=test",

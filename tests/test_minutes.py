@@ -15,7 +15,7 @@ from tests.support.entry import run_entry
 from tests.support.spaces import load_space, load_spec, macs_table
 from tfnas.app import values
 from tfnas.app.command_line import override
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.process.exits import DONE, UNUSABLE_INPUT
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.plan import Plan
@@ -32,7 +32,7 @@ def test_a_plan_is_made_once_and_could_be_given(tmp_path: Path) -> None:
     space = load_space("tiny")
     table = macs_table(space)
     table.save(tmp_path / "table.json")
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     command = [
         "space=tiny", "data.root=shipped", "data.max_train=200", f"target_ms={(low + high) / 2}",
         "cores=1", override("table", tmp_path / "table.json"), "strategy=surrogate",
@@ -97,7 +97,7 @@ def test_a_plan_is_made_once_and_could_be_given(tmp_path: Path) -> None:
 def test_find_net_in_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     space = load_space("tiny")
     table = macs_table(space)
-    target_ms = sum(feasible_ms(space, table)) / 2
+    target_ms = sum(feasible(space, table)) / 2
     images = tfnas.load_images("fashion_mnist", root="shipped", max_train=400)
     strategy = tfnas.load_preset("strategy", "random", subnets=3, score_images=32)
     budget = tfnas.load_preset("budget", "test", epochs=1)

@@ -13,7 +13,7 @@ import pytest
 from tests.support.entry import environment
 from tests.support.nets import few_root
 from tests.support.spaces import load_space, macs_table
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.process.exits import DONE
 
 pytestmark = pytest.mark.slow
@@ -47,14 +47,14 @@ for package in (tfnas, profilers):
 from pathlib import Path
 from tests.support.spaces import load_space
 from tfnas.derive.architecture import Architecture, Constraint
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.derive.methods import derive_constrained
 from tfnas.latency.table import LatencyTable
 from tfnas.process.stopping import locked
 
 table = LatencyTable.load(sorted(Path("latency_tables").glob("*.json"))[0])
 space = load_space("tfnas", 10, table.device.quantum)
-low, high = feasible_ms(space, table.for_space(space))
+low, high = feasible(space, table.for_space(space))
 constraint = Constraint(table.for_space(space), (low + high) / 2, False, 0.01)
 net = derive_constrained(space, Architecture.initial(space), [constraint])
 with locked(Path(os.environ["OUT"])):
@@ -103,7 +103,7 @@ def test_where_text_is_ascii_files_are_utf_8(tmp_path: Path) -> None:
     space = load_space("tiny")
     table, run = macs_table(space), tmp_path / "run"
     table.save(tmp_path / "table.json")
-    target_ms = sum(feasible_ms(space, table)) / 2
+    target_ms = sum(feasible(space, table)) / 2
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
     def command(*arguments: str) -> str:

@@ -13,7 +13,7 @@ from tests.support.entry import run_entry
 from tests.support.nets import few_root
 from tests.support.spaces import load_space, macs_table
 from tfnas.app.command_line import override
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.process.exits import DONE, UNUSABLE_INPUT
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.scores import ScoreFile
@@ -41,7 +41,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Case:
         macs_table(load_space("tiny", quantum=quantum), quantum=quantum).save(
             folder / f"table{quantum}.json"
         )
-    low_ms, high_ms = feasible_ms(space, macs_table(space))
+    low_ms, high_ms = feasible(space, macs_table(space))
     command = ["space=tiny", f"data.root={few_root()}", "cores=1"]
     out = RunFolder(folder / "first")
     done = run_entry(
@@ -72,7 +72,7 @@ def test_at_the_same_target_it_is_the_same_net(first: Case, tmp_path: Path) -> N
     assert status == DONE, text
     assert Subnet.load(out.subnet) == Subnet.load(first.folder.subnet)
     assert out.history.read_text() == ""
-    assert out.scores.read_bytes() == first.folder.scores.read_bytes()
+    assert ScoreFile.load(out.scores).evaluations == scored
     assert out.model.exists()
 
 

@@ -26,7 +26,7 @@ from tests.support.spaces import load_space, macs_table
 from tfnas.app.command_line import override
 from tfnas.app.values import load
 from tfnas.derive.architecture import Constraint
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.latency.stages import load_stages
 from tfnas.latency.table import LatencyTable
 from tfnas.pipeline.device import check_extremes, reachable
@@ -87,7 +87,7 @@ def elsewhere(tmp_path: Path) -> Elsewhere:
     table = macs_table(space)
     file = tmp_path / "elsewhere.json"
     table.save(file)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     return Elsewhere(file, low, high, round((low + high) / 2, 4))
 
 
@@ -109,7 +109,7 @@ def check_report(out: Path, subnet: Subnet) -> None:
 def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> None:
     table = LatencyTable.load(table_file)
     space = load_space("tiny", quantum=table.device.quantum)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     target_ms = round((low + high) / 2, 4)
     out = tmp_path / "run"
     done = run_entry(
@@ -126,14 +126,14 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
     assert subnet in space
     assert result["verified"] is True
     assert result["target_ms"] == target_ms
-    assert result["table_ms"] == pytest.approx(table.subnet_ms(subnet))
+    assert result["table_ms"] == pytest.approx(table.total(subnet))
     assert result["measured_ci_ms"][0] < result["measured_ms"] < result["measured_ci_ms"][1]
     assert result["measured_raw_ms"]["min"] <= result["measured_raw_ms"]["median"]
     assert result["feasible_ms"] == pytest.approx([low, high])
     assert {"profile", "search", "derive", "loop", "verify"} <= set(result["seconds"])
 
     stages = load_stages(out / "stages.json")
-    assert stages.whole.table_ms == pytest.approx(table.subnet_ms(subnet))
+    assert stages.whole.table_ms == pytest.approx(table.total(subnet))
     assert stages.whole.device_ms == pytest.approx(result["measured_ms"], rel=0.9)
     assert "where the milliseconds go" in text
 
@@ -178,7 +178,7 @@ def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> N
 def test_stopped_while_stages_are_measured(table_file: Path, tmp_path: Path) -> None:
     """The run is done by then: its result stays, and is told again."""
     table = LatencyTable.load(table_file)
-    low, high = feasible_ms(load_space("tiny", quantum=table.device.quantum), table)
+    low, high = feasible(load_space("tiny", quantum=table.device.quantum), table)
     out = tmp_path / "out"
     command = [
         *FAST, "stage_minutes=2", "loop_minutes=0", f"target_ms={(low + high) / 2:.4f}",
@@ -344,7 +344,7 @@ def test_same_seed_same_result_whatever_reads_the_images(tmp_path: Path) -> None
     root, table = image_folder(tmp_path / "images"), tmp_path / "table.json"
     space = load_space("tiny", classes=4)
     macs_table(space).save(table)
-    low, high = feasible_ms(space, macs_table(space))
+    low, high = feasible(space, macs_table(space))
     found = []
     for workers in (0, 2):
         out = tmp_path / f"workers_{workers}"
@@ -367,7 +367,7 @@ def gap_in(quantum: int, tolerance: float = 0.01) -> Constraint:
     """The constraint of a target that no net of a coarse tiny space is within 0.01 % of."""
     space = load_space("tiny", quantum=quantum)
     table = macs_table(space, quantum=quantum)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     target_ms = low + (high - low) / 5
     derive = load("derive", "constrained", tol=1e-4)
     return reachable(space, table, target_ms, derive=derive, tolerance=tolerance)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -50,6 +50,8 @@ def find_net(
     budget: str | Budget | None = None,
     at_most: bool = False,
     tolerance: float = 0.01,
+    limits: Mapping[str, float] | None = None,
+    also: Sequence[tuple[LatencyTable, float]] = (),
     seed: int = 0,
     cores: int | None = None,
     accelerator: str = "auto",
@@ -71,6 +73,8 @@ def find_net(
             what fits into the minutes. What is given isn't planned, nor are a `Strategy`'s values.
         at_most: any lower latency is as good.
         tolerance: fraction of the target that the net may be off, where none is nearer.
+        limits: what the net may cost at most: macs, params, weights_mb (1e6 bytes in float32).
+        also: other tables, each with the milliseconds that the net may take there at most.
         cores: CPU threads of the supernet; None: all.
         on_progress: called after every step.
 
@@ -79,7 +83,9 @@ def find_net(
             that the images don't suffice for, or too few minutes (says how many would do).
         tfnas.process.errors.DivergedError: if a loss or a gradient is no finite number.
     """
+    from tfnas.pipeline.beside import constraints
     from tfnas.pipeline.find import find
+    from tfnas.pipeline.inputs import with_classes
     from tfnas.pipeline.planned import budget_keys
 
     given = set() if budget is None else budget_keys()
@@ -101,6 +107,9 @@ def find_net(
         cores=cores,
         accelerator=accelerator,
         minutes=minutes,
+        beside=constraints(
+            limits or {}, [(table, ms, False) for table, ms in also], with_classes(space, images)
+        ),
         given=given,
         on_progress=on_progress or (lambda progress: None),
     )

@@ -1,7 +1,8 @@
 """python -m tfnas.report RUN [RUN ...]
 
 One table of what runs of `tfnas.search` found, and of what became of those that found nothing, and
-a page: of one run all that its folder tells, of several how they compare. A RUN is the folder of a
+a page: of one run all that its folder tells, of several how they compare. nets.csv beside the
+table has all nets that these searches know of. A RUN is the folder of a
 run or of a sweep. What stands in their files is checked and escaped before
 it is printed or written: a folder may come from elsewhere. A plain command line: exit 0 done, 2
 unusable input, 3 if the page could not be drawn.
@@ -27,10 +28,14 @@ from tfnas.files.bounded import printable
 from tfnas.intervals import plus_minus
 from tfnas.process.checks import check_writable
 from tfnas.process.exits import DONE, FAILED, STATUS_NAMES, UNUSABLE_INPUT, exit_after
+from tfnas.runs.files import read_files
 from tfnas.runs.folder import RunFolder
+from tfnas.runs.nets import Net, nets_of
+from tfnas.runs.nets import to_csv as nets_csv
 from tfnas.runs.run import UNFINISHED, Run
 
 NOTHING = "–"
+NETS = "nets.csv"
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 HEADER = (
     "run", "target", "table", "measured ± 95 %", "gap", "within", "strategy", "seed", "device",
@@ -87,10 +92,14 @@ def _report(folders: Sequence[Path], file: Path | None) -> int:
     check_writable(file)
     write_atomically(file, to_csv(runs))
     print(f"wrote {file}: {len(runs)} run{'s' if len(runs) != 1 else ''}")
-    return _write_pages(folders[0] if single else None, runs, file.parent)
+    nets = [net for run in runs if run.gap is not None for net in nets_of(read_files(run.folder))]
+    if nets:
+        write_atomically(file.parent / NETS, nets_csv(nets))
+        print(f"wrote {file.parent / NETS}: {len(nets)} nets")
+    return _write_pages(folders[0] if single else None, runs, nets, file.parent)
 
 
-def _write_pages(single: Path | None, runs: Sequence[Run], base: Path) -> int:
+def _write_pages(single: Path | None, runs: Sequence[Run], nets: Sequence[Net], base: Path) -> int:
     """The page of the one run that was given, else of all, in `base`, with those of single runs
     that have a result and none yet; the exit status. One that fails is a warning: the table is
     printed already."""
@@ -106,7 +115,7 @@ def _write_pages(single: Path | None, runs: Sequence[Run], base: Path) -> int:
 
     def write_all() -> Path:
         file = RunFolder(base).report
-        write_atomically(file, runs_page(runs, base))
+        write_atomically(file, runs_page(runs, base, nets))
         return file
 
     return DONE if _written(base, write_all) else FAILED

@@ -12,6 +12,7 @@ from dataclasses import replace
 from tfnas.app.command_line import output_dir, overrides
 from tfnas.app.main import Work, main
 from tfnas.app.schemas import SearchConfig
+from tfnas.app.several import of_first
 
 
 def prepare(cfg: SearchConfig) -> Work:
@@ -24,7 +25,7 @@ def prepare(cfg: SearchConfig) -> Work:
     from tfnas.process.ranks import join
     from tfnas.runs.folder import RunFolder
 
-    cfg = with_own_minutes(cfg, overrides())
+    cfg = with_own_minutes(of_first(cfg), overrides())
     ranks = join()
     if ranks.rank:  # rank 0 checks, and says what is wrong
         return lambda: follow(cfg, ranks)

@@ -30,7 +30,7 @@ from tfnas.app.command_line import override
 from tfnas.app.values import load_space
 from tfnas.deploy.onnx_file import export
 from tfnas.derive.architecture import Constraint
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.derive.methods import derive_constrained
 from tfnas.latency.table import LatencyTable
 from tfnas.space.search_space import SearchSpace
@@ -64,7 +64,7 @@ def one_target(
         "index": index,
         "busy": args.busy,
         "target_ms": target_ms,
-        "table_ms": derived.table_ms[0],
+        "table_ms": derived.costs[0],
         "first_gap_pct": 100 * (first.measured_ms / target_ms - 1),
         "loop_gap_pct": 100 * (loop.measured.median_ms / target_ms - 1),
         "loop_half_pct": loop.measured.half_width_pct,
@@ -119,7 +119,7 @@ def main() -> None:
     table = LatencyTable.load(file)
     space = load_space("tfnas", 10).build(table.device.quantum)
     table = table.for_space(space)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     margin = MARGIN * (high - low)
     targets = np.linspace(low + margin, high - margin, args.targets).round(3)
     args.out.parent.mkdir(parents=True, exist_ok=True)

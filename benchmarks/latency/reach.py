@@ -22,7 +22,7 @@ import numpy as np
 
 from tfnas.app.values import load_space
 from tfnas.derive.architecture import Architecture, Constraint, Derived
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.derive.methods import derive_constrained, derive_greedy
 from tfnas.latency import importers
 from tfnas.latency.table import LatencyTable
@@ -71,7 +71,7 @@ def outcome(
     start = time.perf_counter()
     derived = derive(space, arch, constraint)
     seconds = time.perf_counter() - start
-    gap = derived.table_ms[0] / constraint.target_ms - 1
+    gap = derived.costs[0] / constraint.target - 1
     return Outcome(derived.reached, gap, derived.argmax_log_prob - derived.log_prob, seconds)
 
 
@@ -108,7 +108,7 @@ def main() -> int:
         table = load_table(args.file, args.unit)
         spec = load_space(args.space, args.classes)
         space = spec.build(args.quantum or table.device.quantum)
-        low, high = feasible_ms(space, table)
+        low, high = feasible(space, table)
         targets = [float(text) for text in args.targets.split(",")]
     except (ValueError, LookupError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -153,7 +153,7 @@ class PlainSearch:
         self.generator = torch.Generator()
         self.generator.set_state(search.generator.get_state())
         self.op_ms = [ms.clone() for ms in search.op_ms]
-        self.fixed_ms, self.target_ms = search.table.fixed_ms(search.space), search.target_ms
+        self.fixed_ms, self.target_ms = search.table.fixed(search.space), search.target_ms
         self.temperature = search.temperature
         self.weights_sgd = torch.optim.SGD(
             self.net.parameters(), knobs.weight_lr, knobs.weight_momentum,

@@ -23,7 +23,7 @@ from tfnas.app.values import conf_path
 from tfnas.data.batches import Batches
 from tfnas.data.images import ArrayImages
 from tfnas.derive.architecture import Constraint
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.latency.table import Device, LatencyTable, Measurement
 from tfnas.pipeline.inputs import make_strategy
 from tfnas.space.search_space import SearchSpace
@@ -112,7 +112,7 @@ def new_task(
 ) -> Task:
     """A search for a target in the middle of its range, by a made-up table."""
     table = made_up_table(space)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     budget = Budget(
         "benchmark", epochs, 0, train.batch, None, train.size, channel_factor, False, 0.2
     )

@@ -92,7 +92,7 @@ class Truth:
         table = table.for_space(space)
         known = macro_nets(file)
         loads = [[table.ms(choice.op) for choice in block] for block in space.blocks]
-        fixed = table.fixed_ms(space)
+        fixed = table.fixed(space)
         ms = [fixed + sum(row[i] for row, i in zip(loads, net, strict=True)) for net in known.nets]
         return cls(space, known.nets, known.accuracy, np.array(ms))
 

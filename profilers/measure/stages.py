@@ -45,7 +45,7 @@ def measure_stages(
     """
     parts = parts_of(subnet)
     table_says = [table_ms(table, name, ops) for name, ops in parts]
-    whole = table.subnet_ms(subnet)
+    whole = table.total(subnet)
     with Bench(profiler, seed, progress, now=now) as bench:
         workloads = bench.workloads([*(ops for _, ops in parts), subnet.ops])
         *measured, net = bench.measure(

@@ -77,7 +77,7 @@ def card_of(
 ) -> Card:
     """The card of nets and their measured latencies."""
     rows = tuple(
-        CardNet(table.subnet_ms(net), m.median_ms, m.half_width_pct, net.macs)
+        CardNet(table.total(net), m.median_ms, m.half_width_pct, net.macs)
         for net, m in zip(nets, measured, strict=True)
     )
     errors = np.array([row.error_pct for row in rows])
@@ -104,7 +104,7 @@ def stage_residuals(
         names = ["stem", *names, "head"]
         ends = [[sum(table.ms(op) for op in ops) for ops in (n.stem, n.head)] for n in nets]
         parts = np.column_stack(([e[0] for e in ends], parts, [e[1] for e in ends]))
-    residual = np.array(measured_ms) - np.array([table.subnet_ms(net) for net in nets])
+    residual = np.array(measured_ms) - np.array([table.total(net) for net in nets])
     ridge = RIDGE * len(nets) * float(np.mean(parts**2)) * np.eye(parts.shape[1])
     factors = np.linalg.solve(parts.T @ parts + ridge, parts.T @ residual)
     return tuple((name, float(100 * f)) for name, f in zip(names, factors, strict=True))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from profilers.measure.bench import Bench
 from profilers.measure.timing import Measured, Progress, Samples
 from profilers.onboard.rounds import Workload
 from profilers.tables.meanwhile import on_other_cores
+from tfnas.derive.architecture import Constraint
 from tfnas.derive.nearby import nearby
 from tfnas.latency.table import LatencyTable
 from tfnas.runs.result import within_tolerance
@@ -97,6 +98,7 @@ def close_loop(
     at_most: bool = False,
     max_minutes: float,
     seed: int,
+    beside: Sequence[Constraint] = (),
     progress: Progress = log.info,
     now: Callable[[], float] = time.monotonic,
 ) -> LoopResult:
@@ -106,6 +108,7 @@ def close_loop(
         tolerance: fraction of the target that the whole interval is to lie inside.
         at_most: a lower latency is as good.
         max_minutes: then the nearest net so far is the result.
+        beside: what the net meets and shall go on to meet.
     """
     label, max_seconds, start = f"closing on {target_ms:g} ms", 60 * max_minutes, now()
     known: dict[Subnet, Measured] = {}
@@ -136,7 +139,7 @@ def close_loop(
             within = _inside(measured, target_ms, tolerance, at_most)
             if within or now() - start >= max_seconds:
                 return LoopResult(best, trail[-1].table_ms, measured, within, tuple(trail))
-            batch = _next_batch(space, table, best, batch, believed, target_ms)
+            batch = _next_batch(space, table, best, batch, believed, target_ms, beside)
             for net in [net for net in loaded if net not in batch]:
                 loaded.pop(net).close()
 
@@ -149,7 +152,7 @@ def settled(known: Mapping[Subnet, Measured], table: LatencyTable) -> dict[Subne
     own (moments, as DerSimonian and Laird do), and at least that of `RELATIVES`.
     """
     rows = [
-        (net, math.log(m.median_ms / table.subnet_ms(net)), m.spread_ms / m.median_ms / 1.96)
+        (net, math.log(m.median_ms / table.total(net)), m.spread_ms / m.median_ms / 1.96)
         for net, m in known.items()
         if math.isfinite(m.spread_ms)
     ]
@@ -166,7 +169,7 @@ def settled(known: Mapping[Subnet, Measured], table: LatencyTable) -> dict[Subne
     half = 1.96 * np.sqrt(kept * own + (1 - kept) ** 2 / weight.sum())
     found = dict(known)
     for (net, _, deviation), error, narrow in zip(rows, believed, half, strict=True):
-        ms = table.subnet_ms(net) * math.exp(error)
+        ms = table.total(net) * math.exp(error)
         scale = (known[net].half_width_pct / 100) ** 2 - (1.96 * deviation) ** 2
         wide = math.hypot(narrow, math.sqrt(max(scale, 0.0)))
         found[net] = replace(
@@ -185,10 +188,13 @@ def _next_batch(
     batch: list[Subnet],
     known: Mapping[Subnet, Measured],
     target_ms: float,
+    beside: Sequence[Constraint],
 ) -> list[Subnet]:
     """The best nets so far and new ones near the best, by the table corrected for its error."""
-    corrected_ms = table.subnet_ms(best) * target_ms / known[best].median_ms
-    found = nearby(space, table, best, corrected_ms, max_moves=MAX_MOVES, count=NEW + len(known))
+    corrected_ms = table.total(best) * target_ms / known[best].median_ms
+    found = nearby(
+        space, table, best, corrected_ms, beside, max_moves=MAX_MOVES, count=NEW + len(known)
+    )
     new = [net for net in found if net not in known][:NEW]
     by_gap = sorted(batch, key=lambda net: _gap(known[net], target_ms))
     return [*by_gap[: max(1, CANDIDATES - len(new))], *new]
@@ -206,7 +212,7 @@ def _step(
     net: Subnet, measured: Measured, first: Subnet, table: LatencyTable, seconds: float
 ) -> Step:
     return Step(
-        table_ms=table.subnet_ms(net),
+        table_ms=table.total(net),
         measured_ms=measured.median_ms,
         ci_ms=measured.ci_ms,
         samples=measured.samples,

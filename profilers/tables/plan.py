@@ -121,7 +121,7 @@ def calibration_of(table: LatencyTable, nets: Sequence[Subnet]) -> Calibration |
 
 def _by_group(bare: LatencyTable, net: Subnet) -> dict[str, float]:
     """Uncalibrated latency of a net's ops by group; overhead counts as one of the fixed."""
-    parts = {"fixed": bare.fixed_ms(net)}
+    parts = {"fixed": bare.fixed(net)}
     for op in net.blocks:
         parts[group_of(op)] = parts.get(group_of(op), 0.0) + bare.ms(op)
     return parts

@@ -14,7 +14,7 @@ from tests.support.entry import environment, run_entry
 from tests.support.spaces import load_space, macs_table
 from tfnas.app.command_line import override
 from tfnas.app.sweep import planned
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.process.exits import DONE, FAILED, INTERRUPTED, OUTSIDE_TOLERANCE, UNUSABLE_INPUT, worst
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.status import read_status
@@ -240,7 +240,7 @@ def elsewhere_table(tmp_path: Path) -> tuple[Path, float]:
     space = load_space("tiny")
     file = tmp_path / "elsewhere.json"
     macs_table(space).save(file)
-    low, high = feasible_ms(space, macs_table(space))
+    low, high = feasible(space, macs_table(space))
     return file, round((low + high) / 2, 4)
 
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.quality import __main__ as quality
 from tests.support.nets import image_archive
 from tests.support.spaces import load_spec, macs_table
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def test_jobs_run_once_and_go_on_with_results_alone(
     space = load_spec("tiny").build(8)
     table = macs_table(space, quantum=8)
     table.save(tmp_path / "table.json")
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     target_ms = f"{(low + high) / 2:.4f}"
     for name, value in (("SEARCHES", 1), ("TRAININGS", 1), ("RANDOM_NETS", 3)):
         monkeypatch.setattr(quality, name, value)

@@ -9,6 +9,7 @@ import itertools
 import math
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.spaces import load_space, macs_table
+from tfnas.costs.contract import Cost
+from tfnas.costs.counts import Macs, Params, WeightsMb
 from tfnas.derive.architecture import Architecture, Constraint, argmax
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.derive.methods import derive_constrained, derive_greedy, draw_constrained
 from tfnas.derive.nearby import nearby
 from tfnas.derive.scaling import scale_widths
@@ -195,8 +198,8 @@ def test_constrained_derivation_is_the_optimum(seed, share, at_most):
     space = small_space()
     table, arch = random_table(space, seed), random_arch(space, seed)
     nets = every_net(space)
-    ms = np.array([table.subnet_ms(net) for net, _, _ in nets])
-    assert feasible_ms(space, table) == (pytest.approx(ms.min()), pytest.approx(ms.max()))
+    ms = np.array([table.total(net) for net, _, _ in nets])
+    assert feasible(space, table) == (pytest.approx(ms.min()), pytest.approx(ms.max()))
     target_ms = float(ms.min() + share * np.ptp(ms))
     constraint = Constraint(table, target_ms, at_most, tol=0.02)
     met = np.array([constraint.met_by(m) for m in ms])
@@ -210,7 +213,7 @@ def test_constrained_derivation_is_the_optimum(seed, share, at_most):
     derived = derive_constrained(space, arch, [constraint])
     assert derived.reached
     assert derived.subnet in space
-    assert derived.table_ms == (table.subnet_ms(derived.subnet),)
+    assert derived.costs == (table.total(derived.subnet),)
     assert met[[net for net, _, _ in nets].index(derived.subnet)]
     lost = [given_up(space, arch, d, p) for (_, d, p), ok in zip(nets, met, strict=True) if ok]
     assert derived.argmax_log_prob - derived.log_prob <= min(lost) + 1e-7
@@ -231,8 +234,8 @@ def test_constrained_derivation_is_the_optimum(seed, share, at_most):
         for net, depths, _ in nets
         if depths == derived.depths
         and [(op.c_se, op.kernel) for op in net.blocks] == kinds
-        and abs(table.subnet_ms(net) - target_ms) <= 0.018 * target_ms
-        and constraint.met_by(table.subnet_ms(net))
+        and abs(table.total(net) - target_ms) <= 0.018 * target_ms
+        and constraint.met_by(table.total(net))
     ]
     if same:
         assert distance(derived.subnet) <= min(same) + 1e-9
@@ -244,12 +247,12 @@ def test_a_reachable_argmax_is_kept(seed):
     table, arch = macs_table(space), random_arch(space, seed)
     depths, picks = argmax(space, arch)
     widths = [w[p] for w, p in zip(arch.widths, picks, strict=True)]
-    target_ms = table.subnet_ms(space.subnet(depths, picks, widths)) * 1.01
+    target_ms = table.total(space.subnet(depths, picks, widths)) * 1.01
     derived = derive_constrained(space, arch, [Constraint(table, target_ms)])
     assert (derived.depths, derived.picks) == (depths, picks)
     assert derived.log_prob == derived.argmax_log_prob
     assert derived.given_up(space) == ()
-    assert abs(derived.table_ms[0] / target_ms - 1) <= 5e-4
+    assert abs(derived.costs[0] / target_ms - 1) <= 5e-4
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -257,7 +260,7 @@ def test_the_joint_search_agrees(seed, monkeypatch):
     """Two routes to one optimum: choice by choice, and all ops and widths at once."""
     space = load_space("tiny")
     table, arch = macs_table(space), random_arch(space, seed)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     constraints = [Constraint(table, low + share * (high - low), tol=0.01) for share in (0.1, 0.7)]
     first = [derive_constrained(space, arch, [c]) for c in constraints]
     monkeypatch.setattr("tfnas.derive.constrained.MAX_CHOICES", 0)
@@ -268,7 +271,7 @@ def test_the_joint_search_agrees(seed, monkeypatch):
 def test_draws_follow_the_probabilities() -> None:
     space = small_space()
     arch, table = random_arch(space, 1), random_table(space, 1)
-    _, high = feasible_ms(space, table)
+    _, high = feasible(space, table)
     free = [Constraint(table, 2 * high, at_most=True)]
     rng, count = np.random.default_rng(0), 800
     drawn = [draw_constrained(space, arch, free, rng) for _ in range(count)]
@@ -287,7 +290,7 @@ def test_draws_follow_the_probabilities() -> None:
 def test_draws_meet_the_target() -> None:
     space = load_space("tiny")
     table = macs_table(space)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     constraint = Constraint(table, (low + high) / 2)
     arch = Architecture.initial(space)
     one, two = (
@@ -295,39 +298,39 @@ def test_draws_meet_the_target() -> None:
         for rng in (np.random.default_rng(0), np.random.default_rng(0))
     )
     assert one == two
-    assert all(d.reached and constraint.met_by(d.table_ms[0]) for d in one)
+    assert all(d.reached and constraint.met_by(d.costs[0]) for d in one)
     assert len({d.subnet for d in one}) > 1
 
 
 def test_what_was_given_up_is_told():
     space = load_space("tiny", quantum=1)
     table, arch = macs_table(space), random_arch(space, 3)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     for target_ms in (low * 1.01, high * 0.99):
         derived = derive_constrained(space, arch, [Constraint(table, target_ms)])
         lines = derived.given_up(space)
         assert any("instead of" in line for line in lines)
         assert "below the argmax" in lines[-1]
         assert derived.log_prob < derived.argmax_log_prob
-        assert derived.error_bound_ms == (pytest.approx(5e-5 * target_ms),)
+        assert derived.error_bounds == (pytest.approx(5e-5 * target_ms),)
 
 
 def test_the_ends_of_the_range_are_reached():
     space = load_space("tiny")
     table, arch = macs_table(space), random_arch(space, 0)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     for target_ms in (low, high):
         derived = derive_constrained(space, arch, [Constraint(table, target_ms)])
-        assert derived.table_ms[0] == pytest.approx(target_ms, rel=1e-9)
+        assert derived.costs[0] == pytest.approx(target_ms, rel=1e-9)
     fastest = derive_constrained(space, arch, [Constraint(table, low, at_most=True)])
-    assert fastest.table_ms[0] == pytest.approx(low, rel=1e-9)
-    assert fastest.error_bound_ms == (0.0,)
+    assert fastest.costs[0] == pytest.approx(low, rel=1e-9)
+    assert fastest.error_bounds == (0.0,)
 
 
 def test_uniform_probabilities_are_no_trouble():
     space = load_space("tiny")
     table, arch = macs_table(space), Architecture.initial(space)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     for share in (0.1, 0.5, 0.9):
         target_ms = low + share * (high - low)
         derived = derive_constrained(space, arch, [Constraint(table, target_ms, tol=0.01)])
@@ -338,7 +341,7 @@ def test_uniform_probabilities_are_no_trouble():
 def test_same_input_same_result():
     space = load_space("tiny")
     table, arch = macs_table(space), random_arch(space, 5)
-    target_ms = sum(feasible_ms(space, table)) / 2
+    target_ms = sum(feasible(space, table)) / 2
     first, second = (
         derive_constrained(space, arch, [Constraint(table, target_ms)]) for _ in range(2)
     )
@@ -349,7 +352,7 @@ def test_same_input_same_result():
 def test_a_target_out_of_reach_is_an_error_with_the_nearest(factor):
     space = load_space("tiny")
     table, arch = macs_table(space), Architecture.initial(space)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     target_ms, nearest = (low * factor, low) if factor < 1 else (high * factor, high)
     with pytest.raises(ValueError, match=f"reaches {low:.4g} to {high:.4g} ms") as error:
         derive_constrained(space, arch, [Constraint(table, target_ms)])
@@ -375,26 +378,26 @@ def test_two_tables_at_once(seed, at_most):
     nets = every_net(space)
     goal = nets[random.Random(seed).randrange(len(nets))][0]
     constraints = [
-        Constraint(tables[0], tables[0].subnet_ms(goal), tol=0.02),
-        Constraint(tables[1], tables[1].subnet_ms(goal), at_most, tol=0.05),
+        Constraint(tables[0], tables[0].total(goal), tol=0.02),
+        Constraint(tables[1], tables[1].total(goal), at_most, tol=0.05),
     ]
     derived = derive_constrained(space, arch, constraints)
     assert derived.reached
-    for constraint, ms in zip(constraints, derived.table_ms, strict=True):
+    for constraint, ms in zip(constraints, derived.costs, strict=True):
         assert constraint.met_by(ms)
-        assert constraint.table.subnet_ms(derived.subnet) == ms
+        assert constraint.table.total(derived.subnet) == ms
     lost = [
         given_up(space, arch, depths, picks)
         for net, depths, picks in nets
-        if all(c.met_by(c.table.subnet_ms(net)) for c in constraints)
+        if all(c.met_by(c.table.total(net)) for c in constraints)
     ]
     slack = [0.9, 0.9 if not at_most else 1.0]  # what the error bound leaves of each tolerance
     certain = [
         given_up(space, arch, depths, picks)
         for net, depths, picks in nets
         if all(
-            Constraint(c.table, c.target_ms - (1 - s) * c.tol * c.target_ms * c.at_most, c.at_most,
-                       c.tol * s).met_by(c.table.subnet_ms(net))
+            Constraint(c.table, c.target - (1 - s) * c.tol * c.target * c.at_most, c.at_most,
+                       c.tol * s).met_by(c.table.total(net))
             for c, s in zip(constraints, slack, strict=True)
         )
     ]  # fmt: skip
@@ -404,10 +407,72 @@ def test_two_tables_at_once(seed, at_most):
         assert given <= min(certain) + 1e-7
 
 
+@pytest.mark.parametrize("cost", [Macs(4), Params(4), WeightsMb(4)])
+@pytest.mark.parametrize("seed", range(4))
+def test_limits_cost_no_more_than_they_must(cost: Cost, seed: int) -> None:
+    """Beside a latency the limit is kept, by the most probable net that all nets have."""
+    space = small_space()
+    table, arch, nets = random_table(space, seed), random_arch(space, seed), every_net(space)
+    alone = Constraint(table, table.total(nets[seed * 31][0]), tol=0.1)
+    free = derive_constrained(space, arch, [alone])
+    possible = [cost.total(net) for net, *_ in nets if alone.met_by_net(net)]
+    for share in (0.999, 1.0, 1.5):  # of what the net has without a limit
+        limit = Constraint(cost, share * cost.total(free.subnet), at_most=True, tol=0.01)
+        if min(possible) > limit.target:
+            with pytest.raises(ValueError, match="must be") as error:
+                derive_constrained(space, arch, [alone, limit])
+            needed = float(str(error.value).split(" must be ")[1].split()[0])
+            # what the solver tells apart at the edges of the latency may be left out
+            assert needed >= min(possible) * (1 - 1e-5)
+            raised = replace(limit, target=needed * (1 + 1e-5))
+            assert derive_constrained(space, arch, [alone, raised]).reached
+            continue
+        derived = derive_constrained(space, arch, [alone, limit])
+        assert derived.reached
+        assert derived.costs == (table.total(derived.subnet), cost.total(derived.subnet))
+        lost = derived.argmax_log_prob - derived.log_prob
+        inner = replace(alone, tol=0.9 * alone.tol), replace(limit, target=0.999 * limit.target)
+        best = [
+            given_up(space, arch, depths, picks)
+            for net, depths, picks in nets
+            if all(constraint.met_by_net(net) for constraint in inner)
+        ]
+        assert lost <= min(best, default=math.inf) + 1e-7
+        if share >= 1:
+            assert derived.log_prob == pytest.approx(free.log_prob)
+
+
+def test_a_limit_below_every_net_names_the_least() -> None:
+    space = load_space("tiny")
+    table = macs_table(space)
+    low, high = feasible(space, table)
+    least, _ = feasible(space, Params(4))
+    limit = Constraint(Params(4), least / 2, at_most=True)
+    arch = Architecture.initial(space)
+    with pytest.raises(ValueError, match=rf"limits.params={least / 2:g}: .* is {least:.6g}$"):
+        derive_constrained(space, arch, [Constraint(table, (low + high) / 2), limit])
+
+
+def test_neighbours_keep_to_limits() -> None:
+    space = load_space("tiny", quantum=4)
+    table = macs_table(space, quantum=4)
+    low, high = feasible(space, table)
+    net = derive_constrained(
+        space, Architecture.initial(space), [Constraint(table, (low + high) / 2)]
+    ).subnet
+    limit = Constraint(Params(4), net.params, at_most=True)
+    target_ms = 1.01 * table.total(net)
+    free = nearby(space, table, net, target_ms)
+    kept = nearby(space, table, net, target_ms, [limit])
+    assert any(n.params > net.params for n in free)
+    assert kept
+    assert all(n.params <= net.params for n in kept)
+
+
 def test_two_tables_that_exclude_each_other():
     space = load_space("tiny")
     table = macs_table(space)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     arch = Architecture.initial(space)
     both = [Constraint(table, low * 1.05), Constraint(table, high * 0.95)]
     with pytest.raises(ValueError, match="no subnet meets all of them at once"):
@@ -434,7 +499,7 @@ def plain_scaling(table, space, depths, picks, widths, target_ms):
         b += len(stage.blocks)
 
     def latency(net):
-        total = table.fixed_ms(space)
+        total = table.fixed(space)
         for row, limits in zip(net, bounds, strict=True):
             for width, (_, _, choice) in zip(row, limits, strict=True):
                 total += table.ms(choice.at(width))
@@ -477,7 +542,7 @@ def test_scaling_is_the_published_one_on_a_small_space(seed):
     arch = random_arch(space, seed)
     depths, picks = argmax(space, arch)
     widths = [rng.choice(b[p].widths) for b, p in zip(space.blocks, picks, strict=True)]
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     target_ms = rng.uniform(0.9 * low, high)
     scaled = scale_widths(space, table, depths, picks, widths, target_ms)
     assert scaled == plain_scaling(table, space, depths, picks, widths, target_ms)
@@ -487,7 +552,7 @@ def test_scaling_is_the_published_one_on_a_small_space(seed):
 def test_scaling_stays_on_the_grid(quantum):
     space = load_space("tiny", quantum=quantum)
     table = macs_table(space)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     for seed in range(5):
         for target_ms in np.linspace(low, high, 4):
             derived = derive_greedy(space, random_arch(space, seed), Constraint(table, target_ms))
@@ -510,7 +575,7 @@ def test_nearby_prefers_few_moves_near_the_target(change):
     space = load_space("tiny", quantum=1)
     table = macs_table(space)
     net = space.subnet([2, 2], [0, 1, 2, 3], [block[0].op.c_mid for block in space.blocks])
-    target_ms = table.subnet_ms(net) * change
+    target_ms = table.total(net) * change
     found = nearby(space, table, net, target_ms, count=6)
     assert 1 <= len(found) <= 6
     assert len(set(found)) == len(found)
@@ -518,7 +583,7 @@ def test_nearby_prefers_few_moves_near_the_target(change):
     moves = []
     for other in found:
         assert other in space
-        assert abs(table.subnet_ms(other) / target_ms - 1) <= 5e-4
+        assert abs(table.total(other) / target_ms - 1) <= 5e-4
         moves.append(sum(a != b for a, b in zip(net.blocks, other.blocks, strict=True)))
     assert moves == sorted(moves)
     assert moves[-1] <= 3
@@ -529,7 +594,7 @@ def test_nearby_changes_ops_where_widths_do_not_reach():
     table = macs_table(space)
     first = space.subnet([1, 1], [0] * 4, [b[0].widths[0] for b in space.blocks])
     goal = space.subnet([1, 1], [3, 0, 0, 0], [b[0].widths[0] for b in space.blocks])
-    found = nearby(space, table, first, table.subnet_ms(goal), count=3)
+    found = nearby(space, table, first, table.total(goal), count=3)
     assert found[0] == goal
 
 
@@ -545,7 +610,7 @@ def published() -> LatencyTable:
 @needs_reference
 def test_range_of_the_published_table(published):
     for quantum in (1, 8):
-        low, high = feasible_ms(load_space("tfnas", 1000, quantum), published)
+        low, high = feasible(load_space("tfnas", 1000, quantum), published)
         assert (round(low, 2), round(high, 2)) == (4.09, 27.06)
 
 
@@ -556,7 +621,7 @@ def test_every_start_reaches_its_target_on_the_published_table(published, target
     for seed in range(8):
         arch = random_arch(space, seed)
         derived = derive_constrained(space, arch, [Constraint(published, target_ms)])
-        assert abs(derived.table_ms[0] / target_ms - 1) <= 5e-4
+        assert abs(derived.costs[0] / target_ms - 1) <= 5e-4
         greedy = derive_greedy(space, arch, Constraint(published, target_ms))
         if greedy.reached:
             assert derived.subnet == greedy.subnet
@@ -581,8 +646,8 @@ class _Lookup:
     def __init__(self, table: LatencyTable, space: SearchSpace) -> None:
         self.table, self.values = table, {}
 
-    def fixed_ms(self, space: SearchSpace) -> float:
-        return self.table.fixed_ms(space)
+    def fixed(self, space: SearchSpace) -> float:
+        return self.table.fixed(space)
 
     def ms(self, op: OpSpec) -> float:
         if op not in self.values:
@@ -596,13 +661,13 @@ def test_blocks_without_a_width_are_derived_too(target: float) -> None:
     """Identity costs nothing; a 1x1 convolution has one width, 0."""
     space = load_space("nas_bench_macro")
     table = macs_table(space)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     constraint = Constraint(table, low + target * (high - low), at_most=True)
     derived = derive_constrained(space, Architecture.initial(space), [constraint])
     assert derived.subnet in space
-    ms = table.subnet_ms(derived.subnet)
-    assert ms <= constraint.target_ms
+    ms = table.total(derived.subnet)
+    assert ms <= constraint.target
     assert any(not op.has_width for op in derived.subnet.blocks)
-    nets = nearby(space, table, derived.subnet, constraint.target_ms)
+    nets = nearby(space, table, derived.subnet, constraint.target)
     assert nets
     assert all(net in space for net in nets)

@@ -10,7 +10,7 @@ import pytest
 from tests.derive.test_derive import random_table, small_space
 from tfnas.derive.architecture import Constraint
 from tfnas.derive.bounded import Bounded
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.derive.uniform import ABSENT, draw_uniform
 
 COUNT = 4000
@@ -36,7 +36,7 @@ def every_net(bounded: Bounded) -> dict[tuple[int, ...], float]:
 
 
 def cost(bounded: Bounded, net: tuple[int, ...]) -> np.ndarray:
-    loads = [np.concatenate(block) for block in bounded.menu.ms]
+    loads = [np.concatenate(block) for block in bounded.menu.loads]
     return sum((loads[b][i] for b, i in enumerate(net) if i != ABSENT), start=np.zeros(1))
 
 
@@ -49,7 +49,7 @@ def test_drawn_are_those_at_the_target_as_often_as_by_chance(
     constraints = []
     for seed, share in enumerate(shares):
         table = random_table(space, seed)
-        low, high = feasible_ms(space, table)
+        low, high = feasible(space, table)
         target_ms = low + share * (high - low)
         constraints.append(Constraint(table, target_ms, at_most, tol=0.2 if at_most else 0.1))
     bounded = Bounded(space, constraints)
@@ -71,6 +71,6 @@ def test_drawn_are_those_at_the_target_as_often_as_by_chance(
 def test_a_target_that_no_net_meets_gives_none() -> None:
     space = small_space()
     table = random_table(space, 0)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     bounded = Bounded(space, [Constraint(table, low / 2 if low else high, tol=1e-6)])
     assert draw_uniform(bounded, 3, np.random.default_rng(0)).shape == (0, len(space.blocks))

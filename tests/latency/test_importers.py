@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tests.support.spaces import load_space
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.latency.importers import _parse, impossible_values, read, recognize
 from tfnas.latency.layouts import LAYOUTS
 from tfnas.latency.table import LatencyTable
@@ -83,7 +83,7 @@ def test_imported_table_survives_saving_and_serves_a_space(tmp_path):
     )  # fmt: skip
     space = spec.build(8)
     table.check(space)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     assert low == pytest.approx(0.5 + 0.03 + 0.002 * 32)
     assert high == pytest.approx(0.5 + 2 * (0.05 + 0.002 * 64 + 0.016))
 
@@ -304,7 +304,7 @@ def test_published_tables_serve_their_spaces(name, space, rows, reach_ms):
     assert len(table.rows) == rows
     if space is not None:
         searched = load_space(space, classes=10)
-        assert feasible_ms(searched, table.for_space(searched)) == pytest.approx(reach_ms, abs=1e-3)
+        assert feasible(searched, table.for_space(searched)) == pytest.approx(reach_ms, abs=1e-3)
 
 
 def test_hardcorenas_pickle(tmp_path):

@@ -57,11 +57,11 @@ def test_nothing_is_extrapolated(width: int) -> None:
 def test_a_net_is_the_sum_of_its_ops() -> None:
     table, space = full(), load_space()
     net = space.sample(random.Random(0))
-    assert table.subnet_ms(net) == pytest.approx(sum(map(table.ms, net.ops)))
+    assert table.total(net) == pytest.approx(sum(map(table.ms, net.ops)))
     scaled = table.with_fit(space, calibration=Calibration(1.2, 5, 1.0))
-    assert scaled.subnet_ms(net) == pytest.approx(1.2 * table.subnet_ms(net))
+    assert scaled.total(net) == pytest.approx(1.2 * table.total(net))
     fixed = replace(table, overhead_ms=5.0)
-    assert fixed.subnet_ms(net) == pytest.approx(5.0 + sum(map(table.ms, net.blocks)))
+    assert fixed.total(net) == pytest.approx(5.0 + sum(map(table.ms, net.blocks)))
 
 
 def test_groups_have_their_own_factor() -> None:
@@ -71,13 +71,13 @@ def test_groups_have_their_own_factor() -> None:
     sizes = {op.size for op in net.blocks}
     factors = (("fixed", 0.8), *((f"{size}px", 1.2) for size in sizes))
     table = bare.with_fit(space, calibration=Calibration(1.1, 5, 1.0, factors))
-    assert table.fixed_ms(net) == pytest.approx(0.88 * bare.fixed_ms(net))
+    assert table.fixed(net) == pytest.approx(0.88 * bare.fixed(net))
     for op in net.blocks:
         assert table.ms(op) == pytest.approx(1.32 * bare.ms(op))
     choice = space.blocks[0][0]
-    assert table.curve_ms(choice)[0] == pytest.approx(table.ms(choice.at(choice.widths[0])))
+    assert table.curve(choice)[0] == pytest.approx(table.ms(choice.at(choice.widths[0])))
     overhead = replace(table, overhead_ms=1.0)
-    assert overhead.fixed_ms(net) == pytest.approx(0.88)
+    assert overhead.fixed(net) == pytest.approx(0.88)
 
 
 def test_coverage() -> None:
@@ -133,8 +133,8 @@ def test_a_space_takes_its_own_calibration() -> None:
     both = table.with_fit(other, calibration=Calibration(0.8, 5, 1.0))
     net = space.sample(random.Random(0))
     for chosen, scale in ((space, 1.2), (other, 0.8)):
-        ms = both.for_space(chosen).subnet_ms(net)
-        assert ms == pytest.approx(scale * bare.subnet_ms(net))
+        ms = both.for_space(chosen).total(net)
+        assert ms == pytest.approx(scale * bare.total(net))
     shorter = replace(space, stages=(replace(space.stages[0], min_depth=2), *space.stages[1:]))
     assert shorter.key != space.key
     with pytest.raises(LookupError, match="python -m profilers"):

@@ -29,7 +29,7 @@ def drawn(
 
 
 def markup(subnet: Subnet, space: SearchSpace | None, table: LatencyTable | None) -> Markup:
-    total_ms = None if table is None else table.subnet_ms(subnet)
+    total_ms = None if table is None else table.total(subnet)
     return network(gather_network(subnet, space, table), total_ms)
 
 

@@ -72,7 +72,7 @@ def test_sources(candidates: int, learns: bool, sources: list[str], tmp_path: Pa
     constraint = task.constraints[0]
     for net, entrant in zip(nets, entrants, strict=True):
         assert net in task.space
-        assert entrant.table_ms == constraint.table.subnet_ms(net)
+        assert entrant.table_ms == constraint.table.total(net)
         assert constraint.met_by(entrant.table_ms)
     assert [e.scores for e in entrants[: min(candidates, 3)]] == [
         {"search": 9.0 - i} for i in range(min(candidates, 3))
@@ -83,7 +83,7 @@ def test_sources(candidates: int, learns: bool, sources: list[str], tmp_path: Pa
 def test_all_but_the_own_net_move_to_what_the_device_asks_for(tmp_path: Path) -> None:
     task = new_task()
     found = found_by(task, 5)
-    other = replace(task.constraints[0], target_ms=0.9 * task.constraints[0].target_ms, tol=0.005)
+    other = replace(task.constraints[0], target_ms=0.9 * task.constraints[0].target, tol=0.005)
     entrants = chosen(replace(task, constraints=(other,)), found, tmp_path, moved=True)
     assert subnets(tmp_path, entrants)[0] == found.derived.subnet
     assert all(other.met_by(entrant.table_ms) for entrant in entrants[1:])

@@ -15,7 +15,7 @@ from tests.support.entry import environment, run_entry
 from tests.support.spaces import load_space, macs_table
 from tests.support.terminal import Terminal, lines_of
 from tfnas.app.command_line import override
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.process.exits import DONE, INTERRUPTED
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [
         "space=tiny", "budget=test", "strategy=tfnas",
         "data.root=shipped", "cores=1", "hydra.run.dir=run",
-        f"target_ms={sum(feasible_ms(space, table)) / 2:.4f}", override("table", file),
+        f"target_ms={sum(feasible(space, table)) / 2:.4f}", override("table", file),
     ]  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from tfnas.app.command_line import override
 from tfnas.data.augment import normalized
 from tfnas.data.batches import Batches
 from tfnas.data.sets import load_images
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.latency.table import LatencyTable
 from tfnas.nets.steps import LAG, Guard
 from tfnas.process.errors import DivergedError
@@ -354,7 +354,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     space = load_space("tiny")
     file = tmp_path_factory.mktemp("table") / "elsewhere.json"
     macs_table(space).save(file)
-    low, high = feasible_ms(space, macs_table(space))
+    low, high = feasible(space, macs_table(space))
     return [*FAST, f"target_ms={(low + high) / 2:.4f}", override("table", file)]
 
 
@@ -507,7 +507,7 @@ def test_an_image_that_one_of_them_cannot_read_is_named(tmp_path: Path) -> None:
     root, file = image_folder(tmp_path / "images"), tmp_path / "table.json"
     space = load_space("tiny", classes=4)
     macs_table(space).save(file)
-    low, high = feasible_ms(space, macs_table(space))
+    low, high = feasible(space, macs_table(space))
     # Not the first of its class, whose header is checked before the work begins.
     broken = sorted((root / "train" / "class_1").iterdir())[5]
     broken.write_bytes(broken.read_bytes()[:100])

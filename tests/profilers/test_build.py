@@ -109,7 +109,7 @@ def test_table_of_a_known_device(tmp_path: Path) -> None:
     held_out = table.spaces[load_space(quantum=16).key].held_out
     assert held_out is None or held_out.mean_pct < 2
     for net in calibration_nets(load_space(quantum=16), 3, 9):
-        assert table.subnet_ms(net) == pytest.approx(profiler.latency_ms(net.ops), rel=0.02)
+        assert table.total(net) == pytest.approx(profiler.latency_ms(net.ops), rel=0.02)
 
 
 def test_real_table_is_built_completed_and_found(
@@ -193,7 +193,7 @@ def test_calibration_rests_on_measured_nets() -> None:
     rows = {op: Measurement(plain_ms(op), 0.0, 30) for op in space.ops()}
     table = LatencyTable(DEVICE, rows)
     assert calibration_of(table, nets) is None
-    whole = {net_key(n): Measurement(1.1 * table.subnet_ms(n), 0.0, 30) for n in nets[:3]}
+    whole = {net_key(n): Measurement(1.1 * table.total(n), 0.0, 30) for n in nets[:3]}
     calibration = calibration_of(replace(table, nets=whole), nets)
     assert calibration is not None
     assert (calibration.nets, calibration.scale) == (3, pytest.approx(1.1))
@@ -219,7 +219,7 @@ def test_calibration_finds_what_a_net_changes() -> None:
     def error(which: Calibration) -> float:
         told = table.with_fit(space, calibration=which)
         others = calibration_nets(space, 30, 1)
-        return sum(abs(told.subnet_ms(n) / truth(n) - 1) for n in others) / len(others)
+        return sum(abs(told.total(n) / truth(n) - 1) for n in others) / len(others)
 
     assert error(calibration) < 0.5 * error(one_factor)
     assert dict(calibration.factors)["fixed"] < 0.9
@@ -353,7 +353,7 @@ def test_each_space_is_calibrated_on_its_own_nets() -> None:
     space = load_space(quantum=16)
     table = macs_table(space, quantum=16)
     nets = calibration_nets(space, 4, 0)
-    whole = {net_key(n): Measurement(1.1 * table.subnet_ms(n), 0.0, 100) for n in nets}
+    whole = {net_key(n): Measurement(1.1 * table.total(n), 0.0, 100) for n in nets}
     made = replace(table, nets=whole)
     made = made.with_fit(space, calibration=calibration_of(made, nets))
     assert not _is_calibrated(made, space, plan(space))  # by rows that aren't told
@@ -393,8 +393,8 @@ def test_a_second_space_leaves_the_first_as_it_was(tmp_path: Path) -> None:
     assert set(again.spaces) == {first.key, other.build(quantum).key}
     assert again.spaces[first.key] == before.spaces[first.key]
     net = first.sample(random.Random(0))
-    assert again.for_space(first).subnet_ms(net) == before.subnet_ms(net)
+    assert again.for_space(first).total(net) == before.total(net)
     assert is_complete(again, spec)
     assert is_complete(again, other)
     with pytest.raises(LookupError, match=r"for_space\(space\)"):
-        again.subnet_ms(net)
+        again.total(net)

@@ -65,7 +65,7 @@ def test_residuals_find_the_stage() -> None:
     table, space = table_of(SimulatedProfiler(Machine())), load_space()
     rng = random.Random(0)
     nets = [space.sample(rng) for _ in range(40)]
-    measured = [table.subnet_ms(n) + 0.1 * sum(table.ms(op) for op in n.stages[1]) for n in nets]
+    measured = [table.total(n) + 0.1 * sum(table.ms(op) for op in n.stages[1]) for n in nets]
     residuals = dict(stage_residuals(table, nets, measured))
     assert residuals["stage 2"] == pytest.approx(10, abs=2)
     assert abs(residuals["stage 1"]) < 2

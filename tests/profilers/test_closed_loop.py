@@ -25,7 +25,7 @@ def test_target_is_met_though_the_table_is_off(seed: int) -> None:
     rows = {op: Measurement(profiler.op_ms(op), 0.0, 30) for op in space.ops()}
     table = LatencyTable(profiler.device, rows)
     subnet = space.sample(random.Random(seed))
-    target = table.subnet_ms(subnet)
+    target = table.total(subnet)
     said: list[str] = []
     result = close_loop(
         profiler, space, table, subnet, target,
@@ -34,7 +34,7 @@ def test_target_is_met_though_the_table_is_off(seed: int) -> None:
     assert machine.seconds < 150
     assert result.subnet in space
     assert profiler.latency_ms(result.subnet.ops) == pytest.approx(target, rel=0.02)
-    assert result.table_ms == table.subnet_ms(result.subnet)
+    assert result.table_ms == table.total(result.subnet)
     assert len(result.trail_json()) == len(result.trail)
     assert said
 
@@ -76,12 +76,12 @@ def test_what_all_nets_have_in_common_is_believed_of_each() -> None:
     for _ in range(200):
         noise = [rng.gauss(0, 0.01) for _ in nets]
         known = {
-            net: measured(1.05 * table.subnet_ms(net) * (1 + e), 1.96 * 0.01)
+            net: measured(1.05 * table.total(net) * (1 + e), 1.96 * 0.01)
             for net, e in zip(nets, noise, strict=True)
         }
         told = settled(known, table)
         for net, own in zip(nets, noise, strict=True):
-            off = told[net].median_ms / (1.05 * table.subnet_ms(net)) - 1
+            off = told[net].median_ms / (1.05 * table.total(net)) - 1
             errors.append((abs(off), abs(own)))
             assert told[net].spread_ms < known[net].spread_ms
     pooled, alone = np.mean(errors, axis=0)
@@ -92,7 +92,7 @@ def test_nets_that_differ_from_the_table_are_believed_themselves() -> None:
     table, nets = family(6)
     factors = [1.0, 1.1, 0.9, 1.06, 0.95, 1.02]
     known = {
-        net: measured(f * table.subnet_ms(net), 0.004) for net, f in zip(nets, factors, strict=True)
+        net: measured(f * table.total(net), 0.004) for net, f in zip(nets, factors, strict=True)
     }
     for net, found in settled(known, table).items():
         assert found.median_ms == pytest.approx(known[net].median_ms, rel=0.002)

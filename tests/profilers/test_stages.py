@@ -94,7 +94,7 @@ def test_the_table_tells_what_parts_cost_inside_a_net() -> None:
     table, net = table_and_net(Parts(Machine()))
     parts = parts_of(net)
     says = {name: table_ms(table, name, ops) for name, ops in parts}
-    assert sum(ms or 0.0 for ms in says.values()) == pytest.approx(table.subnet_ms(net))
+    assert sum(ms or 0.0 for ms in says.values()) == pytest.approx(table.total(net))
     published = replace(table, overhead_ms=5.0)
     assert table_ms(published, "stem", net.stem) is None
     assert table_ms(published, "head", net.head) is None

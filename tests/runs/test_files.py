@@ -25,7 +25,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert found.space == load_space("tiny")
     assert found.arguments == ("space=tiny", "target_ms=8")
     assert found.table is not None
-    assert found.table.subnet_ms(subnet) == pytest.approx(found.result.table_ms)
+    assert found.table.total(subnet) == pytest.approx(found.result.table_ms)
     assert found.stages is None
 
 
@@ -68,8 +68,8 @@ def test_a_table_that_has_changed_is_told(tmp_path: Path) -> None:
         row[at] *= 2
     file.write_text(json.dumps(data))
     found = read_files(folder)
-    assert LatencyTable.load(file).subnet_ms(subnet) == pytest.approx(
-        2 * macs_table(load_space("tiny")).subnet_ms(subnet)
+    assert LatencyTable.load(file).total(subnet) == pytest.approx(
+        2 * macs_table(load_space("tiny")).total(subnet)
     )
     (warning,) = found.warnings
     assert "the table was measured anew since" in warning

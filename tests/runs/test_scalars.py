@@ -20,7 +20,7 @@ from tests.support.entry import Entry, compose_config, run_entry
 from tests.support.nets import few_images, tiny_subnet
 from tests.support.spaces import load_space, macs_table
 from tfnas.app.schemas import TrainConfig
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.process.errors import StoppedError
 from tfnas.process.exits import DONE, INTERRUPTED
 from tfnas.runs.scalars import (
@@ -127,7 +127,7 @@ def test_what_is_written_again_replaces_what_was_there(tmp_path: Path) -> None:
 def test_a_search_stopped_and_gone_on_with_tells_each_epoch_once(tmp_path: Path) -> None:
     table = macs_table(SPACE)
     table.save(tmp_path / "table.json")
-    out, target_ms = tmp_path / "run", round(sum(feasible_ms(SPACE, table)) / 2, 4)
+    out, target_ms = tmp_path / "run", round(sum(feasible(SPACE, table)) / 2, 4)
     with Entry(
         "tfnas.search", "space=tiny", "budget=test", "strategy=tfnas",
         "data.root=shipped", "cores=1",

@@ -112,7 +112,7 @@ def test_candidates_one_by_one() -> None:
     assert not any(op.free for op in [*space.ops(), *space.curves()])
     table = macs_table(space)
     left_out = space.blocks[1][0]
-    assert (table.ms(left_out.op), list(table.curve_ms(left_out))) == (0, [0])
+    assert (table.ms(left_out.op), list(table.curve(left_out))) == (0, [0])
     assert table.missing(space) == []
 
 

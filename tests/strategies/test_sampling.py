@@ -128,7 +128,7 @@ def test_expected_latency_against_plain_loops(name: str) -> None:
     sinks = [torch.rand(len(s.depths), generator=g).softmax(0) for s in space.stages]
     widths = [[c.widths[-1] for c in block] for block in space.blocks]
     op_ms = op_latencies(space, table, widths)
-    total, b = table.fixed_ms(space), 0
+    total, b = table.fixed(space), 0
     for stage, sink in zip(space.stages, sinks, strict=True):
         cumulative, sums = 0.0, []
         for block in stage.blocks:
@@ -138,7 +138,7 @@ def test_expected_latency_against_plain_loops(name: str) -> None:
             sums.append(cumulative)
             b += 1
         total += sum(float(sink[k]) * sums[d - 1] for k, d in enumerate(stage.depths))
-    got = Sink(space).expected_ms(table.fixed_ms(space), mix, sinks, op_ms)
+    got = Sink(space).expected_ms(table.fixed(space), mix, sinks, op_ms)
     assert float(got) == pytest.approx(total, rel=1e-5)
 
 
@@ -156,9 +156,9 @@ def test_expected_latency_at_one_hot_is_the_subnets() -> None:
             for s, d in zip(space.stages, depths, strict=True)
         ]
         picked = [row[p] for row, p in zip(widths, picks, strict=True)]
-        subnet_ms = table.subnet_ms(space.subnet(depths, picks, picked))
+        subnet_ms = table.total(space.subnet(depths, picks, picked))
         op_ms = op_latencies(space, table, widths)
-        got = Sink(space).expected_ms(table.fixed_ms(space), mix, sinks, op_ms)
+        got = Sink(space).expected_ms(table.fixed(space), mix, sinks, op_ms)
         assert float(got) == pytest.approx(subnet_ms, rel=1e-5)
 
 
@@ -177,7 +177,7 @@ def test_gradients_of_expected_latency_by_finite_differences() -> None:
     def latency(*vectors: torch.Tensor) -> torch.Tensor:
         mix = [v.softmax(0) for v in vectors[: len(alphas)]]
         sinks = [v.softmax(0) for v in vectors[len(alphas) :]]
-        return Sink(space).expected_ms(table.fixed_ms(space), mix, sinks, op_ms)
+        return Sink(space).expected_ms(table.fixed(space), mix, sinks, op_ms)
 
     assert torch.autograd.gradcheck(latency, (*alphas, *betas))
 

@@ -52,7 +52,7 @@ def test_result_is_in_the_space_and_meets_the_target(
     assert found.derived.subnet in task.space
     assert found.derived.reached
     constraint = task.constraints[0]
-    assert constraint.met_by(constraint.table.subnet_ms(found.derived.subnet))
+    assert constraint.met_by(constraint.table.total(found.derived.subnet))
     steps = [p.step for p in progress]
     assert steps == sorted(steps)
     assert steps[-1] <= progress[-1].steps
@@ -229,7 +229,7 @@ def test_records_tell_the_expected_latency(task: Task) -> None:
     progress, _ = run(make("tfnas", width="fixed"), task)
     table = task.constraints[0].table
     for record in (p.record for p in progress if p.record is not None):
-        block, expected = 0, table.fixed_ms(task.space)
+        block, expected = 0, table.fixed(task.space)
         for stage, of_depth in zip(task.space.stages, record.depth_probs, strict=True):
             so_far = 0.0
             for place in range(1, len(stage.blocks) + 1):

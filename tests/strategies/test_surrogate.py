@@ -11,7 +11,7 @@ import pytest
 from tests.support.searches import make
 from tests.support.spaces import load_space, macs_table
 from tfnas.derive.architecture import Constraint
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.space.ops import OpSpec
 from tfnas.space.search_space import Choice, SearchSpace, Stage
 from tfnas.strategies.contract import Task
@@ -37,7 +37,7 @@ def some_widths(choice: Choice) -> tuple[int, ...]:
 
 def constraint(space: SearchSpace, *, at_most: bool) -> Constraint:
     table = macs_table(space)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     return Constraint(table, 0.6 * low + 0.4 * high, at_most, tol=0.02)
 
 
@@ -98,8 +98,8 @@ def test_the_optimum_is_that_of_all_nets(at_most: bool) -> None:
             )
         ]
     )
-    ms = [limit.table.subnet_ms(items.derived(net).subnet) for net in nets]
-    low, high = limit.window_ms
+    ms = [limit.table.total(items.derived(net).subnet) for net in nets]
+    low, high = limit.window
     inside = [low + 1e-4 * high < one < high - 1e-4 * high for one in ms]
     met = [limit.met_by(one) for one in ms]
     assert 10 < sum(met) < len(nets)
@@ -248,6 +248,6 @@ def test_the_supernet_trains_on_nets_that_meet_the_target(task: Task) -> None:
         next(search.train())
         picks, depths, widths = search.last
         net = task.space.subnet(depths, picks, [row[0] for row in widths])
-        assert task.constraints[0].met_by(task.constraints[0].table.subnet_ms(net))
+        assert task.constraints[0].met_by(task.constraints[0].table.total(net))
         nets.add(net)
     assert len(nets) > 10

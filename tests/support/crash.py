@@ -23,7 +23,7 @@ from tests.support.entry import fork_entry
 from tests.support.nets import few_root, tiny_subnet
 from tests.support.spaces import load_space, load_spec, macs_table
 from tfnas.app.command_line import override
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.files.checkpoint import exists
 from tfnas.latency.table import LatencyTable
 from tfnas.process.exits import DONE
@@ -63,7 +63,7 @@ def crash_search(folder: Path, kills: int, seed: int) -> int:
     space = load_space("tiny")
     table = folder / "table.json"
     macs_table(space).save(table)
-    low, high = feasible_ms(space, macs_table(space))
+    low, high = feasible(space, macs_table(space))
     command = [
         "tfnas.search", "space=tiny", "budget=test", "budget.epochs=4", "data.root=shipped",
         f"target_ms={(low + high) / 2:.4f}", "checkpoint_minutes=1e-4", "cores=1",

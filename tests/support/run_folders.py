@@ -97,7 +97,7 @@ def saved_run(folder: Path, **changes: Any) -> tuple[Path, Subnet]:
     table.save(file)
     subnet = space.sample(random.Random(1))
     subnet.save(folder / "subnet.json")
-    table_ms = table.subnet_ms(subnet)
+    table_ms = table.total(subnet)
     result = replace(
         RESULT, table=str(file), target_ms=table_ms, table_ms=table_ms, measured_ms=table_ms,
         measured_ci_ms=(0.99 * table_ms, 1.02 * table_ms), macs=subnet.macs,

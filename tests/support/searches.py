@@ -14,7 +14,7 @@ from tfnas.data.batches import Batches
 from tfnas.data.images import stratified_split
 from tfnas.data.sets import load_images
 from tfnas.derive.architecture import Constraint
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.process.ranks import ALONE, Ranks
 from tfnas.strategies import strategy_class
 from tfnas.strategies.contract import Budget, Strategy, Task
@@ -54,7 +54,7 @@ def new_task(ranks: Ranks = ALONE, arch_fraction: float = 0.2) -> Task:
     """Two epochs on 400 real images at 16 px, for a target in the middle of the tiny space."""
     space = load_space("tiny")
     table = macs_table(space)
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     dataset = load_images("fashion_mnist", root="shipped", max_train=400)
     train, held_out = stratified_split(dataset.train.labels, 1 - arch_fraction, 0)
 

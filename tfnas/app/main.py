@@ -102,13 +102,17 @@ def main(schema: type[Config], name: str, prepare: Callable[[Config], Work]) -> 
         return status
 
     from tfnas.app.resume import resumed  # which needs `override` from here
+    from tfnas.app.several import as_sweep
     from tfnas.process.stopping import interrupt_on_signals
 
     show_what_can_be_shown()
     ranks = Ranks()
     try:
         ranks = from_environment()
-        sys.argv[1:] = _of_rank(ranks, resumed(name, as_meant(sys.argv[1:], schema)))
+        given = as_meant(sys.argv[1:], schema)
+        if name == "search":
+            given = as_sweep(given, ranks.size)
+        sys.argv[1:] = _of_rank(ranks, resumed(name, given))
     except (ValueError, OSError) as error:
         say(f"error: {error}", ranks)
         sys.exit(UNUSABLE_INPUT)

@@ -75,6 +75,15 @@ class DeriveConfig:
 
 
 @dataclass
+class LimitsConfig:
+    """What the whole net may cost at most, beside its latency; null: anything."""
+
+    macs: Annotated[float | None, ABOVE_0]  # multiply-accumulates for one image
+    params: Annotated[float | None, ABOVE_0]  # parameters as torch counts them
+    weights_mb: Annotated[float | None, ABOVE_0]  # of the exported net at its precision, 1e6 bytes
+
+
+@dataclass
 class DeviceContext:
     """What tells of a device in every entry point that measures."""
 
@@ -149,6 +158,8 @@ class SearchConfig(SteppingContext, TableContext):
 
     target_ms: Positive
     tolerance: Positive  # fraction of the target, on the device
+    limits: LimitsConfig
+    also: list[Any]  # latencies on other tables; see `tfnas.pipeline.beside.Also`
     # How long all but profiling may take; null, or with a budget alone: as long as it takes.
     minutes: Annotated[float | None, ABOVE_0]
     strategy: Any  # checked against the strategy's own dataclass

@@ -232,7 +232,7 @@ def latencies(table: LatencyTable, contenders: Sequence[Contender]) -> Mapping[P
     found = {}
     for name, path, subnet in _all(contenders):
         try:
-            ms = _calibrated(table, subnet).subnet_ms(subnet)
+            ms = _calibrated(table, subnet).total(subnet)
         except LookupError as error:
             raise LookupError(f"{name} ({path}): {error.args[0]}") from None
         if not ms > 0:

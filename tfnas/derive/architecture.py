@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfnas.costs.contract import Cost
 from tfnas.latency.table import LatencyTable
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
@@ -43,27 +44,44 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Constraint:
-    """Attributes:
-    target_ms: calibrated latency of the whole net on `table`.
-    at_most: a lower latency is as good.
-    tol: allowed distance from the target, as a fraction of it; unused where `at_most`.
+    """What a net has to cost.
+
+    Attributes:
+        cost: of latencies the table, calibrated.
+        target: of the whole net, in the unit of the cost.
+        at_most: a lower cost is as good.
+        tol: allowed distance from the target, as a fraction of it. Where `at_most` it only says
+            how finely the solver tells costs apart.
     """
 
-    table: LatencyTable
-    target_ms: float
+    cost: Cost
+    target: float
     at_most: bool = False
     tol: float = 5e-4
 
     @property
-    def window_ms(self) -> tuple[float, float]:
-        if self.at_most:
-            return -np.inf, self.target_ms
-        return self.target_ms * (1 - self.tol), self.target_ms * (1 + self.tol)
+    def table(self) -> LatencyTable:
+        """The cost, if it is a latency table. Raises TypeError if it isn't."""
+        if not isinstance(self.cost, LatencyTable):
+            raise TypeError(f"{self} is no latency")
+        return self.cost
 
-    def met_by(self, ms: float) -> bool:
-        low, high = self.window_ms
-        rounding = ROUNDING * self.target_ms
-        return low - rounding <= ms <= high + rounding
+    def __str__(self) -> str:
+        return self.cost.asked(self.target)
+
+    @property
+    def window(self) -> tuple[float, float]:
+        if self.at_most:
+            return -np.inf, self.target
+        return self.target * (1 - self.tol), self.target * (1 + self.tol)
+
+    def met_by(self, cost: float) -> bool:
+        low, high = self.window
+        rounding = ROUNDING * self.target
+        return low - rounding <= cost <= high + rounding
+
+    def met_by_net(self, subnet: Subnet) -> bool:
+        return self.met_by(self.cost.total(subnet))
 
 
 @dataclass(frozen=True)
@@ -74,10 +92,10 @@ class Derived:
         depths: for each stage.
         picks, widths: index of the op and mid width of every block of the space, also of those
             that the depths cut off.
-        table_ms: exact latency on each constraint's table.
+        costs: exact, of each constraint; the first one is a latency in a search.
         log_prob, argmax_log_prob: of ops and depths; a cut block counts with its most probable op.
         reached: every constraint is met.
-        error_bound_ms: for each constraint; no choice that meets it with this much to spare has a
+        error_bounds: for each constraint; no choice that meets it with this much to spare has a
             higher log-probability, or the same ops and depths and nearer widths. 0 for exact.
         argmax_depths, argmax_picks: the most probable ones, before any constraint.
     """
@@ -86,11 +104,11 @@ class Derived:
     depths: tuple[int, ...]
     picks: tuple[int, ...]
     widths: tuple[int, ...]
-    table_ms: tuple[float, ...]
+    costs: tuple[float, ...]
     log_prob: float
     argmax_log_prob: float
     reached: bool
-    error_bound_ms: tuple[float, ...]
+    error_bounds: tuple[float, ...]
     argmax_depths: tuple[int, ...]
     argmax_picks: tuple[int, ...]
 

@@ -1,4 +1,4 @@
-"""The choices of a space under latency constraints, as the solver takes them."""
+"""The choices of a space under constraints, as the solver takes them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tfnas.costs.contract import Cost
 from tfnas.derive.architecture import ROUNDING, Constraint
 from tfnas.derive.menu import Menu, any_op
 from tfnas.derive.solver import Group, Row, cheapest, load_ranges
@@ -20,9 +21,9 @@ class Bounded:
     Items are those of `Menu.items`.
 
     Attributes:
-        low, high: (m,) bounds of what the searched blocks cost on each table.
+        low, high: (m,) bounds of what the searched blocks cost of each kind.
         resolution: (m,) of the solver.
-        error_bound_ms: see `tfnas.derive.architecture.Derived`.
+        error_bounds: see `tfnas.derive.architecture.Derived`.
 
     Raises:
         LookupError: if a table doesn't cover the space.
@@ -33,21 +34,21 @@ class Bounded:
         if not constraints:
             raise ValueError("no constraint given: expected at least one table with its target")
         for constraint in constraints:
-            if not (0 < constraint.target_ms < np.inf and 0 < constraint.tol < 1):
+            if not (0 < constraint.target < np.inf and 0 < constraint.tol < 1):
                 raise ValueError(
-                    f"target_ms={constraint.target_ms}, tol={constraint.tol}: expected a positive "
-                    "target and a tolerance between 0 and 1"
+                    f"{constraint}, tol={constraint.tol}: expected a positive target and a "
+                    "tolerance between 0 and 1"
                 )
         self.space, self.constraints = space, constraints
-        self.menu = Menu(space, [c.table for c in constraints])
-        windows = np.array([c.window_ms for c in constraints])  # (m, 2)
-        targets = np.array([c.target_ms for c in constraints])
-        self.low = windows[:, 0] - self.menu.fixed_ms - ROUNDING / 2 * targets
-        self.high = windows[:, 1] - self.menu.fixed_ms + ROUNDING / 2 * targets
-        error_ms = MERGE * np.array([c.tol for c in constraints]) * targets
-        self.resolution = error_ms / len(space.blocks)
+        self.menu = Menu(space, [c.cost for c in constraints])
+        windows = np.array([c.window for c in constraints])  # (m, 2)
+        targets = np.array([c.target for c in constraints])
+        self.low = windows[:, 0] - self.menu.fixed - ROUNDING / 2 * targets
+        self.high = windows[:, 1] - self.menu.fixed + ROUNDING / 2 * targets
+        errors = MERGE * np.array([c.tol for c in constraints]) * targets
+        self.resolution = errors / len(space.blocks)
         exact = len(constraints) == 1 and constraints[0].at_most
-        self.error_bound_ms = (0.0,) if exact else tuple(float(e) for e in error_ms)
+        self.error_bounds = (0.0,) if exact else tuple(float(e) for e in errors)
 
     def cheapest_items(
         self, costs: Sequence[np.ndarray], depth_costs: Sequence[np.ndarray]
@@ -59,7 +60,8 @@ class Bounded:
             depth_costs: for each stage, (depths,).
         """
         groups = [
-            Group(cost, np.concatenate(ms)) for cost, ms in zip(costs, self.menu.ms, strict=True)
+            Group(cost, np.concatenate(loads))
+            for cost, loads in zip(costs, self.menu.loads, strict=True)
         ]
         rows = self.menu.rows(groups, depth_costs)
         found = cheapest(rows, self.low, self.high, self.resolution)
@@ -68,34 +70,52 @@ class Bounded:
         return tuple(len(row) for row in found.items), [i for row in found.items for i in row]
 
     def unreachable(self) -> str:
-        """Say that no subnet meets the constraints, and what can be reached."""
+        """Say that no subnet meets the constraints, which ones bind, and what can be reached."""
         rows = any_op(self.menu)
-        least, most = load_ranges(rows)
-        lines = []
-        for m, constraint in enumerate(self.constraints):
-            low, high = (float(v[m] + self.menu.fixed_ms[m]) for v in (least, most))
-            line = (
-                f"target_ms={constraint.target_ms:g} on {constraint.table.source}: space "
-                f"{self.space.name} reaches {low:.4g} to {high:.4g} ms"
+        ranges = np.array(load_ranges(rows)) + self.menu.fixed  # (2, m)
+        lines = [
+            f"{constraint}: space {self.space.name} reaches {low:.4g} to {_with_unit(high, 4, c)}; "
+            f"the nearest reachable target is {_with_unit(np.clip(target, low, high), 6, c)}"
+            for constraint, low, high in zip(self.constraints, *ranges, strict=True)
+            for c, target in [(constraint.cost, constraint.target)]
+            if target < low or (target > high and not constraint.at_most)
+        ]
+        if lines:
+            return "; ".join(lines)
+        if len(self.constraints) == 1:
+            constraint, nearest = self.constraints[0], self._nearest(rows) + self.menu.fixed[0]
+            return (
+                f"{constraint}: no subnet of space {self.space.name} lies within "
+                f"{constraint.tol:.2%} of it; the nearest reachable target is "
+                f"{_with_unit(nearest, 6, constraint.cost)}"
             )
-            if not low <= constraint.target_ms <= high:
-                nearest = low if constraint.target_ms < low else high
-                line += f"; the nearest reachable target is {nearest:.6g} ms"
-            elif len(self.constraints) == 1:
-                nearest = self._nearest(rows) + self.menu.fixed_ms[0]
-                line += (
-                    f", but no subnet lies within {constraint.tol:.2%} of it; the nearest "
-                    f"reachable target is {nearest:.6g} ms"
+        lines = [f"no subnet meets all of them at once: {', '.join(map(str, self.constraints))}"]
+        for m, constraint in enumerate(self.constraints):
+            if constraint.at_most and (least := self._least(rows, m)) is not None:
+                lines.append(
+                    f"beside the others {constraint} must be "
+                    f"{_with_unit(least, 6, constraint.cost)} or more"
                 )
-            lines.append(line)
-        if len(self.constraints) > 1:
-            lines.append("no subnet meets all of them at once")
         return "; ".join(lines)
 
+    def _least(self, rows: list[Row], m: int) -> float | None:
+        """The least cost of kind m among nets that meet the other constraints, if there are any."""
+        priced = [
+            Row(
+                tuple(Group(g.loads[:, m], g.loads) for g in row.groups),
+                np.where(np.isfinite(row.depth_costs), 0.0, np.inf),
+            )
+            for row in rows
+        ]
+        high = self.high.copy()
+        high[m] = np.inf
+        found = cheapest(priced, self.low, high, self.resolution)
+        return None if found is None else float(found.loads[m] + self.menu.fixed[m])
+
     def _nearest(self, rows: list[Row]) -> float:
-        """Latency without the fixed ops that is nearest to the target, within the error bound."""
-        target = self.constraints[0].target_ms - self.menu.fixed_ms[0]
-        gap = max(self.constraints[0].tol * self.constraints[0].target_ms, 1e-6 * target)
+        """Cost without the fixed ops that is nearest to the target, within the error bound."""
+        target = self.constraints[0].target - self.menu.fixed[0]
+        gap = max(self.constraints[0].tol * self.constraints[0].target, 1e-6 * target)
         nearest = None
         while nearest is None or gap > 1e-9 * abs(target):
             window = np.array([target - gap]), np.array([target + gap])
@@ -108,3 +128,7 @@ class Bounded:
                 nearest = float(found.loads[0])
                 gap = abs(nearest - target) * (1 - 1e-9)
         return nearest
+
+
+def _with_unit(value: float, digits: int, cost: Cost) -> str:
+    return f"{value:.{digits}g} {cost.unit}".rstrip()

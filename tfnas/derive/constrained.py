@@ -13,7 +13,7 @@ from tfnas.derive.solver import Found, Group, Row, cheapest, separation
 from tfnas.space.search_space import SearchSpace
 
 CHANGE = 1e-9  # nats; orders choices of equal probability
-MAX_CHOICES = 50  # of ops and depths whose widths are tried before all are searched jointly
+MAX_CHOICES = 3  # of ops and depths whose widths are tried before all are searched jointly
 
 Choice = tuple[tuple[int, ...], tuple[int, ...]]  # depths of all stages, ops of all blocks
 
@@ -47,7 +47,7 @@ class Constrained(Bounded):
         hasn't is excluded; and where a combination of several tables shows why, the next choices
         must fit between their narrowest and widest net on that combination too.
         """
-        ms = [self.menu.ms[b][best[1][b]] for b in self.menu.kept(best[0])]
+        ms = [self.menu.loads[b][best[1][b]] for b in self.menu.kept(best[0])]
         too_slow = sum(m.min(axis=0) for m in ms) > self.high
         too_fast = sum(m.max(axis=0) for m in ms) < self.low
         mixes = np.eye(len(self.low))
@@ -104,7 +104,7 @@ class Constrained(Bounded):
             use &= sides
         kept = [self.menu.kept(depths) for depths, _ in excluded]
         groups = []
-        for b, (cost, ops) in enumerate(zip(self._op_costs(best), self.menu.ms, strict=True)):
+        for b, (cost, ops) in enumerate(zip(self._op_costs(best), self.menu.loads, strict=True)):
             mixed = [op @ mixes.T for op in ops]
             loads = [np.concatenate([x.min(axis=0), x.max(axis=0)])[use] for x in mixed]
             # blocks that agree with an excluded choice, less those that it hasn't
@@ -151,7 +151,7 @@ class Constrained(Bounded):
     def _widths(self, depths: tuple[int, ...], picks: tuple[int, ...]) -> tuple[int, ...] | None:
         """The widths nearest to the scaled ones that meet the constraints, of every block."""
         current = picked_widths(self.arch, picks)
-        scaled = scale(self.menu, depths, picks, current, self.constraints[0].target_ms)
+        scaled = scale(self.menu, depths, picks, current, self.constraints[0].target)
         kept = self.menu.kept(depths)
         rows = self._width_rows(depths, picks, scaled)
         found = cheapest(rows, self.low, self.high, self.resolution)
@@ -172,7 +172,7 @@ class Constrained(Bounded):
             # An op without a mid width has the width 0, alone: its cost is the same for all.
             near = None if scaled is None else max(scaled[b], 1)
             cost = np.zeros(len(grid)) if near is None else (grid / near - 1) ** 2
-            group = Group(cost, self.menu.ms[b][picks[b]])
+            group = Group(cost, self.menu.loads[b][picks[b]])
             rows.append(Row((group,), np.array([np.inf, 0.0])))
         return rows
 
@@ -182,7 +182,7 @@ class Constrained(Bounded):
         """The most probable ops and depths over all widths at once, and one set of widths."""
         costs = [
             np.repeat(costs, [len(ms) for ms in block])
-            for costs, block in zip(self._op_costs(best), self.menu.ms, strict=True)
+            for costs, block in zip(self._op_costs(best), self.menu.loads, strict=True)
         ]
         found = self.cheapest_items(costs, self._depth_costs(best))
         if found is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +30,9 @@ def mobilenet_op(name: str, stage: int, stages: int) -> tuple[int, int, bool]:
     return ((3, 3, False), (5, 3, True), (3, 6, True), (5, 6, True))[stage * 4 // stages]
 
 
-def hand_made(space: SearchSpace, constraint: Constraint, name: str) -> Subnet:
+def hand_made(
+    space: SearchSpace, constraint: Constraint, name: str, beside: Sequence[Constraint] = ()
+) -> Subnet:
     """A net by a rule: all depths times one factor, as EfficientNet (arXiv 1905.11946) scales them,
     or as nearly as widths reach the target from; then its widths are scaled to the target. A block
     without the rule's op has the one that is nearest by expansion, then kernel, then
@@ -37,6 +40,7 @@ def hand_made(space: SearchSpace, constraint: Constraint, name: str) -> Subnet:
 
     Args:
         name: one of `RULES`.
+        beside: what its widths must meet, too.
 
     Raises:
         ValueError: if the rule has no net at the target.
@@ -50,8 +54,8 @@ def hand_made(space: SearchSpace, constraint: Constraint, name: str) -> Subnet:
     widths = [block[pick].op.c_mid for block, pick in zip(space.blocks, picks, strict=True)]
 
     def gap(depths: tuple[int, ...]) -> float:
-        ms = constraint.table.subnet_ms(space.subnet(depths, picks, widths))
-        return float(abs(np.log(ms / constraint.target_ms)))
+        ms = constraint.cost.total(space.subnet(depths, picks, widths))
+        return float(abs(np.log(ms / constraint.target)))
 
     full = np.array([len(stage.blocks) for stage in space.stages])
 
@@ -59,11 +63,11 @@ def hand_made(space: SearchSpace, constraint: Constraint, name: str) -> Subnet:
         shares = np.array(depths) / full
         return round(float(np.var(shares)), 9)
 
-    menu, (low, high) = Menu(space, [constraint.table]), constraint.window_ms
+    menu, (low, high) = Menu(space, [constraint.cost]), constraint.window
 
     def in_reach(depths: tuple[int, ...]) -> bool:
-        rows = [menu.ms[b][picks[b]][:, 0] for b in menu.kept(depths)]
-        least, most = (float(menu.fixed_ms[0] + sum(f(row) for row in rows)) for f in (min, max))
+        rows = [menu.loads[b][picks[b]][:, 0] for b in menu.kept(depths)]
+        least, most = (float(menu.fixed[0] + sum(f(row) for row in rows)) for f in (min, max))
         return least <= high and most >= low
 
     every = itertools.product(*(stage.depths for stage in space.stages))
@@ -74,10 +78,10 @@ def hand_made(space: SearchSpace, constraint: Constraint, name: str) -> Subnet:
             for depth, stage in zip(depths, space.stages, strict=True)
         ]
         arch = replace(initial, alphas=tuple(alphas), betas=tuple(betas))
-        derived = derive_constrained(space, arch, [constraint])
+        derived = derive_constrained(space, arch, [constraint, *beside])
         if derived.depths == depths and list(derived.picks) == picks:
             return derived.subnet
-    raise ValueError(f"no {name} at {constraint.target_ms} ms: its widths don't reach it")
+    raise ValueError(f"no {name} at {constraint.target} ms: its widths don't reach it")
 
 
 def _nearest(block: Block, kernel: int, ratio: int, se: bool) -> int:

@@ -1,4 +1,4 @@
-"""The latencies of a space's choices on given tables, and what can be told from them alone.
+"""What a space's choices cost, and what can be told from that alone.
 
 `Menu` holds them as arrays. On it rest the reachable range, the published scaling of widths, and
 the neighbours of a subnet that the closed loop on the device moves to. Names that others use are
@@ -12,8 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
+from tfnas.costs.contract import Cost
 from tfnas.derive.solver import Group, Row, load_ranges
-from tfnas.latency.table import LatencyTable
 from tfnas.space.ops import OpSpec
 from tfnas.space.search_space import SearchSpace
 
@@ -22,21 +22,26 @@ STEPS = 4  # grid steps to either side that `nearby` considers where it moves th
 
 
 class Menu:
-    """Latencies of all widths of all ops, on one or several tables."""
+    """Costs of all widths of all ops, by one or several measures.
 
-    def __init__(self, space: SearchSpace, tables: Sequence[LatencyTable]) -> None:
+    Attributes:
+        fixed: (m,) of stem and head.
+        loads: for each block and op, (widths, m).
+    """
+
+    def __init__(self, space: SearchSpace, costs: Sequence[Cost]) -> None:
         self.space = space
-        self.fixed_ms = np.array([table.fixed_ms(space) for table in tables])  # (m,)
+        self.fixed = np.array([cost.fixed(space) for cost in costs])
         curves: dict[tuple[OpSpec, tuple[int, ...]], np.ndarray] = {}
-        self.ms: list[list[np.ndarray]] = []  # [block][op] (widths, m)
+        self.loads: list[list[np.ndarray]] = []
         for block in space.blocks:
             row = []
             for choice in block:
                 key = (choice.op.curve, choice.widths)
                 if key not in curves:
-                    curves[key] = np.stack([t.curve_ms(choice) for t in tables], axis=1)
+                    curves[key] = np.stack([cost.curve(choice) for cost in costs], axis=1)
                 row.append(curves[key])
-            self.ms.append(row)
+            self.loads.append(row)
 
     @cached_property
     def items(self) -> list[list[tuple[int, int]]]:
@@ -76,20 +81,20 @@ def _free_depths(space: SearchSpace) -> list[list[float]]:
 
 def any_op(menu: Menu) -> list[Row]:
     """All ops and widths at no cost."""
-    loads = [np.concatenate(block) for block in menu.ms]
+    loads = [np.concatenate(block) for block in menu.loads]
     groups = [Group(np.zeros(len(load)), load) for load in loads]
     return menu.rows(groups, _free_depths(menu.space))
 
 
-def feasible_ms(space: SearchSpace, table: LatencyTable) -> tuple[float, float]:
-    """Latency of the fastest and of the slowest net of the space on this table, exact.
+def feasible(space: SearchSpace, cost: Cost) -> tuple[float, float]:
+    """The least and the most that a net of the space costs, exact.
 
     Raises:
         LookupError: if the table doesn't cover the space.
     """
-    menu = Menu(space, [table])
+    menu = Menu(space, [cost])
     least, most = load_ranges(any_op(menu))
-    return float(menu.fixed_ms[0] + least[0]), float(menu.fixed_ms[0] + most[0])
+    return float(menu.fixed[0] + least[0]), float(menu.fixed[0] + most[0])
 
 
 def smallest(values: np.ndarray, count: int) -> np.ndarray:

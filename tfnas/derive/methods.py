@@ -24,10 +24,10 @@ from tfnas.space.search_space import SearchSpace
 
 def derive_greedy(space: SearchSpace, arch: Architecture, constraint: Constraint) -> Derived:
     """Argmax and progressive scaling, as published. A missed target is `reached=False`."""
-    menu = Menu(space, [constraint.table])
+    menu = Menu(space, [constraint.cost])
     depths, picks = argmax(space, arch)
     current = picked_widths(arch, picks)
-    widths = scale(menu, depths, picks, current, constraint.target_ms)
+    widths = scale(menu, depths, picks, current, constraint.target)
     return _derived(space, arch, [constraint], depths, picks, widths, (0.0,))
 
 
@@ -43,8 +43,8 @@ def derive_constrained(
     """
     problem = Constrained(space, arch, constraints)
     depths, picks, widths = problem.solve()
-    derived = _derived(space, arch, constraints, depths, picks, widths, problem.error_bound_ms)
-    assert derived.reached, (derived.table_ms, constraints)
+    derived = _derived(space, arch, constraints, depths, picks, widths, problem.error_bounds)
+    assert derived.reached, (derived.costs, constraints)
     return derived
 
 
@@ -64,7 +64,7 @@ def derive_valued(
     if found is None:
         raise ValueError(bounded.unreachable())
     derived = derived_of(bounded, *found)
-    assert derived.reached, (derived.table_ms, bounded.constraints)
+    assert derived.reached, (derived.costs, bounded.constraints)
     return derived
 
 
@@ -81,7 +81,7 @@ def derived_of(bounded: Bounded, depths: tuple[int, ...], items: Sequence[int]) 
     picks, widths = (tuple(column) for column in zip(*chosen, strict=True))
     derived = _derived(
         space, Architecture.initial(space), bounded.constraints, depths, picks, widths,
-        bounded.error_bound_ms,
+        bounded.error_bounds,
     )  # fmt: skip
     return replace(
         derived, argmax_log_prob=derived.log_prob, argmax_depths=depths, argmax_picks=picks
@@ -98,7 +98,7 @@ def draw_constrained(
 
     It is what `derive_constrained` finds where every log-probability has Gumbel noise added
     (perturb-and-MAP, Papandreou and Yuille, ICCV 2011): without a constraint an exact sample. Its
-    `error_bound_ms` is that of the noisy problem.
+    `error_bounds` is that of the noisy problem.
 
     Raises:
         LookupError, ValueError: see `derive_constrained`.
@@ -110,7 +110,7 @@ def draw_constrained(
     )
     drawn = derive_constrained(space, noisy, constraints)
     return _derived(
-        space, arch, constraints, drawn.depths, drawn.picks, drawn.widths, drawn.error_bound_ms
+        space, arch, constraints, drawn.depths, drawn.picks, drawn.widths, drawn.error_bounds
     )
 
 
@@ -121,21 +121,21 @@ def _derived(
     depths: tuple[int, ...],
     picks: tuple[int, ...],
     widths: tuple[int, ...],
-    error_bound_ms: tuple[float, ...],
+    error_bounds: tuple[float, ...],
 ) -> Derived:
     subnet = space.subnet(depths, picks, widths)
-    table_ms = tuple(constraint.table.subnet_ms(subnet) for constraint in constraints)
+    costs = tuple(constraint.cost.total(subnet) for constraint in constraints)
     best = argmax(space, arch)
     return Derived(
         subnet=subnet,
         depths=depths,
         picks=picks,
         widths=widths,
-        table_ms=table_ms,
+        costs=costs,
         log_prob=log_prob(space, arch, depths, picks),
         argmax_log_prob=log_prob(space, arch, *best),
-        reached=all(c.met_by(ms) for c, ms in zip(constraints, table_ms, strict=True)),
-        error_bound_ms=error_bound_ms,
+        reached=all(c.met_by(cost) for c, cost in zip(constraints, costs, strict=True)),
+        error_bounds=error_bounds,
         argmax_depths=best[0],
         argmax_picks=best[1],
     )

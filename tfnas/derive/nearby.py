@@ -8,10 +8,13 @@ from itertools import combinations
 
 import numpy as np
 
+from tfnas.derive.architecture import Constraint
 from tfnas.derive.menu import NEAR, STEPS, Menu, smallest
 from tfnas.latency.table import LatencyTable
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
+
+MORE = 4  # times as many neighbours are looked at where they must meet something else, too
 
 
 def nearby(
@@ -19,6 +22,7 @@ def nearby(
     table: LatencyTable,
     subnet: Subnet,
     target_ms: float,
+    beside: Sequence[Constraint] = (),
     max_moves: int = 3,
     count: int = 8,
 ) -> list[Subnet]:
@@ -31,6 +35,9 @@ def nearby(
 
     From three moves on, a width changes by at most `STEPS` grid steps.
 
+    Args:
+        beside: what they must meet, too; as many more are looked at.
+
     Raises:
         ValueError: if the subnet isn't in the space.
         LookupError: if the table doesn't cover it.
@@ -39,30 +46,36 @@ def nearby(
     menu = Menu(space, [table])
     kept = menu.kept(subnet.depths)
     widths = [op.c_mid for op in subnet.blocks]
-    gap_ms = target_ms - table.subnet_ms(subnet)
+    gap_ms = target_ms - table.total(subnet)
     near_ms = NEAR * target_ms
     found: list[tuple[float, int, float, Subnet]] = []  # |gap|, moves, size, net
+    sums = count if not beside else MORE * count
+
+    def fits(net: Subnet) -> bool:
+        return all(constraint.met_by_net(net) for constraint in beside)
 
     moves = []
     for b, pick, width in zip(kept, picks, widths, strict=True):
-        grid, ms = menu.widths(b, pick), menu.ms[b][pick][:, 0]
+        grid, ms = menu.widths(b, pick), menu.loads[b][pick][:, 0]
         now = int(np.searchsorted(grid, width))
         others = np.delete(np.arange(len(grid)), now)
         moves.append(_Moves(others - now, grid[others], ms[others] - ms[now], width))
     for number in range(1, max_moves + 1):
         some = moves if number < 3 else [m.within(STEPS) for m in moves]
         for changed in combinations(range(len(kept)), number):
-            for gap, indices in _nearest_sums([some[i].ms for i in changed], gap_ms, count):
+            for gap, indices in _nearest_sums([some[i].ms for i in changed], gap_ms, sums):
                 new = list(widths)
                 size = 0.0
                 for i, index in zip(changed, indices, strict=True):
                     new[i] = int(some[i].widths[index])
                     size += abs(new[i] / widths[i] - 1)
-                found.append((gap, number, size, subnet.with_widths(new)))
+                if fits(net := subnet.with_widths(new)):
+                    found.append((gap, number, size, net))
         if sum(gap <= near_ms for gap, *_ in found) >= count:
             break
     if not any(gap <= near_ms for gap, *_ in found):
-        found += _op_changes(menu, subnet, kept, picks, moves, gap_ms, count)
+        changes = _op_changes(menu, subnet, kept, picks, moves, gap_ms, sums)
+        found += [change for change in changes if fits(change[3])]
     found.sort(key=lambda f: (f[0] > near_ms, *(f[1:3] if f[0] <= near_ms else (0, 0)), f[0]))
     return list(dict.fromkeys(net for *_, net in found if net != subnet))[:count]
 
@@ -108,8 +121,9 @@ def _op_changes(
         others = [(op, w) for op, choice in enumerate(block) for w in choice.widths if op != pick]
         if not others:
             continue
-        now = float(menu.ms[b][pick][menu.widths(b, pick) == moves[i].width, 0][0])
-        ms = np.concatenate([menu.ms[b][op][:, 0] for op in range(len(block)) if op != pick]) - now
+        now = float(menu.loads[b][pick][menu.widths(b, pick) == moves[i].width, 0][0])
+        others_ms = [menu.loads[b][op][:, 0] for op in range(len(block)) if op != pick]
+        ms = np.concatenate(others_ms) - now
         for j in (i, *(j for j in range(len(kept)) if j != i)):
             parts = [ms] if j == i else [ms, moves[j].ms]
             for gap, indices in _nearest_sums(parts, gap_ms, count):

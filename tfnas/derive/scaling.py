@@ -48,13 +48,13 @@ def scale(
     for b in kept:
         if widths[b] not in grid[b]:
             raise ValueError(f"mid width {widths[b]} isn't one of {space.blocks[b][picks[b]].op}")
-    ms = {b: menu.ms[b][picks[b]][:, 0] for b in kept}
+    ms = {b: menu.loads[b][picks[b]][:, 0] for b in kept}
     current = list(widths)
     firsts = np.cumsum([0, *(len(stage.blocks) for stage in space.stages)])
 
     def total(paths: dict[int, np.ndarray], length: int) -> np.ndarray:
         # block by block, as the published code adds, so that ties are decided alike
-        sums = np.full(length, menu.fixed_ms[0])
+        sums = np.full(length, menu.fixed[0])
         for b in kept:
             path = paths.get(b, np.array([current[b]]))
             sums = sums + ms[b][np.searchsorted(grid[b], path)]

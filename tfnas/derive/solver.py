@@ -15,7 +15,7 @@ bucket of `resolution`, of which the cheapest state stays.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +23,13 @@ import numpy as np
 CHUNK = 500_000  # candidate states made at once: bounds the memory
 GROWTH = 2.0  # of the room between dual and budget, from one search to the next
 SLACK = 1e-10  # for rounding in sums of costs
+MOST_STATES = 50_000  # of several loads; they are merged much less often than those of one
+STEEPEST = 1e6  # of prices, by those of the dual
+BISECTIONS = 12  # of the prices of bounds that bind
+
+
+class _TooManyError(Exception):
+    pass
 
 
 @dataclass(frozen=True)
@@ -80,26 +87,131 @@ def cheapest(
     """The choice of least cost with low <= sums of loads <= high, or None.
 
     Args:
-        low, high: (m,) bounds, -inf or inf for none.
+        low, high: (m,) bounds, -inf or inf for none. Where several bind and one load at most has
+            both, the result may be a little dearer than the cheapest, see `_by_prices`.
         resolution: (m,) buckets of the loads. With n groups, the result is at least as cheap as
             any choice whose sums keep a distance of n * resolution from the bounds, and None means
             that there is no such choice. It is not used where dominance is exact (one load, one
             bound).
     """
-    problem = _Problem(tuple(rows), low, high, resolution)
     least, most = load_ranges(rows)
     if (least > high).any() or (most < low).any():
         return None
+    # A bound that the choice keeps anyway costs nothing: what is cheapest without it is so with it.
+    sums = _Problem(tuple(rows), low, high, resolution).dual(np.zeros(len(low)))[1]
+    bound = ~_between(sums, low, high)
+    bound[0] |= not bound.any()
+    while True:
+        some = _with_loads(rows, bound), low[bound], high[bound], resolution[bound]
+        two_sided = np.isfinite(low[bound]) & np.isfinite(high[bound])
+        priced = bound.sum() > 1 and two_sided.sum() < 2
+        found = _by_prices(*some) if priced else _exact(_Problem(*some))
+        if found is None or bound.all():
+            return found
+        found = replace(found, loads=_sums(rows, found.items))
+        broken = ~_between(found.loads, low, high) & ~bound
+        if not broken.any():
+            return found
+        bound |= broken
+
+
+def _between(loads: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    return (low <= loads) & (loads <= high)
+
+
+def _with_loads(rows: Sequence[Row], some: np.ndarray) -> list[Row]:
+    return [
+        Row(tuple(Group(g.costs, g.loads[:, some]) for g in row.groups), row.depth_costs)
+        for row in rows
+    ]
+
+
+def _sums(rows: Sequence[Row], items: Sequence[Sequence[int]]) -> np.ndarray:
+    """The loads of a choice, (m,), added in order as the search adds them."""
+    pairs = zip(rows, items, strict=True)
+    chosen = [
+        group.loads[item] for row, of in pairs for group, item in zip(row.groups, of, strict=False)
+    ]
+    return np.add.accumulate(chosen)[-1]
+
+
+def _exact(problem: _Problem, highest: float | None = None) -> Found | None:
+    """The cheapest choice, or None where there is none that costs at most `highest`.
+
+    Raises:
+        _TooManyError: for several loads, if more than `MOST_STATES` would have to be looked at.
+    """
+    highest = problem.highest_cost if highest is None else highest
     price = problem.best_price()
     room = problem.typical_regret(price) / 2
     dual = problem.dual(price)[0]
     while True:
-        budget = min(dual + room, problem.highest_cost)
+        budget = min(dual + room, highest)
         budget += SLACK * max(1.0, abs(budget))
         found = _search(problem, price, dual, budget)
-        if found is not None or budget >= problem.highest_cost:
+        if found is not None or budget >= highest:
             return found
         room *= GROWTH
+
+
+def _by_prices(
+    rows: Sequence[Row], low: np.ndarray, high: np.ndarray, resolution: np.ndarray
+) -> Found | None:
+    """As `cheapest`, where all loads but one have one bound only.
+
+    These loads are priced, so that one is left, which the dynamic program can tell apart finely.
+    The lowest prices that keep the bounds give a choice that is the cheapest or nearly so; a choice
+    that is cheaper is then looked for among all loads, as far as `MOST_STATES` go.
+    """
+    problem = _Problem(tuple(rows), low, high, resolution)
+    main = int(np.argmax(np.isfinite(low) & np.isfinite(high)))  # the first one, if all have one
+    others = np.arange(len(low)) != main
+    price = problem.best_price()[others]
+    towards = np.where(np.isfinite(high[others]), 1.0, -1.0)
+    price = np.where(price == 0, towards * problem.price_scale()[others], price)
+    best: Found | None = None
+
+    def kept_at(scale: float) -> bool:
+        """Whether the cheapest choice at these prices keeps the bounds; remember the best."""
+        nonlocal best
+        priced = [
+            Row(
+                tuple(Group(g.costs + g.loads[:, others] @ (scale * price), g.loads[:, [main]])
+                      for g in row.groups),
+                row.depth_costs,
+            )
+            for row in rows
+        ]  # fmt: skip
+        found = _exact(_Problem(priced, low[[main]], high[[main]], resolution[[main]]))
+        if found is None:
+            return False
+        loads = _sums(rows, found.items)
+        if not _between(loads, low, high).all():
+            return False
+        cost = _cost(rows, found.items)
+        if best is None or cost < best.cost:
+            best = Found(cost, loads, found.items)
+        return True
+
+    broken, kept = 0.0, 1.0
+    while not kept_at(kept) and kept < STEEPEST:
+        broken, kept = kept, 4 * kept
+    if best is not None:
+        for _ in range(BISECTIONS):
+            middle = (broken + kept) / 2
+            broken, kept = (broken, middle) if kept_at(middle) else (middle, kept)
+    try:
+        return _exact(problem, None if best is None else best.cost) or best
+    except _TooManyError:
+        return best
+
+
+def _cost(rows: Sequence[Row], items: Sequence[Sequence[int]]) -> float:
+    pairs = list(zip(rows, items, strict=True))
+    kept = sum(row.depth_costs[len(of)] for row, of in pairs)
+    return float(kept + sum(
+        group.costs[item] for row, of in pairs for group, item in zip(row.groups, of, strict=False)
+    ))  # fmt: skip
 
 
 def separation(rows: Sequence[Row], low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
@@ -145,7 +257,7 @@ def _to_the_end(
 
 @dataclass(frozen=True)
 class _Problem:
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     low: np.ndarray  # (m,)
     high: np.ndarray  # (m,)
     resolution: np.ndarray  # (m,)
@@ -214,7 +326,7 @@ class _Problem:
         def enough(price: float) -> bool:
             return bool(sign * (self.dual(np.array([price]))[1][0] - bound) <= 0)
 
-        inner, outer = 0.0, sign * float(self._price_scale()[0])
+        inner, outer = 0.0, sign * float(self.price_scale()[0])
         for _ in range(40):
             if enough(outer):
                 break
@@ -227,7 +339,7 @@ class _Problem:
     def _by_ellipsoids(self) -> np.ndarray:
         """Ellipsoid method (N. Z. Shor, 1977): few prices, a concave dual with kinks."""
         m = len(self.low)
-        scale = self._price_scale()
+        scale = self.price_scale()
         center, shape = np.zeros(m), np.eye(m) * 1e4
         best, highest = np.zeros(m), self.dual(np.zeros(m))[0]
         for _ in range(60 * m):
@@ -250,7 +362,7 @@ class _Problem:
             shape = m * m / (m * m - 1) * (shape - 2 / (m + 1) * np.outer(step, step))
         return best
 
-    def _price_scale(self) -> np.ndarray:
+    def price_scale(self) -> np.ndarray:
         """(m,) prices at which costs and loads weigh about the same."""
         costs, loads, _, _ = self._padded
         spread = float(np.ptp(costs[np.isfinite(costs)])) or 1.0
@@ -325,6 +437,8 @@ def _search(problem: _Problem, price: np.ndarray, dual: float, budget: float) ->
                 items = usable[number + passed]
                 group = row.groups[passed]
                 states = _extend(bounds, states, group, items, index, passed, number + passed)
+                if len(states.cost) > MOST_STATES and len(price) > 1:
+                    raise _TooManyError
         states = _merge(problem, _concat(finished))
         number += len(row.groups)
         if not len(states.cost):

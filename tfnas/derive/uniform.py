@@ -61,7 +61,7 @@ class _Tilted:
 
 def _loads(bounded: Bounded) -> list[Floats]:
     """What the items of each block cost, (items, m)."""
-    return [np.concatenate(block) for block in bounded.menu.ms]
+    return [np.concatenate(block) for block in bounded.menu.loads]
 
 
 def _tilt(bounded: Bounded, slopes: Floats) -> _Tilted:

@@ -192,6 +192,14 @@ class LatencyTable:
         return tuple(op for op in self.rows if op.classifies)
 
     @property
+    def unit(self) -> str:
+        return "ms"
+
+    def asked(self, target: float) -> str:
+        """A target as a user gives it, for messages."""
+        return f"target_ms={target:g} on {self.source}"
+
+    @property
     def calibration(self) -> Calibration | None:
         """That of `space`, or the only one.
 
@@ -257,7 +265,7 @@ class LatencyTable:
         """As `latency`, the number alone."""
         return self.latency(op).ms
 
-    def curve_ms(self, choice: Choice) -> np.ndarray:
+    def curve(self, choice: Choice) -> np.ndarray:
         """Calibrated latencies of all admissible widths of a choice, (len(choice.widths),).
 
         Raises:
@@ -272,15 +280,15 @@ class LatencyTable:
             raise LookupError(self._missing([choice.op]))
         return np.interp(choice.widths, curve.widths, curve.ms) * self.factor(choice.op)
 
-    def fixed_ms(self, net: SearchSpace | Subnet) -> float:
+    def fixed(self, net: SearchSpace | Subnet) -> float:
         """Calibrated latency of stem and head together."""
         if self.overhead_ms is not None:
             return self.overhead_ms * self._factor("fixed")
         return sum(self.ms(op) for op in net.fixed)
 
-    def subnet_ms(self, subnet: Subnet) -> float:
+    def total(self, subnet: Subnet) -> float:
         """Calibrated latency of a whole net: the sum over its ops."""
-        return self.fixed_ms(subnet) + sum(self.ms(op) for op in subnet.blocks)
+        return self.fixed(subnet) + sum(self.ms(op) for op in subnet.blocks)
 
     def missing(self, space: SearchSpace) -> list[OpSpec]:
         """The ops of a space that the table can't tell, each at one missing width."""

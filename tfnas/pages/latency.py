@@ -88,7 +88,7 @@ def _stages_of(subnet: Subnet, table: LatencyTable) -> list[tuple[str, float]]:
     parts = [(name, table_ms(table, name, ops)) for name, ops in parts_of(subnet)]
     known = [(name, ms) for name, ms in parts if ms is not None]
     if len(known) < len(parts):
-        known.insert(0, ("stem and head", table.fixed_ms(subnet)))
+        known.insert(0, ("stem and head", table.fixed(subnet)))
     return known
 
 

@@ -14,6 +14,7 @@ from tfnas.files.atomic import write_atomically
 from tfnas.intervals import plus_minus
 from tfnas.pages import page
 from tfnas.pages.finals import finals_section
+from tfnas.pages.front import front
 from tfnas.pages.history import gather_history, history_figures
 from tfnas.pages.latency import loop_section, scale, stages_section
 from tfnas.pages.network import gather_network, network
@@ -21,6 +22,7 @@ from tfnas.pages.page import Part
 from tfnas.runs.files import RunFiles, read_files
 from tfnas.runs.finals import SEARCHED
 from tfnas.runs.folder import RunFolder
+from tfnas.runs.nets import nets_of
 from tfnas.runs.result import Result
 from tfnas.runs.run import UNFINISHED, Run, clean
 
@@ -52,7 +54,7 @@ def run_page(files: RunFiles, status: str | None = None) -> str:
         parts.append(_network(files))
     if files.subnet is not None or files.stages is not None:
         parts.append(stages_section(files.subnet, files.table, files.stages))
-    parts.append(_search(files))
+    parts += [_search(files), front(nets_of(files))]
     if result is not None and result.finals is not None:
         parts.append(finals_section(result.finals))
     if result is not None and result.loop:
@@ -166,7 +168,7 @@ def _network(files: RunFiles) -> Markup:
         notes.append("Latencies of single blocks aren't known: the table can't be read here.")
     elif table.overhead_ms is not None:
         notes.append(
-            f"Stem and head take {table.fixed_ms(subnet):.3g} ms together, of which the table has "
+            f"Stem and head take {table.fixed(subnet):.3g} ms together, of which the table has "
             "one figure."
         )
     if files.space is None or subnet not in files.space:
@@ -179,7 +181,7 @@ def _network(files: RunFiles) -> Markup:
             "block."
         )
     blocks = gather_network(subnet, files.space, table)
-    drawing = network(blocks, None if table is None else table.subnet_ms(subnet))
+    drawing = network(blocks, None if table is None else table.total(subnet))
     below = page.paragraph(" ".join(notes), kind="muted")
     return page.section("Network", drawing, below, name="network")
 
@@ -244,6 +246,8 @@ def _facts(files: RunFiles, result: Result) -> Iterator[tuple[Part, Part]]:
     yield "seed", result.seed
     yield "space", clean(result.space)
     yield "reachable", f"{low:.4g} to {high:.4g} ms"
+    for other in result.beside or ():
+        yield "beside", clean(str(other))
     yield "device", clean(result.device)
     runtime = f"batch {result.batch}, threads {result.threads}, {clean(result.precision)}"
     yield "measured with", runtime

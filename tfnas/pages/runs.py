@@ -15,11 +15,13 @@ from tfnas.comparison.record import FILE as COMPARISON
 from tfnas.comparison.record import Accuracies, load_accuracies
 from tfnas.intervals import Interval, mean_interval, plus_minus
 from tfnas.pages import page
+from tfnas.pages.front import front
 from tfnas.pages.page import Part
 from tfnas.pages.plots import HEIGHT, Chart, Level, Point, draw, rows_height
 from tfnas.pages.run import option
 from tfnas.runs.files import options_of
 from tfnas.runs.folder import RunFolder
+from tfnas.runs.nets import Net
 from tfnas.runs.result import Result
 from tfnas.runs.run import Run, clean
 from tfnas.space.subnet import Subnet
@@ -157,11 +159,12 @@ def differing(options: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def runs_page(runs: Sequence[Run], base: Path) -> str:
+def runs_page(runs: Sequence[Run], base: Path, nets: Sequence[Net] = ()) -> str:
     """The page.
 
     Args:
         base: folder that the page will lie in; links and names are relative to it.
+        nets: all that the runs know of.
     """
     data = gather_runs(runs, base)
     within = sum(line.run.within is True for line in data.finished)
@@ -173,7 +176,7 @@ def runs_page(runs: Sequence[Run], base: Path) -> str:
     ]
     if len(data.lines) < data.number:
         parts.append(page.note(f"The first {MOST_RUNS} are shown."))
-    parts += [_figures(data), _table(data), _options_table(data)]
+    parts += [_figures(data), front(nets), _table(data), _options_table(data)]
     return page.document(page.count(data.number, "search", "searches"), *parts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from profilers.tables.build import extremes_ms, is_complete
 from profilers.tables.own import check_own, find_table, same_machine, table_path
 from tfnas.app.schemas import DeriveConfig, SearchConfig
 from tfnas.derive.architecture import Architecture, Constraint
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.menu import feasible
 from tfnas.derive.methods import derive_constrained
 from tfnas.files.bounded import shown
 from tfnas.files.checkpoint import State
@@ -134,6 +134,7 @@ def reachable(
     *,
     derive: DeriveConfig,
     tolerance: float,
+    beside: Sequence[Constraint] = (),
 ) -> Constraint:
     """Make the target a constraint on the table; log what the space reaches.
 
@@ -141,9 +142,10 @@ def reachable(
     widened then, as far as `tolerance`.
 
     Raises:
-        ValueError: if no net of the space meets the target; names the nearest one that can be met.
+        ValueError: if no net of the space meets the target and what is beside it; names the nearest
+            one that can be met.
     """
-    low, high = feasible_ms(space, table)
+    low, high = feasible(space, table)
     log.info("reachable on this table: %.3g to %.4g ms", low, high)
     if target_ms < low or (target_ms > high and not derive.at_most):
         raise ValueError(unreachable(target_ms, low, high, space, table.device.name))
@@ -153,7 +155,7 @@ def reachable(
         if derive.method == "greedy":
             return constraint
         try:
-            derive_constrained(space, Architecture.initial(space), [constraint])
+            derive_constrained(space, Architecture.initial(space), [constraint, *beside])
         except ValueError:
             if tol >= tolerance:
                 raise

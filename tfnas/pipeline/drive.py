@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 
 from tfnas.app import job
 from tfnas.app.schemas import SearchConfig
+from tfnas.costs.contract import Cost
 from tfnas.data.batches import reading
 from tfnas.derive.architecture import Constraint
 from tfnas.files import checkpoint
@@ -71,7 +72,7 @@ class Journal:
             "threads": torch.get_num_threads(),
         }
         self._history: list[str] = [] if p.saved is None else p.saved["history"]
-        self._target_ms = task.constraints[0].target_ms
+        self._target_ms = task.constraints[0].target
         self._share, self._figures = 0.0, ""
         self._text = f"epoch 1/{task.budget.epochs}"
         self._saved = time.monotonic()
@@ -226,14 +227,14 @@ def follow(cfg: SearchConfig, ranks: Ranks) -> int:
 def packed(constraint: Constraint) -> dict[str, Any]:
     """What `unpacked` makes a constraint of again, as it can be sent."""
     table = constraint.table
-    return {**vars(constraint), "table": [table.to_json(), table.source, table.space]}
+    return {**vars(constraint), "cost": [table.to_json(), table.source, table.space]}
 
 
 def unpacked(values: Mapping[str, Any]) -> Constraint:
     """The constraint that was packed. Raises ValueError if it is none."""
-    text, source, space = values["table"]
+    text, source, space = values["cost"]
     table = replace(LatencyTable.from_json(text, source), space=space)
-    return Constraint(**{**values, "table": table})
+    return Constraint(**{**values, "cost": table})
 
 
 def new_task(mine: Inputs, space: SearchSpace, constraint: Constraint) -> Task:
@@ -245,7 +246,7 @@ def new_task(mine: Inputs, space: SearchSpace, constraint: Constraint) -> Task:
     torch.set_num_threads(cpu_threads(cfg.cores, mine.ranks))
     return Task(
         space=space,
-        constraints=(constraint,),
+        constraints=(constraint, *mine.beside),
         train=mine.train,
         held_out=mine.held_out,
         budget=cfg.budget,
@@ -258,10 +259,13 @@ def new_task(mine: Inputs, space: SearchSpace, constraint: Constraint) -> Task:
     )
 
 
-def digest(space: SearchSpace, table: LatencyTable) -> str:
-    """A digest of all latencies that a search reads: the table may be measured anew meanwhile."""
-    latencies = [table.curve_ms(choice).tolist() for block in space.blocks for choice in block]
-    text = json.dumps([table.fixed_ms(space), latencies])
+def digest(space: SearchSpace, costs: Sequence[Cost]) -> str:
+    """A digest of all costs that a search reads: a table may be measured anew meanwhile."""
+    every = [
+        [cost.fixed(space), *(cost.curve(c).tolist() for block in space.blocks for c in block)]
+        for cost in costs
+    ]
+    text = json.dumps(every)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfnas.app.schemas import FinalsConfig
-from tfnas.derive.architecture import Constraint
 from tfnas.derive.hand_made import RULES, hand_made
 from tfnas.derive.methods import draw_constrained
 from tfnas.files.atomic import write_atomically
@@ -106,7 +105,7 @@ def choose(
         _take(nets, _drawn(task, found, rng), cfg.searched - len(nets), TRIES * cfg.searched)
     _take(nets, _random(task, rng), cfg.random, TRIES * cfg.random)
     if cfg.handmade:
-        _take(nets, _hand_made(task.constraints[0], task), len(RULES))
+        _take(nets, _hand_made(task), len(RULES))
     counts: dict[str, int] = {}
     entrants = []
     for net in nets.values():
@@ -121,7 +120,7 @@ def choose(
             scores |= supernet_scores(net.subnet, weights, task)
             if cfg.from_supernet:
                 save_weights(weights, net.subnet, out / START)
-        table_ms = task.constraints[0].table.subnet_ms(net.subnet)
+        table_ms = task.constraints[0].table.total(net.subnet)
         entrants.append(Entrant(name, net.source, table_ms, scores))
     return tuple(entrants)
 
@@ -171,10 +170,11 @@ def _random(task: Task, rng: np.random.Generator) -> Iterator[_Net]:
         yield _Net(RANDOM, Genome.random(task, rng).meet_target(task, rng).subnet)
 
 
-def _hand_made(constraint: Constraint, task: Task) -> Iterator[_Net]:
+def _hand_made(task: Task) -> Iterator[_Net]:
+    constraint, *beside = task.constraints
     for name in RULES:
         try:
-            yield _Net(HAND_MADE, hand_made(task.space, constraint, name))
+            yield _Net(HAND_MADE, hand_made(task.space, constraint, name, beside))
         except ValueError as error:
             log.info("no hand-made net of that kind takes part: %s", error)
 

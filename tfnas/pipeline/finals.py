@@ -146,8 +146,9 @@ def _new_plan(
         asked_ms = cfg.target_ms * loop.table_ms / loop.measured.median_ms
         try:
             target = reachable(
-                space, constraint.table, asked_ms, derive=cfg.derive, tolerance=cfg.tolerance
-            )
+                space, constraint.table, asked_ms, derive=cfg.derive, tolerance=cfg.tolerance,
+                beside=p.inputs.beside,
+            )  # fmt: skip
             log.info("on the device %g ms are %.4g ms on the table", cfg.target_ms, asked_ms)
             if not within_tolerance(
                 loop.measured.median_ms, cfg.target_ms, cfg.tolerance, cfg.derive.at_most
@@ -157,7 +158,7 @@ def _new_plan(
             log.warning("warning: the nets aren't corrected for the device: %s", error)
     task = new_task(p.inputs, space, target)
     entrants = choose(cfg.finals, task, found, closed, target is not constraint, p.folder.finals)
-    plan = Plan(target.target_ms, entrants, None if loop is None else loop.trail_json())
+    plan = Plan(target.target, entrants, None if loop is None else loop.trail_json())
     plan.save(p.folder.finals)
     return plan
 

@@ -10,6 +10,7 @@ import torch
 
 from tfnas.app.schemas import DeriveConfig
 from tfnas.data.images import Dataset
+from tfnas.derive.architecture import Constraint
 from tfnas.latency.table import LatencyTable
 from tfnas.pipeline.device import reachable
 from tfnas.pipeline.drive import run_strategy
@@ -36,6 +37,7 @@ def find(
     cores: int | None,
     accelerator: str,
     minutes: float | None = None,
+    beside: tuple[Constraint, ...] = (),
     given: Collection[str] = (),
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> FoundNet:
@@ -49,7 +51,7 @@ def find(
     torch.set_num_threads(cpu_threads(cores))
     task_for = partial(
         new_task, spec, images, table, target_ms, derive=derive, tolerance=tolerance, seed=seed,
-        device=pick_accelerator(accelerator),
+        beside=beside, device=pick_accelerator(accelerator),
     )  # fmt: skip
     if minutes is not None:
         budget = open_budget(budget, given)
@@ -63,10 +65,10 @@ def find(
         strategy = replace(strategy, **of_group("strategy", values))  # type: ignore[type-var]
         task = task_for(budget=replace(budget, **of_group("budget", values)))
     found = run_strategy(strategy, task, on_progress=on_progress)
-    derived, [constraint] = found.derived, task.constraints
+    derived = found.derived
     return FoundNet(
-        derived.subnet, task.space, constraint.table, target_ms, derived.table_ms[0],
-        derive.at_most, derived.reached, found.scores, found.weights,
+        derived.subnet, task.space, task.constraints[0].table, target_ms, derived.costs[0],
+        derive.at_most, derived.reached, found.scores, found.weights, beside,
     )  # fmt: skip
 
 
@@ -81,12 +83,15 @@ def new_task(
     tolerance: float,
     seed: int,
     device: torch.device,
+    beside: tuple[Constraint, ...] = (),
 ) -> Task:
     """What a strategy gets; ValueError for what doesn't fit together, or can't be reached."""
     space = with_classes(spec, images).build(table.device.quantum)
     table = table.for_space(space)
-    constraint = reachable(space, table, target_ms, derive=derive, tolerance=tolerance)
+    constraint = reachable(
+        space, table, target_ms, derive=derive, tolerance=tolerance, beside=beside
+    )
     if budget.max_train is not None:
         images = images.at_most(budget.max_train)
     train, held_out = split(images, budget, budget.resolution or space.resolution, seed)
-    return Task(space, (constraint,), train, held_out, budget, seed, derive.method, device)
+    return Task(space, (constraint, *beside), train, held_out, budget, seed, derive.method, device)

@@ -25,6 +25,7 @@ NEWER: Mapping[str, tuple[Any, ...]] = {
     "kernels": (None,), "expansions": (None,), "squeeze_excite": (None,), "ops": (None, []),
     "se_divisor": (1,), "se_kind": ("mbconv",),
 }  # fmt: skip
+ABSENT = ("minutes", "reuse", "limits.", "also")  # options that most searches don't have
 
 
 def check_unused(folder: RunFolder, resume: str | None, ranks: Ranks = ALONE) -> None:
@@ -87,13 +88,12 @@ def identity(
 
 
 def options_of(cfg: SearchConfig) -> dict[str, Any]:
-    """By dotted key, as JSON has them; of finals, minutes and reuse only where there are some."""
+    """By dotted key, as JSON has them; what is `ABSENT` only where there is some, as finals."""
     left_out = HARMLESS["search"] if cfg.finals.name != "none" else (*HARMLESS["search"], "finals.")
     values = {**asdict(cfg), "space": _as_before(asdict(cfg.space))}
     kept = {k: v for k, v in _flat(values) if not k.startswith(left_out)}
-    for key in ("minutes", "reuse"):
-        if kept[key] is None:
-            del kept[key]
+    for key in [key for key in kept if key.startswith(ABSENT) and kept[key] in (None, [])]:
+        del kept[key]
     options: dict[str, Any] = json.loads(json.dumps(kept))
     return options
 

@@ -25,6 +25,7 @@ from tfnas.derive.architecture import Constraint
 from tfnas.files.checkpoint import State
 from tfnas.latency.table import LatencyTable
 from tfnas.pipeline import folder
+from tfnas.pipeline.beside import beside
 from tfnas.pipeline.device import check_device, check_extremes, find_device, reachable
 from tfnas.pipeline.jobs import check_backend
 from tfnas.process.accelerator import check_amp, pick_accelerator
@@ -49,11 +50,13 @@ class Inputs:
 
     Attributes:
         train, held_out: batches for weights and for the architecture.
+        beside: what the net must meet beside its target.
         ranks: the processes that search together.
     """
 
     cfg: SearchConfig
     spec: SpaceSpec
+    beside: tuple[Constraint, ...]
     dataset: Dataset
     train: Batches
     held_out: Batches
@@ -101,7 +104,8 @@ def load_inputs(cfg: SearchConfig, ranks: Ranks = ALONE) -> Inputs:
     spec = with_classes(cfg.space, dataset)
     size = budget.resolution or spec.resolution
     train, held_out = split(dataset, budget, size, cfg.seed, cfg.data.workers, ranks)
-    return Inputs(cfg, spec, dataset, train, held_out, strategy, accelerator, ranks)
+    others = beside(cfg, spec)
+    return Inputs(cfg, spec, others, dataset, train, held_out, strategy, accelerator, ranks)
 
 
 def agreed_inputs(cfg: SearchConfig, ranks: Ranks) -> Inputs:
@@ -149,8 +153,9 @@ def prepared(
     if table is not None:
         space = mine.spec.build(table.device.quantum)
         constraint = reachable(
-            space, table, cfg.target_ms, derive=cfg.derive, tolerance=cfg.tolerance
-        )
+            space, table, cfg.target_ms, derive=cfg.derive, tolerance=cfg.tolerance,
+            beside=mine.beside,
+        )  # fmt: skip
     elif profiler is not None:
         check_writable(file, ELSEWHERE)
         space = mine.spec.build(profiler.device.quantum)

@@ -12,6 +12,7 @@ from typing import Any
 
 from tfnas.app.command_line import override
 from tfnas.app.schemas import FinalsConfig, SearchConfig
+from tfnas.app.several import FIRST
 from tfnas.data.images import Dataset
 from tfnas.derive.hand_made import RULES
 from tfnas.pipeline.planner import (
@@ -91,11 +92,12 @@ def with_own_minutes(cfg: SearchConfig, arguments: Sequence[str]) -> SearchConfi
         ValueError: if minutes or a budget are given where nothing is trained.
     """
     keys = {argument.partition("=")[0] for argument in arguments}
-    if cfg.reuse is not None:
+    if cfg.reuse is not None and f"reuse={FIRST}" not in arguments:
         if of_training := sorted(k for k in keys if k in ("minutes", "budget") or "budget." in k):
             raise ValueError(f"{of_training[0]}=: reuse= trains nothing; leave one of the two out")
         return replace(cfg, minutes=None)
-    return replace(cfg, minutes=None) if "budget" in keys and "minutes" not in keys else cfg
+    own = "budget" in keys and "minutes" not in keys
+    return replace(cfg, minutes=None) if own or cfg.reuse is not None else cfg
 
 
 def budget_keys() -> set[str]:

@@ -12,7 +12,8 @@ import random
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,16 @@ from tfnas.app.resume import save_overrides
 from tfnas.app.schemas import SearchConfig
 from tfnas.app.sweep import is_launched
 from tfnas.deploy.onnx_file import export
-from tfnas.derive.menu import feasible_ms
+from tfnas.derive.architecture import Constraint
+from tfnas.derive.hand_made import RULES, hand_made
+from tfnas.derive.menu import feasible
 from tfnas.files import checkpoint
 from tfnas.files.decode import load
 from tfnas.intervals import plus_minus
 from tfnas.latency.table import IMPORTED, LatencyTable
 from tfnas.nets.weights import save_weights
 from tfnas.pipeline import finals
-from tfnas.pipeline.device import reachable
+from tfnas.pipeline.device import reach, reachable
 from tfnas.pipeline.drive import Seconds, digest, search
 from tfnas.pipeline.folder import check_unused, command, options_of
 from tfnas.pipeline.inputs import Prepared
@@ -45,15 +48,18 @@ from tfnas.process.exits import DONE, OUTSIDE_TOLERANCE, PARENT, STATUS_NAMES, U
 from tfnas.process.progress import duration
 from tfnas.process.stopping import stop_on_signals
 from tfnas.process.versions import versions
+from tfnas.runs.finals import HAND_MADE, SEARCHED
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.plan import Plan
-from tfnas.runs.result import MAX_BYTES, Result, within_tolerance
-from tfnas.runs.scores import ScoreFile
+from tfnas.runs.result import MAX_BYTES, Beside, Result, within_tolerance
+from tfnas.runs.scores import Judged, ScoreFile
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Found
 
 log = logging.getLogger(__name__)
+
+MOST_JUDGED = 50  # of the search's nets that scores.json keeps
 
 
 def conclude_again(result: Result, out: Path, tolerance: float) -> int:
@@ -96,8 +102,9 @@ def run_in_folder(p: Prepared) -> int:
     space = p.inputs.spec.build(table.device.quantum)
     try:
         constraint = reachable(
-            space, table, cfg.target_ms, derive=cfg.derive, tolerance=cfg.tolerance
-        )
+            space, table, cfg.target_ms, derive=cfg.derive, tolerance=cfg.tolerance,
+            beside=p.inputs.beside,
+        )  # fmt: skip
         latencies = check_latencies(p, space, table)
         p = planned(p, constraint)
     except (ValueError, LookupError) as error:
@@ -111,11 +118,11 @@ def run_in_folder(p: Prepared) -> int:
     with stop_on_signals(mine.ranks) as stop:
         found = search(p, space, constraint, latencies, seconds, stop)
     seconds.done("search")
-    subnet, table_ms = found.derived.subnet, found.derived.table_ms[0]
+    subnet, table_ms = found.derived.subnet, found.derived.costs[0]
     subnet.save(out.subnet)
     if found.evaluations:
-        images = mine.dataset.identity
-        ScoreFile(space.skeleton, images, cfg.target_ms, found.evaluations).save(out.scores)
+        images, nets = mine.dataset.identity, tuple(judged(found, space, constraint))
+        ScoreFile(space.skeleton, images, cfg.target_ms, found.evaluations, nets).save(out.scores)
     for line in found.derived.given_up(space):
         log.info("given up for the target: %s", line)
     seconds.done("derive")
@@ -126,7 +133,7 @@ def run_in_folder(p: Prepared) -> int:
     except ValueError as error:
         return refuse(error)
     if p.profiler is not None and cfg.loop_minutes and found.derived.reached and plan is None:
-        loop = close_on_device(cfg, p.profiler, space, table, subnet)
+        loop = close_on_device(p, p.profiler, space, table, subnet)
         subnet, table_ms, trail = loop.subnet, loop.table_ms, loop.trail_json()
         subnet.save(out.subnet)
         seconds.done("loop")
@@ -136,7 +143,7 @@ def run_in_folder(p: Prepared) -> int:
                 held = finals.hold(p, space, constraint, found, subnet, loop, plan, stop)
         except ValueError as error:  # such as images that make no batch of the recipe's size
             return refuse(error)
-        subnet, table_ms, trail = held.subnet, table.subnet_ms(held.subnet), held.plan.loop
+        subnet, table_ms, trail = held.subnet, table.total(held.subnet), held.plan.loop
         subnet.save(out.subnet)
         seconds.done("finals")
         seconds["finals"] += held.seconds
@@ -146,12 +153,16 @@ def run_in_folder(p: Prepared) -> int:
     seconds.done("export")
     arguments = None
     if p.profiler is not None:
-        arguments = verify_arguments(cfg, p.profiler, table, out.model)
+        target = Constraint(table, cfg.target_ms, cfg.derive.at_most)
+        arguments = verify_arguments(target, p.profiler, cfg.tolerance, out.model)
         measured = verify(cfg, arguments, out.verified)
+    others = tuple(met_beside(p, constraint, subnet) for constraint in p.inputs.beside)
     seconds.done("verify")
 
     result = result_of(p, space, table, found, subnet, table_ms, trail, measured, seconds)
-    result = replace(result, plan=p.plan, finals=None if held is None else held.result)
+    result = replace(
+        result, plan=p.plan, finals=None if held is None else held.result, beside=others or None
+    )
     result.save(out.result)
     checkpoint.remove(out.checkpoint)
     if held is not None:
@@ -208,7 +219,7 @@ def profile(p: Prepared) -> LatencyTable:
 
 def check_latencies(p: Prepared, space: SearchSpace, table: LatencyTable) -> str:
     """The digest of the table's latencies; raises ValueError if the search began with others."""
-    latencies = digest(space, table)
+    latencies = digest(space, [table, *(c.cost for c in p.inputs.beside)])
     if p.saved is not None and p.saved.get("latencies") != latencies:
         raise ValueError(
             f"the latencies in {p.table_file} aren't those that the search in {p.folder.path} "
@@ -217,10 +228,23 @@ def check_latencies(p: Prepared, space: SearchSpace, table: LatencyTable) -> str
     return latencies
 
 
+def judged(found: Found, space: SearchSpace, constraint: Constraint) -> Iterator[Judged]:
+    """The search's nets, best first, and hand-made ones, with what they are held to be worth."""
+    for candidate in found.candidates[:MOST_JUDGED]:
+        yield Judged(SEARCHED, candidate.derived.subnet, candidate.score)
+    if (estimate := found.estimate) is None:
+        return
+    for name in RULES:
+        with suppress(ValueError):  # the rule has no net at the target
+            net = hand_made(space, constraint, name)
+            yield Judged(HAND_MADE, net, estimate(net))
+
+
 def close_on_device(
-    cfg: SearchConfig, profiler: Profiler, space: SearchSpace, table: LatencyTable, subnet: Subnet
+    p: Prepared, profiler: Profiler, space: SearchSpace, table: LatencyTable, subnet: Subnet
 ) -> LoopResult:
     """Move few widths until the net, measured whole, meets the target."""
+    cfg = p.inputs.cfg
     return close_loop(
         profiler,
         space,
@@ -231,6 +255,7 @@ def close_on_device(
         at_most=cfg.derive.at_most,
         max_minutes=cfg.loop_minutes,
         seed=cfg.seed,
+        beside=p.inputs.beside,
     )
 
 
@@ -256,17 +281,31 @@ def export_net(
     )
 
 
+def met_beside(p: Prepared, constraint: Constraint, subnet: Subnet) -> Beside:
+    """What the net has of what was asked beside the target, measured where the device is here."""
+    cfg, cost, measured_ms = p.inputs.cfg, constraint.cost, None
+    if isinstance(cost, LatencyTable) and (profiler := reach(cost, cfg.device)) is not None:
+        arguments = verify_arguments(constraint, profiler, cfg.tolerance, p.folder.model)
+        number = p.inputs.beside.index(constraint) + 1
+        file = p.folder.verified.with_stem(f"{p.folder.verified.stem}-{number}")
+        measured_ms = verify(cfg, arguments, file).measured_ms
+    return Beside(
+        str(constraint), constraint.target, constraint.at_most, cost.total(subnet), cost.unit,
+        measured_ms,
+    )  # fmt: skip
+
+
 def verify_arguments(
-    cfg: SearchConfig, profiler: Profiler, table: LatencyTable, model: Path
+    target: Constraint, profiler: Profiler, tolerance: float, model: Path
 ) -> list[str]:
-    """The command line that verifies this run's net; what is default is left out."""
-    device = table.device
+    """The command line that verifies a net on its table's device; what is default is left out."""
+    device = target.table.device
     given = {
         "threads": (device.threads, 1),
         "batch": (device.batch, 1),
         "precision": (device.precision, "fp32"),
-        "tolerance": (cfg.tolerance, 0.01),
-        "at_most": (cfg.derive.at_most, False),
+        "tolerance": (tolerance, 0.01),
+        "at_most": (target.at_most, False),
     }
     usual = usual_options(device.kind)
     arguments = [f"device={device.kind}"] if device.kind != "cpu" else []
@@ -275,7 +314,7 @@ def verify_arguments(
         for key, value in profiler.options.items()
         if value != usual.get(key)
     ]
-    arguments += [override("onnx", model), f"target_ms={cfg.target_ms}"]
+    arguments += [override("onnx", model), f"target_ms={target.target}"]
     return arguments + [
         override(key, value) for key, (value, default) in given.items() if value != default
     ]
@@ -324,7 +363,7 @@ def result_of(
         measured_ms=None if measured is None else measured.measured_ms,
         measured_ci_ms=None if measured is None else measured.measured_ci_ms,
         measured_raw_ms=None if measured is None else measured.measured_raw_ms,
-        feasible_ms=feasible_ms(space, table),
+        feasible_ms=feasible(space, table),
         device=device.name,
         table=str(p.table_file.resolve()),
         space=space.name,
@@ -362,6 +401,8 @@ def conclude(r: Result) -> None:
     log.info("  target    %.4g ms", r.target_ms)
     log.info("  table     %.4g ms", r.table_ms)
     log.info("  measured  %s", measured)
+    for other in r.beside or ():
+        log.info("  beside    %s", other)
     log.info(
         "%s: the %s latency is %+.2f %% off the target, tolerance %g %%%s%s",
         "met" if r.within else "MISSED",

@@ -94,7 +94,7 @@ def read_files(folder: Path) -> RunFiles:
         except (OSError, ValueError, LookupError, OverflowError) as error:
             warnings.append(clean(f"latencies of single blocks can't be told: {error}"))
     if result is not None and subnet is not None and table is not None:
-        now_ms = table.subnet_ms(subnet)
+        now_ms = table.total(subnet)
         if abs(now_ms / result.table_ms - 1) > SAME:
             warnings.append(
                 f"the table was measured anew since: it now says {now_ms:.4g} ms of this net, "

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tfnas.derive.architecture import Constraint
 from tfnas.latency.table import LatencyTable
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
@@ -23,6 +24,7 @@ class FoundNet:
         table_ms: latency of the net in ms on the table.
         at_most: whether any lower latency is as good.
         reached: whether the net meets the target on the table.
+        beside: what it meets, too.
         scores: what the search says of the net, and what it cost, by name.
         weights: gives the supernet's weights of a subnet, named as in `tfnas.nets.blocks.Network`;
             None where it has none.
@@ -37,6 +39,7 @@ class FoundNet:
     reached: bool
     scores: Mapping[str, float] = field(default_factory=dict)
     weights: Callable[[Subnet], Mapping[str, Tensor]] | None = field(default=None, repr=False)
+    beside: tuple[Constraint, ...] = ()
 
     def __str__(self) -> str:
         net = self.subnet

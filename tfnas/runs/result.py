@@ -16,7 +16,7 @@ from tfnas.runs.plan import Plan
 
 MAX_BYTES = 10_000_000
 LONGEST_MS = 1e9
-NEWER = ("finals", "plan")  # fields that results of before don't have, nor those without
+NEWER = ("finals", "plan", "beside")  # fields that results of before don't have, nor those without
 Ms = Annotated[float, Meta(gt=0, lt=LONGEST_MS)]
 
 
@@ -26,6 +26,30 @@ class RawSamples:
 
     min: float  # ms
     median: float  # ms
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What was asked of a net beside its target, and what it has.
+
+    Attributes:
+        asked: as it was given, such as limits.params=4e+06.
+        at_most: a lower value is as good.
+        value: of the net, in `unit`; of latencies what the table says.
+        measured_ms: in a fresh process, where it is a latency of a device at hand.
+    """
+
+    asked: str
+    target: float
+    at_most: bool
+    value: float
+    unit: str
+    measured_ms: Ms | None = None
+
+    def __str__(self) -> str:
+        kind = "at most" if self.at_most else "exactly"
+        text = f"{self.asked}: {self.value:.4g} {self.unit}".rstrip() + f", {kind} that was asked"
+        return text if self.measured_ms is None else f"{text}; measured {self.measured_ms:.4g} ms"
 
 
 @dataclass(frozen=True)
@@ -49,6 +73,7 @@ class Result:
             closing on the device took.
         finals: what nets that were really trained came to; only of runs that had finals.
         plan: what was planned from `minutes`; only of runs that were given them.
+        beside: limits and latencies on other tables; only of runs that were given some.
     """
 
     target_ms: Ms
@@ -85,6 +110,7 @@ class Result:
     seconds: Mapping[str, float]
     finals: Finals | None = None
     plan: Plan | None = None
+    beside: tuple[Beside, ...] | None = None
 
     @property
     def gap(self) -> float:

@@ -32,6 +32,7 @@ class Layer(NamedTuple):
     name: str  # in the torch module and in ONNX
     shape: tuple[int, ...]  # of its weight: (c_out, c_in / groups, k, k), or (c_out, c_in)
     pixels: int  # of its output, for each of which the weights are applied once
+    per_channel: int = 2  # values beside the weights: 2 of batch norm, 1 of a bias, 0
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,16 @@ class OpSpec:
         return sum(prod(layer.shape) for layer in self.layers)
 
     @property
+    def params(self) -> int:
+        """Parameters as torch counts them, with biases and scale and shift of batch norm."""
+        return sum(prod(x.shape) + x.per_channel * x.shape[0] for x in self.layers)
+
+    @property
+    def deployed_weights(self) -> int:
+        """Weights and biases that an exported net has: batch norm is folded into them."""
+        return sum(prod(x.shape) + x.shape[0] for x in self.layers)
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates for one image, convolutions and linear layers only."""
         return sum(prod(layer.shape) * layer.pixels for layer in self.layers)
@@ -218,17 +229,17 @@ def _mbconv_layers(op: OpSpec) -> tuple[Layer, ...]:
     expand = (Layer("expand", (mid, op.c_in, 1, 1), op.size**2),) if op.expands else ()
     if not op.c_se:
         return *expand, depthwise, project
-    squeeze = Layer("se_reduce", (op.c_se, mid, 1, 1), 1)
-    excite = Layer("se_expand", (mid, op.c_se, 1, 1), 1)
+    squeeze = Layer("se_reduce", (op.c_se, mid, 1, 1), 1, per_channel=1)
+    excite = Layer("se_expand", (mid, op.c_se, 1, 1), 1, per_channel=1)
     return *expand, depthwise, squeeze, excite, project
 
 
 def _pooled_conv_layers(op: OpSpec) -> tuple[Layer, ...]:
-    return (Layer("conv", (op.c_out, op.c_in, 1, 1), 1),)
+    return (Layer("conv", (op.c_out, op.c_in, 1, 1), 1, per_channel=0),)
 
 
 def _classifier_layers(op: OpSpec) -> tuple[Layer, ...]:
-    return (Layer("linear", (op.c_out, op.c_in), 1),)
+    return (Layer("linear", (op.c_out, op.c_in), 1, per_channel=1),)
 
 
 KINDS: Mapping[str, Kind] = {

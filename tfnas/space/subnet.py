@@ -90,6 +90,10 @@ class Subnet:
     def macs(self) -> int:
         return sum(op.macs for op in self.ops)
 
+    @property
+    def params(self) -> int:
+        return sum(op.params for op in self.ops)
+
     def with_widths(self, widths: Sequence[int]) -> Subnet:
         """The same ops and depths with other mid widths, one for each searched block."""
         if len(widths) != len(self.blocks):

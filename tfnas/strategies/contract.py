@@ -161,6 +161,7 @@ class Found:
         candidates: distinct nets at the target that were scored, best first.
         evaluations: what a search of another target may start from: nets that chance alone chose,
             with scores as they were.
+        estimate: what the search holds any net of the space to be worth, in the unit of the scores.
     """
 
     derived: Derived
@@ -169,6 +170,7 @@ class Found:
     scores: Mapping[str, float] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
+    estimate: Callable[[Subnet], float] | None = None
 
 
 class Strategy(Protocol):

@@ -25,6 +25,7 @@ from tfnas.derive.architecture import Derived
 from tfnas.process.checks import ABOVE_0, check_fields, one_of
 from tfnas.process.errors import DivergedError
 from tfnas.space.search_space import SearchSpace
+from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Candidate, Evaluation, Found, Progress, State, Task
 from tfnas.strategies.parts.evaluate import SAMPLED, Drawn, SampledSearch, refuse_greedy
 from tfnas.strategies.parts.items import Items
@@ -96,6 +97,9 @@ class Fitted:
         """What the sum says of nets, in the score's unit."""
         return [float(v) for v in self.features.of_nets(nets) @ self.weights + self.level]
 
+    def estimate(self, subnet: Subnet) -> float:
+        return self.estimates(self.items.of_subnet(subnet)[None])[0]
+
 
 def features_of(task: Task, items: Items) -> Features:
     """They depend on the task alone."""
@@ -156,10 +160,11 @@ class SurrogateSearch(SampledSearch):
 
     def ended(self) -> Found:
         """The net of the highest sum, and the scores that it is fitted to."""
-        found = self.found(self._fitted().estimates(self._scored_items()))
+        fitted = self._fitted()
+        found = self.found(fitted.estimates(self._scored_items()))
         rows = list(self.scored.values())[: self.generation]
         by = self.knobs.score
-        return replace(found, evaluations=tuple(
+        return replace(found, estimate=fitted.estimate, evaluations=tuple(
             Evaluation(net.depths, net.picks, net.widths, score.value(by), score.error(by))
             for score, net in rows
         ))  # fmt: skip
@@ -226,4 +231,6 @@ class Reused:
         best, *others = found
         others.sort(key=lambda candidate: -candidate.score)
         scores = {"path_passes": 0.0, "reused_scores": float(len(nets))}
-        yield Found(best.derived, None, None, scores, (best, *others), self.evaluations)
+        yield Found(
+            best.derived, None, None, scores, (best, *others), self.evaluations, fitted.estimate
+        )

@@ -168,7 +168,7 @@ class Search:
 
     def __init__(self, knobs: TFNAS, task: Task):
         self.knobs, self.task, self.space = knobs, task, task.space
-        self.table, self.target_ms = task.constraints[0].table, task.constraints[0].target_ms
+        self.table, self.target_ms = task.constraints[0].table, task.constraints[0].target
         budget, self.depth = task.budget, DEPTHS[knobs.depth](self.space)
         then = knobs.candidates if knobs.candidates > 1 else 0
         self.weights = WeightTraining(task, knobs, self.depth.supernet, self.depth.ops(), then)
@@ -277,7 +277,7 @@ class Search:
 
     def expected_ms(self, mix: Sequence[Tensor], depths: Depths) -> Tensor:
         """Expected latency in ms, a scalar, by the table."""
-        return self.depth.expected_ms(self.table.fixed_ms(self.space), mix, depths, self.op_ms)
+        return self.depth.expected_ms(self.table.fixed(self.space), mix, depths, self.op_ms)
 
     def check_ranks(self, **others: object) -> None:
         """Make sure that all ranks search the same, and do `others` the same."""
@@ -350,7 +350,7 @@ class Search:
     def path_ms(self, order: Sequence[int], depths: Sequence[int], picks: Sequence[int]) -> float:
         """Latency in ms of the net that these choices derive, on the table."""
         widths = [self.widths[block][pick] for block, pick in zip(order, picks, strict=True)]
-        return self.table.subnet_ms(self.space.subnet(depths, picks, widths))
+        return self.table.total(self.space.subnet(depths, picks, widths))
 
     @torch.no_grad()
     def mean_ms(self) -> float:

@@ -18,6 +18,7 @@ from tfnas.derive.methods import derive_valued, derived_of
 from tfnas.derive.uniform import ABSENT, draw_uniform
 from tfnas.space.ops import OpSpec
 from tfnas.space.search_space import SearchSpace
+from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Evaluation
 from tfnas.strategies.parts.surrogate import Floats, Genes, Ints
 
@@ -63,6 +64,16 @@ class Items:
         net = np.full(len(self.space.blocks), ABSENT)
         for b in self._bounded.menu.kept(derived.depths):
             net[b] = self._numbers[b][derived.picks[b], derived.widths[b]]
+        return net
+
+    def of_subnet(self, subnet: Subnet) -> Ints:
+        """As `of`; of ops that a block has twice the first."""
+        net = np.full(len(self.space.blocks), ABSENT)
+        picks = [pick for row in self.space.choices_of(subnet) for pick in row]
+        for b, pick, op in zip(
+            self._bounded.menu.kept(subnet.depths), picks, subnet.blocks, strict=True
+        ):
+            net[b] = self._numbers[b][pick, op.c_mid]
         return net
 
     def like(self, evaluation: Evaluation) -> Ints:

@@ -1,0 +1,80 @@
+"""Several targets by one search: a sweep whose first run searches; the others take its scores.
+
+`target_ms=[6,8,10]` on a command line becomes such a sweep, with the middle target first: what was
+scored for it serves targets to both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from tfnas.app.command_line import is_sweep, output_dir
+from tfnas.app.schemas import SearchConfig
+from tfnas.app.sweep import is_launched
+
+FIRST = "first"  # as the value of reuse=
+ONE = "give one process, or a search for each target"
+
+
+def as_sweep(arguments: Sequence[str], processes: int = 1) -> list[str]:
+    """Arguments with a list of targets as a sweep over them; others as they are.
+
+    Raises:
+        ValueError: if the list holds no numbers, or what else is given doesn't go with it.
+    """
+    lists = [(i, targets) for i, a in enumerate(arguments) if (targets := _targets(a)) is not None]
+    if not lists:
+        return list(arguments)
+    place, targets = lists[-1]
+    if len(targets) < 2 or min(targets) <= 0 or len(set(targets)) < len(targets):
+        raise ValueError(f"{arguments[place]}: expected different numbers above 0, two or more")
+    if any(a.startswith("reuse=") for a in arguments):
+        raise ValueError(
+            f"{arguments[place]} beside reuse=: write -m target_ms={','.join(map(str, targets))}"
+        )
+    if processes > 1:
+        raise ValueError(f"{arguments[place]} under torchrun: {ONE}")
+    ordered = sorted(targets)
+    middle = ordered[(len(ordered) - 1) // 2]
+    rest = [target for target in targets if target != middle]
+    own = [a for a in arguments if _targets(a) is None and a not in ("-m", "--multirun")]
+    own = [a.replace("hydra.run.dir=", "hydra.sweep.dir=", 1) for a in own]
+    swept = ",".join(f"{target:g}" for target in (middle, *rest))
+    return ["--multirun", *own, f"target_ms={swept}", f"reuse={FIRST}"]
+
+
+def _targets(argument: str) -> list[float] | None:
+    if not argument.startswith("target_ms=["):
+        return None
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides([argument])
+        values = parsed.value()
+        return [float(str(value)) for value in values] if isinstance(values, list) else []
+    except (HydraException, ValueError):
+        raise ValueError(f"{argument}: expected numbers, such as target_ms=[6,8,10]") from None
+
+
+def of_first(cfg: SearchConfig) -> SearchConfig:
+    """What `reuse=first` stands for in this run of a sweep: none in the first one, else that one.
+
+    Raises:
+        ValueError: outside a sweep, or where runs don't come one after the other.
+    """
+    if cfg.reuse != FIRST:
+        return cfg
+    if not is_sweep():
+        raise ValueError(
+            f"reuse={FIRST}: goes with several runs, such as target_ms=[6,8,10]; give the folder "
+            "of a run"
+        )
+    if is_launched():
+        raise ValueError(f"reuse={FIRST}: runs wait for the first one; leave out hydra/launcher=")
+    if HydraConfig.get().job.num == 0:
+        return replace(cfg, reuse=None)
+    first = output_dir().parent / "0"
+    return replace(cfg, reuse=str(first))

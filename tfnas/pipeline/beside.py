@@ -1,0 +1,83 @@
+"""What a net must meet beside its target: limits, and latencies on other tables.
+
+A part of `tfnas.search`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tfnas.app.command_line import in_one_line
+from tfnas.app.schemas import SearchConfig
+from tfnas.costs import LIMITS
+from tfnas.derive.architecture import Constraint
+from tfnas.files.bounded import shown
+from tfnas.latency.table import LatencyTable
+from tfnas.space.spec import SpaceSpec
+
+FINENESS = 0.01  # of a limit: ten times what the solver tells apart
+WITHIN = 5e-4  # of a latency that is to be met exactly, as conf/derive/constrained.yaml has it
+VALUE_BYTES = {"fp16": 2}  # 4 elsewhere: tf32 is how a GPU multiplies, not how it stores
+
+
+@dataclass
+class Also:
+    """A latency on another table."""
+
+    table: str  # file
+    ms: float
+    exact: bool = False  # as for the target; otherwise any lower latency is as good
+
+
+def beside(cfg: SearchConfig, spec: SpaceSpec) -> tuple[Constraint, ...]:
+    """The constraints of `limits` and `also`.
+
+    Raises:
+        ValueError, LookupError: for one that makes no sense, or a table that doesn't fit the space.
+    """
+    also = [(LatencyTable.load(a.table), a.ms, a.exact) for a in map(_also, cfg.also)]
+    found = constraints(asdict(cfg.limits), also, spec, cfg.precision)
+    if found and cfg.derive.method == "greedy":
+        raise ValueError(f"{found[0]}: derive=greedy knows of the target alone; give "
+                         "derive=constrained")  # fmt: skip
+    return found
+
+
+def constraints(
+    limits: Mapping[str, float | None],
+    also: Iterable[tuple[LatencyTable, float, bool]],
+    spec: SpaceSpec,
+    precision: str = "fp32",
+) -> tuple[Constraint, ...]:
+    """Make constraints of limits by name, and of tables with milliseconds and whether exact."""
+    made = []
+    for name, most in limits.items():
+        if name not in LIMITS:
+            raise ValueError(f"limits.{shown(name)}: expected one of {', '.join(LIMITS)}")
+        if most is not None:
+            cost = LIMITS[name](VALUE_BYTES.get(precision, 4))
+            made.append(Constraint(cost, most, at_most=True, tol=FINENESS))
+    for table, ms, exact in also:
+        fitting = table.for_space(spec.build(table.device.quantum))
+        made.append(Constraint(fitting, ms, not exact, WITHIN if exact else FINENESS))
+    for constraint in made:
+        if not 0 < constraint.target < float("inf"):
+            raise ValueError(f"{constraint}: expected a number above 0")
+    return tuple(made)
+
+
+def _also(given: Any) -> Also:
+    try:
+        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Also), given))
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        raise ValueError(
+            f"also={shown(given)}: expected such as also=[{{table: PHONE.json, ms: 30}}] "
+            f"({in_one_line(error)})"
+        ) from None
+    assert isinstance(made, Also)
+    return made
