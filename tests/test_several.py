@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.browser import check_self_contained
 from tests.support.entry import run_entry
 from tests.support.nets import few_root
 from tests.support.spaces import load_space, macs_table
@@ -18,6 +19,8 @@ from tfnas.process.exits import DONE, UNUSABLE_INPUT
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.scores import ScoreFile
 from tfnas.space.subnet import Subnet
+
+SOURCES = ("found", "search", "random", "hand-made")
 
 
 def test_a_list_is_a_sweep_from_the_middle() -> None:
@@ -86,6 +89,20 @@ def test_one_search_gives_a_net_for_each_target(tmp_path: Path) -> None:
     assert page.returncode == DONE, page.stdout + page.stderr
     rows = list(csv.DictReader((out / "runs.csv").read_text().splitlines()))
     assert sorted(float(row["target_ms"]) for row in rows) == targets
+    nets = list(csv.DictReader((out / "nets.csv").read_text().splitlines()))
+    by_source = {source: [n for n in nets if n["source"] == source] for source in SOURCES}
+    assert sum(map(len, by_source.values())) == len(nets)
+    assert sorted(float(n["target_ms"]) for n in by_source["found"]) == targets
+    assert len(by_source["random"]) == 3 * len(scores[0].evaluations)
+    assert len({n["scores"] for n in nets}) == 1
+    table = macs_table(space)
+    for net in by_source["found"]:
+        subnet = found[float(net["target_ms"])]
+        assert float(net["infer_step_time"]) == pytest.approx(table.total(subnet), rel=1e-4)
+        assert float(net["infer_gmacs"]) == pytest.approx(subnet.macs / 1e9, abs=1e-4)
+    text = (out / "report.html").read_text()
+    check_self_contained(text)
+    assert 'id="front-1' in text
 
 
 @pytest.mark.slow

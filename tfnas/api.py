@@ -73,7 +73,7 @@ def find_net(
             what fits into the minutes. What is given isn't planned, nor are a `Strategy`'s values.
         at_most: any lower latency is as good.
         tolerance: fraction of the target that the net may be off, where none is nearer.
-        limits: what the net may cost at most: macs, params, weights_mb (1e6 bytes in float32).
+        limits: what the net may cost at most: macs, params, weights_mb, memory_mb (float32).
         also: other tables, each with the milliseconds that the net may take there at most.
         cores: CPU threads of the supernet; None: all.
         on_progress: called after every step.

@@ -30,7 +30,7 @@ def test_counts_are_those_of_the_net_that_is_built(name: str) -> None:
         assert Macs(4).total(net) == net.macs
 
 
-@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("name", ["macs", "params", "weights_mb"])
 def test_a_total_is_the_sum_of_its_parts(name: str) -> None:
     space, cost = load_space("tiny"), LIMITS[name](4)
     net = space.sample(random.Random(1))

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tests.support.spaces import load_space, macs_table
 from tfnas.costs.contract import Cost
 from tfnas.costs.counts import Macs, Params, WeightsMb
+from tfnas.costs.memory import MemoryMb
 from tfnas.derive.architecture import Architecture, Constraint, argmax
 from tfnas.derive.menu import feasible
 from tfnas.derive.methods import derive_constrained, derive_greedy, draw_constrained
@@ -440,6 +441,36 @@ def test_limits_cost_no_more_than_they_must(cost: Cost, seed: int) -> None:
         assert lost <= min(best, default=math.inf) + 1e-7
         if share >= 1:
             assert derived.log_prob == pytest.approx(free.log_prob)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_maximum_is_kept_by_every_op(seed: int) -> None:
+    space = small_space()
+    table, arch, nets = random_table(space, seed), random_arch(space, seed), every_net(space)
+    alone = Constraint(table, table.total(nets[seed * 31][0]), tol=0.1)
+    cost = MemoryMb(4)
+    free = derive_constrained(space, arch, [alone])
+    possible = sorted({cost.total(net) for net, *_ in nets if alone.met_by_net(net)})
+    for most in (possible[0], cost.total(free.subnet)):
+        limit = Constraint(cost, most, at_most=True)
+        derived = derive_constrained(space, arch, [alone, limit])
+        assert derived.reached
+        assert derived.costs[1] == max(map(cost.op, derived.subnet.ops)) <= most
+        inner = replace(alone, tol=0.9 * alone.tol)
+        best = [
+            given_up(space, arch, depths, picks)
+            for net, depths, picks in nets
+            if inner.met_by_net(net) and limit.met_by_net(net)
+        ]
+        lost = derived.argmax_log_prob - derived.log_prob
+        assert lost <= min(best, default=math.inf) + 1e-7
+    below = [v for net, *_ in nets if (v := cost.total(net)) < possible[0]]
+    if below:  # of nets of another latency
+        limit = Constraint(cost, max(below), at_most=True)
+        with pytest.raises(ValueError, match=f" must be {possible[0]:.6g} MB"):
+            derive_constrained(space, arch, [alone, limit])
+    with pytest.raises(ValueError, match=r"limits\.memory_mb=1e-06: space small reaches"):
+        derive_constrained(space, arch, [alone, Constraint(cost, 1e-6, at_most=True)])
 
 
 def test_a_limit_below_every_net_names_the_least() -> None:

@@ -81,6 +81,7 @@ class LimitsConfig:
     macs: Annotated[float | None, ABOVE_0]  # multiply-accumulates for one image
     params: Annotated[float | None, ABOVE_0]  # parameters as torch counts them
     weights_mb: Annotated[float | None, ABOVE_0]  # of the exported net at its precision, 1e6 bytes
+    memory_mb: Annotated[float | None, ABOVE_0]  # activations of one image at once, 1e6 bytes
 
 
 @dataclass

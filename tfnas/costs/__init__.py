@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from tfnas.costs.contract import Cost
 from tfnas.costs.counts import Macs, Params, WeightsMb
+from tfnas.costs.memory import MemoryMb
 
-LIMITS: Mapping[str, type[Macs | Params | WeightsMb]] = {
+LIMITS: Mapping[str, Callable[[int], Cost]] = {
     "macs": Macs,
     "params": Params,
     "weights_mb": WeightsMb,
+    "memory_mb": MemoryMb,
 }
 """What `limits.NAME=` may bound, each made from the bytes of a value."""

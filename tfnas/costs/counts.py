@@ -18,6 +18,7 @@ class _Counted:
 
     name: ClassVar[str]
     unit: ClassVar[str] = ""
+    maximum: ClassVar[bool] = False
 
     def op(self, op: OpSpec) -> float:
         raise NotImplementedError

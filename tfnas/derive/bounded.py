@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
 from tfnas.costs.contract import Cost
 from tfnas.derive.architecture import ROUNDING, Constraint
-from tfnas.derive.menu import Menu, any_op
+from tfnas.derive.menu import Menu, any_op, most_of_all
 from tfnas.derive.solver import Group, Row, cheapest, load_ranges
-from tfnas.space.search_space import SearchSpace
+from tfnas.space.search_space import Choice, SearchSpace
+from tfnas.space.subnet import Subnet
 
 MERGE = 0.1  # error bound of the dynamic program, as a share of a constraint's tolerance
+NONE_ABOVE = (-np.inf, 0.5)  # of ops that cost more than their limit
+
+
+@dataclass(frozen=True)
+class _Above:
+    """As a sum what a maximum asks: how many ops cost more than the limit."""
+
+    cost: Cost
+    limit: float
+
+    unit: ClassVar[str] = ""
+    maximum: ClassVar[bool] = False
+
+    def curve(self, choice: Choice) -> np.ndarray:
+        return (self.cost.curve(choice) > self.limit).astype(float)
+
+    def fixed(self, net: SearchSpace | Subnet) -> float:
+        return float(self.cost.fixed(net) > self.limit)
+
+    def total(self, subnet: Subnet) -> float:
+        return float(self.cost.total(subnet) > self.limit)
+
+    def asked(self, target: float) -> str:
+        return self.cost.asked(target)
+
+
+def _summed(constraint: Constraint) -> Cost:
+    cost = constraint.cost
+    return _Above(cost, constraint.target) if cost.maximum else cost
 
 
 class Bounded:
@@ -33,6 +65,7 @@ class Bounded:
     def __init__(self, space: SearchSpace, constraints: Sequence[Constraint]) -> None:
         if not constraints:
             raise ValueError("no constraint given: expected at least one table with its target")
+        assert not any(c.cost.maximum and not c.at_most for c in constraints)
         for constraint in constraints:
             if not (0 < constraint.target < np.inf and 0 < constraint.tol < 1):
                 raise ValueError(
@@ -40,9 +73,9 @@ class Bounded:
                     "tolerance between 0 and 1"
                 )
         self.space, self.constraints = space, constraints
-        self.menu = Menu(space, [c.cost for c in constraints])
-        windows = np.array([c.window for c in constraints])  # (m, 2)
-        targets = np.array([c.target for c in constraints])
+        self.menu = Menu(space, [_summed(c) for c in constraints])
+        windows = np.array([NONE_ABOVE if c.cost.maximum else c.window for c in constraints])
+        targets = np.array([1.0 if c.cost.maximum else c.target for c in constraints])
         self.low = windows[:, 0] - self.menu.fixed - ROUNDING / 2 * targets
         self.high = windows[:, 1] - self.menu.fixed + ROUNDING / 2 * targets
         errors = MERGE * np.array([c.tol for c in constraints]) * targets
@@ -73,6 +106,9 @@ class Bounded:
         """Say that no subnet meets the constraints, which ones bind, and what can be reached."""
         rows = any_op(self.menu)
         ranges = np.array(load_ranges(rows)) + self.menu.fixed  # (2, m)
+        for m, constraint in enumerate(self.constraints):
+            if constraint.cost.maximum:
+                ranges[:, m] = most_of_all(self.space, constraint.cost)
         lines = [
             f"{constraint}: space {self.space.name} reaches {low:.4g} to {_with_unit(high, 4, c)}; "
             f"the nearest reachable target is {_with_unit(np.clip(target, low, high), 6, c)}"
@@ -91,7 +127,8 @@ class Bounded:
             )
         lines = [f"no subnet meets all of them at once: {', '.join(map(str, self.constraints))}"]
         for m, constraint in enumerate(self.constraints):
-            if constraint.at_most and (least := self._least(rows, m)) is not None:
+            find = self._least_maximum if constraint.cost.maximum else self._least
+            if constraint.at_most and (least := find(rows, m)) is not None:
                 lines.append(
                     f"beside the others {constraint} must be "
                     f"{_with_unit(least, 6, constraint.cost)} or more"
@@ -111,6 +148,23 @@ class Bounded:
         high[m] = np.inf
         found = cheapest(priced, self.low, high, self.resolution)
         return None if found is None else float(found.loads[m] + self.menu.fixed[m])
+
+    def _least_maximum(self, rows: list[Row], m: int) -> float | None:
+        """As `_least`, of a cost that is a maximum."""
+        cost = self.constraints[m].cost
+        every = {float(v) for b in self.space.blocks for choice in b for v in cost.curve(choice)}
+        values = sorted(every | {cost.fixed(self.space)})
+        low, high = 0, len(values)
+        while low < high:
+            middle = (low + high) // 2
+            raised = list(self.constraints)
+            raised[m] = replace(raised[m], target=values[middle])
+            other = Bounded(self.space, raised)
+            if cheapest(any_op(other.menu), other.low, other.high, other.resolution) is None:
+                low = middle + 1
+            else:
+                high = middle
+        return values[low] if low < len(values) else None
 
     def _nearest(self, rows: list[Row]) -> float:
         """Cost without the fixed ops that is nearest to the target, within the error bound."""

@@ -97,6 +97,18 @@ def feasible(space: SearchSpace, cost: Cost) -> tuple[float, float]:
     return float(menu.fixed[0] + least[0]), float(menu.fixed[0] + most[0])
 
 
+def most_of_all(space: SearchSpace, cost: Cost) -> tuple[float, float]:
+    """The least and the most that the dearest op of a net costs, exact."""
+    least = most = cost.fixed(space)
+    for stage in space.stages:
+        for index, block in enumerate(stage.blocks):
+            curves = [cost.curve(choice) for choice in block]
+            if index < stage.min_depth:
+                least = max(least, min(float(curve.min()) for curve in curves))
+            most = max(most, *(float(curve.max()) for curve in curves))
+    return least, most
+
+
 def smallest(values: np.ndarray, count: int) -> np.ndarray:
     some = np.sort(np.argpartition(values, count - 1)[:count])
     return some[np.argsort(values[some], kind="stable")]

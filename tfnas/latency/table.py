@@ -195,6 +195,10 @@ class LatencyTable:
     def unit(self) -> str:
         return "ms"
 
+    @property
+    def maximum(self) -> bool:
+        return False
+
     def asked(self, target: float) -> str:
         """A target as a user gives it, for messages."""
         return f"target_ms={target:g} on {self.source}"
