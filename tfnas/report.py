@@ -30,7 +30,7 @@ from tfnas.process.checks import check_writable
 from tfnas.process.exits import DONE, FAILED, STATUS_NAMES, UNUSABLE_INPUT, exit_after
 from tfnas.runs.files import read_files
 from tfnas.runs.folder import RunFolder
-from tfnas.runs.nets import Net, nets_of
+from tfnas.runs.nets import Net, together
 from tfnas.runs.nets import to_csv as nets_csv
 from tfnas.runs.run import UNFINISHED, Run
 
@@ -92,7 +92,7 @@ def _report(folders: Sequence[Path], file: Path | None) -> int:
     check_writable(file)
     write_atomically(file, to_csv(runs))
     print(f"wrote {file}: {len(runs)} run{'s' if len(runs) != 1 else ''}")
-    nets = [net for run in runs if run.gap is not None for net in nets_of(read_files(run.folder))]
+    nets = together(read_files(run.folder) for run in runs if run.gap is not None)
     if nets:
         write_atomically(file.parent / NETS, nets_csv(nets))
         print(f"wrote {file.parent / NETS}: {len(nets)} nets")

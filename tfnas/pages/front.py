@@ -23,11 +23,9 @@ def front(nets: Sequence[Net]) -> Markup | None:
         return None
     charts = [_chart([net for net in nets if net.scores == lot]) for lot in lots]
     caption = (
-        "Random nets with the scores that the search gave them, and what it estimates from these "
-        "that the net it chose, its next best ones and hand-made ones are worth, against latency "
-        "(measured for the chosen net where the device was here, else the table's). Estimates have "
-        "no noise of single scores, so the best random points look better than they are. nets.csv "
-        "of `python -m tfnas.report` has all of them."
+        "What nets are worth by the search, against latency. Random nets have the scores that they "
+        "were given, others what is estimated from these; single scores scatter, so the best "
+        "random points look better than they are. nets.csv has all nets."
     )
     figures = [draw(f"front-{number}", caption, chart) for number, chart in enumerate(charts, 1)]
     return page.section("Nets", page.figures(*figures), name="front")

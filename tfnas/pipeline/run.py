@@ -12,11 +12,13 @@ import random
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from profilers.contract import Profiler
 from profilers.devices import usual_options
@@ -30,9 +32,10 @@ from tfnas.app.resume import save_overrides
 from tfnas.app.schemas import SearchConfig
 from tfnas.app.sweep import is_launched
 from tfnas.deploy.onnx_file import export
-from tfnas.derive.architecture import Constraint
+from tfnas.derive.architecture import Architecture, Constraint
 from tfnas.derive.hand_made import RULES, hand_made
 from tfnas.derive.menu import feasible
+from tfnas.derive.methods import draw_constrained
 from tfnas.files import checkpoint
 from tfnas.files.decode import load
 from tfnas.intervals import plus_minus
@@ -48,7 +51,7 @@ from tfnas.process.exits import DONE, OUTSIDE_TOLERANCE, PARENT, STATUS_NAMES, U
 from tfnas.process.progress import duration
 from tfnas.process.stopping import stop_on_signals
 from tfnas.process.versions import versions
-from tfnas.runs.finals import HAND_MADE, SEARCHED
+from tfnas.runs.finals import HAND_MADE, RANDOM, SEARCHED
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.plan import Plan
 from tfnas.runs.result import MAX_BYTES, Beside, Result, within_tolerance
@@ -60,6 +63,7 @@ from tfnas.strategies.contract import Found
 log = logging.getLogger(__name__)
 
 MOST_JUDGED = 50  # of the search's nets that scores.json keeps
+RANDOM_JUDGED = 20  # random nets at the target beside them
 
 
 def conclude_again(result: Result, out: Path, tolerance: float) -> int:
@@ -121,7 +125,10 @@ def run_in_folder(p: Prepared) -> int:
     subnet, table_ms = found.derived.subnet, found.derived.costs[0]
     subnet.save(out.subnet)
     if found.evaluations:
-        images, nets = mine.dataset.identity, tuple(judged(found, space, constraint))
+        images, nets = (
+            mine.dataset.identity,
+            tuple(judged(found, space, [constraint, *mine.beside])),
+        )
         ScoreFile(space.skeleton, images, cfg.target_ms, found.evaluations, nets).save(out.scores)
     for line in found.derived.given_up(space):
         log.info("given up for the target: %s", line)
@@ -228,15 +235,22 @@ def check_latencies(p: Prepared, space: SearchSpace, table: LatencyTable) -> str
     return latencies
 
 
-def judged(found: Found, space: SearchSpace, constraint: Constraint) -> Iterator[Judged]:
-    """The search's nets, best first, and hand-made ones, with what they are held to be worth."""
+def judged(found: Found, space: SearchSpace, constraints: Sequence[Constraint]) -> Iterator[Judged]:
+    """The search's nets, best first, random and hand-made ones, and what they are held to be worth.
+
+    Random and hand-made nets are what one has without a search: limits bind them, too.
+    """
     for candidate in found.candidates[:MOST_JUDGED]:
         yield Judged(SEARCHED, candidate.derived.subnet, candidate.score)
     if (estimate := found.estimate) is None:
         return
+    rng, arch = np.random.default_rng(RANDOM_JUDGED), Architecture.initial(space)
+    for _ in range(RANDOM_JUDGED):
+        net = draw_constrained(space, arch, constraints, rng).subnet
+        yield Judged(RANDOM, net, estimate(net))
     for name in RULES:
         with suppress(ValueError):  # the rule has no net at the target
-            net = hand_made(space, constraint, name)
+            net = hand_made(space, constraints[0], name, constraints[1:])
             yield Judged(HAND_MADE, net, estimate(net))
 
 

@@ -102,6 +102,16 @@ def nets_of(files: RunFiles) -> list[Net]:
     return list(found.values())
 
 
+def together(runs: Iterable[RunFiles]) -> list[Net]:
+    """The nets of several runs; of runs that share scores, the random nets once."""
+    nets: dict[tuple[Subnet, object], Net] = {}
+    for files in runs:
+        for net in nets_of(files):
+            shared = net.source == RANDOM and net.scores
+            nets.setdefault((net.subnet, net.scores if shared else net.run), net)
+    return list(nets.values())
+
+
 def _add(found: dict[Subnet, Net], net: Net) -> None:
     """Add a net; of one that is there, what isn't known of it yet."""
     known = found.setdefault(net.subnet, net)
