@@ -41,6 +41,7 @@ def phone() -> LatencyTable:
 
 def search(folder: Path, out: Path, *options: str) -> tuple[str, int]:
     TABLE.save(folder / "table.json")
+    replace(TABLE, unit="mJ").save(folder / "energy.json")
     done = run_entry(
         "tfnas.search", "space=tiny", f"data.root={few_root()}", "cores=1", "budget=test",
         "strategy.evaluations=30", "strategy.optima=6", "strategy.score_images=64",
@@ -79,7 +80,11 @@ def test_limits_and_another_table_are_kept_and_told(tmp_path: Path) -> None:
         (["limits.flops=1"], "flops"),
         (["limits.macs=1e6", "derive=greedy"], "derive=greedy"),
         (["also=[{table: none.json, ms: 3}]"], "none.json doesn't exist"),
-        (["also=[{table: table.json}]"], "expected such as also="),
+        (["also=[{table: table.json}]"], "it is in ms; expected such as ms: 30"),
+        (["also=[{table: table.json, mj: 3}]"], "it is in ms; expected such as ms: 30"),
+        (["also=[{table: energy.json, ms: 3}]"], "it is in mJ; expected such as mj: 30"),
+        (["also=[{table: energy.json, mj: 1e-9}]"], "at most mJ=1e-09 on"),
+        (["table=energy.json"], "is in mJ: it is no target"),
         (["also=[{table: table.json, ms: 1, at: 2}]"], "expected such as also="),
         (["also=[3]"], "expected such as also="),
         (["also=[{table: table.json, ms: -3}]"], "expected a number above 0"),
@@ -104,7 +109,8 @@ def test_from_python(tmp_path: Path) -> None:
         ).subnet.macs
     )
     found = tfnas.find_net(
-        load_spec("tiny"), few_images(400, 100), phone(), phone().total(_any()), strategy="random",
+        load_spec("tiny"), few_images(400, 100), phone(), phone().total(_any()),
+        strategy=tfnas.load_preset("strategy", "random", subnets=4, score_images=64),
         budget="test", limits={"macs": macs}, also=[(TABLE, TARGET)], cores=1,
     )  # fmt: skip
     assert found.subnet.macs <= macs

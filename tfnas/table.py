@@ -99,7 +99,7 @@ def _show(args: argparse.Namespace) -> int:
     for op, row in rows[:limit]:
         known = row.median_ms > 0 and not math.isnan(row.spread_ms)
         spread = f" ± {100 * row.spread_ms / row.median_ms:.1f} %" if known else ""
-        print(f"    {row.median_ms:9.4f} ms{spread}  {op}  ({row.runs} samples)")
+        print(f"    {row.median_ms:9.4f} {table.unit}{spread}  {op}  ({row.runs} samples)")
     if len(rows) > limit:
         print(f"    ... {len(rows) - limit} more (--rows 0 prints all)")
     return DONE
@@ -110,6 +110,10 @@ def _page(args: argparse.Namespace) -> int:
     if out.resolve() == args.file.resolve():
         raise ValueError(f"{out} is the table itself; give another file with --out")
     table = _load(args.file)
+    if table.unit != "ms":
+        raise ValueError(
+            f"{args.file} is in {table.unit}: pages are drawn of latencies; see `show`"
+        )
     from tfnas.pages.table import table_page
 
     write_atomically(out, table_page(table))

@@ -10,6 +10,7 @@ versions unknown. Its device isn't here, so nothing found with it counts as veri
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ import numpy as np
 from tfnas.files.bounded import MAX_NAME, check_text, parse_json, parse_yaml, read_bytes, shown
 from tfnas.files.pickles import parse_pickle
 from tfnas.latency.layouts import LAYOUTS, Entry, Foreign
-from tfnas.latency.table import IMPORTED, Device, LatencyTable, Measurement
+from tfnas.latency.table import IMPORTED, Device, LatencyTable, Measurement, Unit
 from tfnas.space.ops import OpSpec
 
 MAX_BYTES = 20_000_000
 POSSIBLE = (1e-9, 1e9)  # latencies, in whatever unit; beyond, dividing them overflows
-UNITS_MS = {"s": 1e3, "ms": 1.0, "us": 1e-3}
+UNITS: Mapping[str, tuple[Unit, float]] = {  # the table's unit, and how many of it one is
+    "s": ("ms", 1e3), "ms": ("ms", 1.0), "us": ("ms", 1e-3),
+    "J": ("mJ", 1e3), "mJ": ("mJ", 1.0), "uJ": ("mJ", 1e-3),
+}  # fmt: skip
 PICKLES = (".pkl", ".pickle")
 OUTLIER = 0.3  # distance from the line between both neighbours, as a fraction of it
 
@@ -52,7 +56,8 @@ def read(
 
     Args:
         layout: a key of `LAYOUTS`; None to recognize it.
-        unit: s | ms | us of the file's values; needed where the layout doesn't fix it.
+        unit: s | ms | us of the file's values, or J | mJ | uJ where they are energies; needed where
+            the layout doesn't fix it.
         device: what it was measured on, in words.
         batch: images in each measured run.
         threads: 0 if unknown.
@@ -72,6 +77,7 @@ def read(
             raise ValueError(f"{key} {error}") from None
     name, foreign = _foreign(path, layout, batch)
     unit = _unit(name, unit)
+    own_unit, factor = UNITS[unit]
     lost = [entry for entry in foreign.entries if entry.op is None and entry.measured]
     if lost and (not partial or len(lost) == len(foreign.entries)):
         raise ValueError(
@@ -86,10 +92,10 @@ def read(
             f"{len(lost)} entries left out, which no op here expresses, such as "
             f"{shown(lost[0].key)}"
         )
-    rows, dropped, repeated = _rows(foreign, UNITS_MS[unit])
+    rows, dropped, repeated = _rows(foreign, factor)
     if not rows:
         raise ValueError(f"{path}: no usable entry")
-    overhead_ms = None if foreign.overhead is None else foreign.overhead * UNITS_MS[unit]
+    overhead_ms = None if foreign.overhead is None else foreign.overhead * factor
     if overhead_ms is not None and not 0 <= overhead_ms <= POSSIBLE[1]:
         raise ValueError(f"{path}: impossible latency of {overhead_ms} ms for stem and head")
     interpolated = sum(not entry.measured for entry in foreign.entries)
@@ -115,6 +121,7 @@ def read(
         rows=rows,
         overhead_ms=overhead_ms,
         notes=notes,
+        unit=own_unit,
         source=str(path),
     )
     return Imported(table, (*report, *foreign.notes))
@@ -174,12 +181,12 @@ def _foreign(path: Path, layout: str | None, batch: int) -> tuple[str, Foreign]:
 
 def _unit(name: str, unit: str | None) -> str:
     fixed = LAYOUTS[name].unit
-    if unit is not None and unit not in UNITS_MS:
-        raise ValueError(f"unit {unit!r}: expected one of {', '.join(UNITS_MS)}")
+    if unit is not None and unit not in UNITS:
+        raise ValueError(f"unit {unit!r}: expected one of {', '.join(UNITS)}")
     if fixed is None and unit is None:
         raise ValueError(
             f"the layout {name} doesn't fix the unit of its values: give --unit (unit=), one of "
-            f"{', '.join(UNITS_MS)}"
+            f"{', '.join(UNITS)}"
         )
     if fixed is not None and unit not in (None, fixed):
         raise ValueError(f"unit={unit}: the layout {name} is in {fixed}")

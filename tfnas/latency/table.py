@@ -34,6 +34,7 @@ MAX_ROWS = 250_000  # the published table has 36,480, of which ours need some hu
 MAX_TABLE_BYTES = 160 * MAX_ROWS
 MAX_TABLE_VALUES = (len(ROW_FIELDS) + 2) * MAX_ROWS
 MAX_MS = 1e12
+Unit = Literal["ms", "mJ"]
 CARD_FIELDS = ("mape_pct", "bias_pct", "spearman")
 
 
@@ -158,6 +159,8 @@ class LatencyTable:
         overhead_ms: where given, the latency of stem, head and classifier together, which then
             need no rows of their own (published tables come so).
         quantum_evidence: (mid width, ms) of the probe that found `device.quantum`.
+        unit: of all values; of energies, which are read as latencies are, mJ stands where names say
+            ms. Such a table bounds what a net takes beside its latency.
         nets: whole nets as measured, by `profilers.tables.plan.net_key`: what calibrations rest on.
     """
 
@@ -168,6 +171,7 @@ class LatencyTable:
     quantum_evidence: tuple[tuple[int, float], ...] = ()
     nets: Mapping[str, Measurement] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    unit: Unit = "ms"
     space: str | None = field(default=None, compare=False)
     source: str = field(default="this table", compare=False)  # for messages
 
@@ -192,16 +196,13 @@ class LatencyTable:
         return tuple(op for op in self.rows if op.classifies)
 
     @property
-    def unit(self) -> str:
-        return "ms"
-
-    @property
     def maximum(self) -> bool:
         return False
 
     def asked(self, target: float) -> str:
         """A target as a user gives it, for messages."""
-        return f"target_ms={target:g} on {self.source}"
+        name = "target_ms" if self.unit == "ms" else f"at most {self.unit}"
+        return f"{name}={target:g} on {self.source}"
 
     @property
     def calibration(self) -> Calibration | None:
@@ -365,7 +366,7 @@ class LatencyTable:
         """What a table file holds."""
         head = {
             "format": TABLE_FORMAT,
-            "unit": "ms",
+            "unit": self.unit,
             "device": asdict(self.device),
             "spaces": {key: asdict(fit) for key, fit in sorted(self.spaces.items())},
             "overhead_ms": self.overhead_ms,
@@ -447,6 +448,7 @@ class LatencyTable:
             quantum_evidence=file.quantum_evidence,
             nets={key: _measurement(*values) for key, values in file.nets.items()},
             notes=file.notes,
+            unit=file.unit,
             source=path,
         )
 
@@ -473,7 +475,7 @@ class _File:
     spaces: Mapping[str, SpaceFit]
     columns: tuple[str, ...]
     rows: Annotated[tuple[Row, ...], Meta(max_length=MAX_ROWS)]
-    unit: Literal["ms"] = "ms"
+    unit: Unit = "ms"
     overhead_ms: Ms | None = None
     quantum_evidence: tuple[tuple[Count, Ms], ...] = ()
     nets: Mapping[str, Sampled] = field(default_factory=dict)

@@ -27,10 +27,11 @@ VALUE_BYTES = {"fp16": 2}  # 4 elsewhere: tf32 is how a GPU multiplies, not how 
 
 @dataclass
 class Also:
-    """A latency on another table."""
+    """A latency, or an energy, on another table."""
 
     table: str  # file
-    ms: float
+    ms: float | None = None
+    mj: float | None = None  # of a table of energies
     exact: bool = False  # as for the target; otherwise any lower latency is as good
 
 
@@ -40,7 +41,7 @@ def beside(cfg: SearchConfig, spec: SpaceSpec) -> tuple[Constraint, ...]:
     Raises:
         ValueError, LookupError: for one that makes no sense, or a table that doesn't fit the space.
     """
-    also = [(LatencyTable.load(a.table), a.ms, a.exact) for a in map(_also, cfg.also)]
+    also = [_loaded(a) for a in map(_also, cfg.also)]
     found = constraints(asdict(cfg.limits), also, spec, cfg.precision)
     if found and cfg.derive.method == "greedy":
         raise ValueError(f"{found[0]}: derive=greedy knows of the target alone; give "
@@ -69,6 +70,18 @@ def constraints(
         if not 0 < constraint.target < float("inf"):
             raise ValueError(f"{constraint}: expected a number above 0")
     return tuple(made)
+
+
+def _loaded(also: Also) -> tuple[LatencyTable, float, bool]:
+    table = LatencyTable.load(also.table)
+    value = also.ms if table.unit == "ms" else also.mj
+    if value is None or None not in (also.ms, also.mj):
+        key = table.unit.lower()
+        raise ValueError(
+            f"also={{table: {also.table}}}: it is in {table.unit}; expected such as {key}: 30, "
+            "and no other figure"
+        )
+    return table, value, also.exact
 
 
 def _also(given: Any) -> Also:

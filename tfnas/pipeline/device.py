@@ -65,6 +65,11 @@ def find_device(
     if cfg.table is not None:
         file = Path(cfg.table)
         table = LatencyTable.load(file)
+        if table.unit != "ms":
+            raise ValueError(
+                f"{file} is in {table.unit}: it is no target; give a table of latencies, and this "
+                f"one as also=[{{table: {file}, {table.unit.lower()}: 30}}]"
+            )
         space = spec.build(table.device.quantum)
         table = table.for_space(space)
         if other := table.stand_in(space.head[-1]):
