@@ -42,8 +42,11 @@ def test_searches_are_judged_and_go_on(
     arguments = ["macro", str(tmp_path), *(str(tmp_path / f) for f in ("images.npz", "table.json"))]
     out = tmp_path / "out"
 
-    def run(*quantiles: str) -> list[dict[str, Any]]:
-        options = ["--settings", "surrogate", "--seeds", "0", "--quantiles", *quantiles]
+    reused = macro.Setting("surrogate", KNOBS, TINY, reused=0.5)
+    monkeypatch.setitem(macro.SETTINGS, "surrogate reused", reused)
+
+    def run(*quantiles: str, setting: str = "surrogate") -> list[dict[str, Any]]:
+        options = ["--settings", setting, "--seeds", "0", "--quantiles", *quantiles]
         monkeypatch.setattr("sys.argv", [*arguments, "--out", str(out), *options])
         macro.main()
         return [json.loads(line) for line in (out / "macro.jsonl").read_text().splitlines()]
@@ -58,5 +61,10 @@ def test_searches_are_judged_and_go_on(
         assert abs(row["ms"] / row["target_ms"] - 1) <= macro.WINDOW
         assert row["share"] <= 1
         assert -1 <= row["rho"]["scored"] <= 1
+    before = len(list(out.glob("*.ckpt")))
+    *_, low, middle, high = run("0.1", "0.5", "0.9", setting="surrogate reused")
+    assert len(list(out.glob("*.ckpt"))) == before + 1  # one training for all
+    assert low["ms"] < middle["ms"] < high["ms"]
+    assert low["seconds"] == middle["seconds"]
         assert row["gain"] == pytest.approx(row["share"] * row["possible"])
     assert "best of random nets" in capsys.readouterr().out
