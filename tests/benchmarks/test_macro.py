@@ -61,10 +61,10 @@ def test_searches_are_judged_and_go_on(
         assert abs(row["ms"] / row["target_ms"] - 1) <= macro.WINDOW
         assert row["share"] <= 1
         assert -1 <= row["rho"]["scored"] <= 1
+        assert row["gain"] == pytest.approx(row["share"] * row["possible"])
     before = len(list(out.glob("*.ckpt")))
     *_, low, middle, high = run("0.1", "0.5", "0.9", setting="surrogate reused")
     assert len(list(out.glob("*.ckpt"))) == before + 1  # one training for all
     assert low["ms"] < middle["ms"] < high["ms"]
     assert low["seconds"] == middle["seconds"]
-        assert row["gain"] == pytest.approx(row["share"] * row["possible"])
     assert "best of random nets" in capsys.readouterr().out
