@@ -23,6 +23,10 @@ from tfnas.strategies.tfnas import TFNAS, Search
 SMALL = {
     "random": {"subnets": 5, "score_images": 64},
     "surrogate": {"evaluations": 6, "optima": 3, "score_images": 64},
+    **{name: {"evaluations": 5, "score_images": 64} for name in ("nas_rl", "manas", "alphax")},
+    "mnas": {"evaluations": 6, "score_images": 64, "batch": 3},
+    "aging": {"evaluations": 6, "score_images": 64, "population": 3},
+    "pnas": {"evaluations": 7, "score_images": 64, "beam": 2, "expansions": 2},
     "spos": {"population": 4, "generations": 3, "parents": 3, "score_images": 64},
 }
 

@@ -11,6 +11,12 @@ STRATEGIES = {
     "random": "random_search.Random",
     "spos": "spos.SPOS",
     "surrogate": "surrogate.Surrogate",
+    "aging": "aging.Aging",
+    "nas_rl": "reinforce.Reinforce",
+    "mnas": "reinforce.Reinforce",
+    "manas": "manas.MANAS",
+    "alphax": "alphax.AlphaX",
+    "pnas": "pnas.PNAS",
 }
 """Name (that of its YAML in conf/strategy/) -> file and class."""
 

@@ -19,22 +19,19 @@ from operator import contains
 from typing import Annotated, ClassVar
 
 import numpy as np
-import torch
 
-from tfnas.derive.architecture import Derived
 from tfnas.process.checks import ABOVE_0, check_fields, one_of
 from tfnas.process.errors import DivergedError
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Candidate, Evaluation, Found, Progress, State, Task
-from tfnas.strategies.parts.evaluate import SAMPLED, Drawn, SampledSearch, refuse_greedy
+from tfnas.strategies.parts.evaluate import refuse_greedy
 from tfnas.strategies.parts.items import Items
 from tfnas.strategies.parts.scoring import VALUES
 from tfnas.strategies.parts.surrogate import Features, Floats, Ints, Search, Settings
+from tfnas.strategies.parts.targeted import PATHS, TargetedSearch
 from tfnas.strategies.parts.training import WeightKnobs
 
-PATHS = (*SAMPLED, "target")
-TRAINED_NETS = 1000  # random ones at the target, whose paths the supernet trains on
 REFERENCE_NETS = 100  # random ones at the target, which tell how much each feature varies
 ROUNDED = 1.25  # widths at a coarse quantum may lie so far beyond the bounds
 APART = 0.02  # see `Settings`: nets that differ in a few channels alone are not worth two scores
@@ -107,7 +104,7 @@ def features_of(task: Task, items: Items) -> Features:
     return Features.of_genes(items.genes(), items.random(REFERENCE_NETS, rng), Settings())
 
 
-class SurrogateSearch(SampledSearch):
+class SurrogateSearch(TargetedSearch):
     """What is scored, and what is to be scored next.
 
     Attributes:
@@ -115,10 +112,10 @@ class SurrogateSearch(SampledSearch):
         generation: how many random nets were scored, once all are: what the sum is fitted to.
     """
 
-    STATE = (*SampledSearch.STATE, "pending")
+    STATE = (*TargetedSearch.STATE, "pending")
 
     def __init__(self, task: Task, knobs: Surrogate):
-        self.knobs, self.items = knobs, Items(task.space, task.constraints)
+        self.knobs = knobs
         super().__init__(
             task, knobs, knobs.score_images, knobs.evaluations, by=knobs.score, paths=knobs.paths
         )
@@ -128,20 +125,6 @@ class SurrogateSearch(SampledSearch):
     def features(self) -> Features:
         """See `features_of`; both fits of a search have the same."""
         return features_of(self.task, self.items)
-
-    @cached_property
-    def trained_nets(self) -> list[Derived]:
-        """What `paths=target` trains on; they depend on the task alone."""
-        rng = np.random.default_rng((self.task.seed, TRAINED_NETS))
-        return [self.items.derived(net) for net in self.items.random(TRAINED_NETS, rng)]
-
-    def _draw(self) -> Drawn:
-        if self.paths != "target":
-            return super()._draw()
-        nets = self.trained_nets
-        net = nets[int(torch.randint(len(nets), (), generator=self.generator))]
-        rows = zip(net.widths, self.task.space.blocks, strict=True)
-        return list(net.picks), list(net.depths), [[width] * len(block) for width, block in rows]
 
     def ask(self, random: int) -> None:
         """Say what to score next: so many random nets at first, then the best by their scores."""

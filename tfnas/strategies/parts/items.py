@@ -40,6 +40,16 @@ class Items:
         items = self._bounded.menu.items
         return [{item: number for number, item in enumerate(block)} for block in items]
 
+    @property
+    def counts(self) -> list[int]:
+        """Items of each position."""
+        return [len(items) for items in self._bounded.menu.items]
+
+    @property
+    def stages(self) -> list[tuple[int, int]]:
+        """Positions of each stage, and how many of them it keeps at least."""
+        return [(len(stage.blocks), stage.min_depth) for stage in self.space.stages]
+
     def genes(self) -> Genes:
         """Describe all items."""
         items = self._bounded.menu.items
