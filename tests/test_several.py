@@ -82,7 +82,10 @@ def test_one_search_gives_a_net_for_each_target(tmp_path: Path) -> None:
         found[result["target_ms"]] = Subnet.load(files.subnet)
     assert sorted(found) == targets
     assert found[targets[0]].macs < found[targets[1]].macs < found[targets[2]].macs
-    again = run_entry("tfnas.search", override("resume", out), cwd=tmp_path)
+    moved = tmp_path / "moved"
+    out.rename(moved)
+    again = run_entry("tfnas.search", override("resume", moved), cwd=tmp_path)
+    moved.rename(out)
     assert again.returncode == DONE, again.stdout + again.stderr
     assert (again.stdout + again.stderr).count("is finished") == 3
     page = run_entry("tfnas.report", str(out), cwd=tmp_path)

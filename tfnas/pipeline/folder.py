@@ -51,8 +51,11 @@ def finished(folder: RunFolder, cfg: SearchConfig) -> Result | None:
     if not folder.result.is_file():
         return None
     result = Result.load(folder.result)
-    # `accelerator` may say auto; what it came to isn't known here.
-    then, now = ({**o, "accelerator": None} for o in (result.options, options_of(cfg)))
+    # `accelerator` may say auto; what it came to isn't known here. A folder may have been moved.
+    then, now = (
+        {**o, "accelerator": None, "reuse": o.get("reuse") is not None}
+        for o in (result.options, options_of(cfg))
+    )
     if changed := checkpoint.changes(then, now):
         raise ValueError(
             f"{folder.path} is finished, and with other options ({changed}): start another search "
