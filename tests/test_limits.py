@@ -83,7 +83,7 @@ def test_limits_and_another_table_are_kept_and_told(tmp_path: Path) -> None:
         (["also=[{table: table.json}]"], "it is in ms; expected such as ms: 30"),
         (["also=[{table: table.json, mj: 3}]"], "it is in ms; expected such as ms: 30"),
         (["also=[{table: energy.json, ms: 3}]"], "it is in mJ; expected such as mj: 30"),
-        (["also=[{table: energy.json, mj: 1e-9}]"], "at most mJ=1e-09 on"),
+        (["also=[{table: energy.json, mj: 1e-9}]"], "also mj=1e-09 on"),
         (["table=energy.json"], "is in mJ: it is no target"),
         (["also=[{table: table.json, ms: 1, at: 2}]"], "expected such as also="),
         (["also=[3]"], "expected such as also="),

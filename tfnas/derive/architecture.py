@@ -52,12 +52,14 @@ class Constraint:
         at_most: a lower cost is as good.
         tol: allowed distance from the target, as a fraction of it. Where `at_most` it only says
             how finely the solver tells costs apart.
+        given: as a user gave it; None: as its cost says.
     """
 
     cost: Cost
     target: float
     at_most: bool = False
     tol: float = 5e-4
+    given: str | None = None
 
     @property
     def table(self) -> LatencyTable:
@@ -67,7 +69,7 @@ class Constraint:
         return self.cost
 
     def __str__(self) -> str:
-        return self.cost.asked(self.target)
+        return self.given or self.cost.asked(self.target)
 
     @property
     def window(self) -> tuple[float, float]:

@@ -104,18 +104,26 @@ class Bounded:
 
     def unreachable(self) -> str:
         """Say that no subnet meets the constraints, which ones bind, and what can be reached."""
-        rows = any_op(self.menu)
+        rows, several = any_op(self.menu), len(self.constraints) > 1
         ranges = np.array(load_ranges(rows)) + self.menu.fixed  # (2, m)
         for m, constraint in enumerate(self.constraints):
             if constraint.cost.maximum:
                 ranges[:, m] = most_of_all(self.space, constraint.cost)
-        lines = [
-            f"{constraint}: space {self.space.name} reaches {low:.4g} to {_with_unit(high, 4, c)}; "
-            f"the nearest reachable target is {_with_unit(np.clip(target, low, high), 6, c)}"
-            for constraint, low, high in zip(self.constraints, *ranges, strict=True)
-            for c, target in [(constraint.cost, constraint.target)]
-            if target < low or (target > high and not constraint.at_most)
-        ]
+        lines = []
+        for m, (constraint, low, high) in enumerate(zip(self.constraints, *ranges, strict=True)):
+            target, cost = constraint.target, constraint.cost
+            if low <= target <= high or (constraint.at_most and low <= target):
+                continue
+            nearest = _with_unit(np.clip(target, low, high), 6, cost)
+            lines.append(
+                f"{constraint}: space {self.space.name} reaches {low:.4g} to "
+                f"{_with_unit(high, 4, cost)}; "
+                + (
+                    self._needed(rows, m)
+                    if constraint.at_most and several
+                    else f"the nearest reachable target is {nearest}"
+                )
+            )
         if lines:
             return "; ".join(lines)
         if len(self.constraints) == 1:
@@ -126,14 +134,26 @@ class Bounded:
                 f"{_with_unit(nearest, 6, constraint.cost)}"
             )
         lines = [f"no subnet meets all of them at once: {', '.join(map(str, self.constraints))}"]
-        for m, constraint in enumerate(self.constraints):
-            find = self._least_maximum if constraint.cost.maximum else self._least
-            if constraint.at_most and (least := find(rows, m)) is not None:
-                lines.append(
-                    f"beside the others {constraint} must be "
-                    f"{_with_unit(least, 6, constraint.cost)} or more"
-                )
+        lines += [self._needed(rows, m) for m, c in enumerate(self.constraints) if c.at_most]
         return "; ".join(lines)
+
+    def _needed(self, rows: list[Row], m: int) -> str:
+        """What an upper bound must be beside the other constraints, or beside the first alone."""
+        constraint, beside = self.constraints[m], "beside the others"
+        find = self._least_maximum if constraint.cost.maximum else self._least
+        least = find(rows, m)
+        if least is None and m and len(self.constraints) > 2:
+            pair = Bounded(self.space, [self.constraints[0], constraint])
+            find, beside = (
+                (pair._least_maximum if constraint.cost.maximum else pair._least),
+                (f"beside {self.constraints[0]}"),
+            )
+            least = find(any_op(pair.menu), 1)
+        if least is None:
+            return f"no {constraint.cost.unit or 'value'} of {constraint} would do"
+        digits = 10.0 ** (5 - np.floor(np.log10(least)))
+        enough = np.ceil(least * digits * (1 - 1e-12)) / digits
+        return f"{beside} {constraint} must be {_with_unit(enough, 6, constraint.cost)} or more"
 
     def _least(self, rows: list[Row], m: int) -> float | None:
         """The least cost of kind m among nets that meet the other constraints, if there are any."""

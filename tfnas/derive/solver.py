@@ -15,6 +15,7 @@ bucket of `resolution`, of which the cheapest state stays.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -24,8 +25,10 @@ CHUNK = 500_000  # candidate states made at once: bounds the memory
 GROWTH = 2.0  # of the room between dual and budget, from one search to the next
 SLACK = 1e-10  # for rounding in sums of costs
 MOST_STATES = 50_000  # of several loads; they are merged much less often than those of one
-STEEPEST = 1e6  # of prices, by those of the dual
-BISECTIONS = 12  # of the prices of bounds that bind
+LIGHTEST = 0.01  # of several prices, by the heaviest one
+TURNS, HEAVIER = 6, 3.0  # the price of what is still above its bound grows so often, so much
+BISECTIONS = 8  # of the prices of bounds that bind
+COARSER = 10  # times, of one load whose costs have others priced in: it's solved often
 
 
 class _TooManyError(Exception):
@@ -105,7 +108,7 @@ def cheapest(
         some = _with_loads(rows, bound), low[bound], high[bound], resolution[bound]
         two_sided = np.isfinite(low[bound]) & np.isfinite(high[bound])
         priced = bound.sum() > 1 and two_sided.sum() < 2
-        found = _by_prices(*some) if priced else _exact(_Problem(*some))
+        found = _by_prices(*some) if priced else _as_fine_as_can_be(*some)
         if found is None or bound.all():
             return found
         found = replace(found, loads=_sums(rows, found.items))
@@ -135,11 +138,23 @@ def _sums(rows: Sequence[Row], items: Sequence[Sequence[int]]) -> np.ndarray:
     return np.add.accumulate(chosen)[-1]
 
 
-def _exact(problem: _Problem, highest: float | None = None) -> Found | None:
+def _as_fine_as_can_be(
+    rows: Sequence[Row], low: np.ndarray, high: np.ndarray, resolution: np.ndarray
+) -> Found | None:
+    """The cheapest choice; of several loads by coarser buckets where fine ones are too many."""
+    for factor in (1, 10, 100, 1000) if len(low) > 1 else ():
+        with suppress(_TooManyError):
+            return _exact(_Problem(rows, low, high, factor * resolution), None, MOST_STATES)
+    return _exact(_Problem(rows, low, high, resolution))
+
+
+def _exact(
+    problem: _Problem, highest: float | None = None, most_states: float = np.inf
+) -> Found | None:
     """The cheapest choice, or None where there is none that costs at most `highest`.
 
     Raises:
-        _TooManyError: for several loads, if more than `MOST_STATES` would have to be looked at.
+        _TooManyError: if more than `most_states` would have to be looked at at once.
     """
     highest = problem.highest_cost if highest is None else highest
     price = problem.best_price()
@@ -148,7 +163,7 @@ def _exact(problem: _Problem, highest: float | None = None) -> Found | None:
     while True:
         budget = min(dual + room, highest)
         budget += SLACK * max(1.0, abs(budget))
-        found = _search(problem, price, dual, budget)
+        found = _search(problem, price, dual, budget, most_states)
         if found is not None or budget >= highest:
             return found
         room *= GROWTH
@@ -159,49 +174,63 @@ def _by_prices(
 ) -> Found | None:
     """As `cheapest`, where all loads but one have one bound only.
 
-    These loads are priced, so that one is left, which the dynamic program can tell apart finely.
-    The lowest prices that keep the bounds give a choice that is the cheapest or nearly so; a choice
-    that is cheaper is then looked for among all loads, as far as `MOST_STATES` go.
+    These loads are priced into the costs, so that one is left, which the dynamic program can tell
+    apart finely. The smallest share of the prices that keeps the bounds gives a choice that is the
+    cheapest or nearly so; a cheaper one is then looked for among all loads, as far as `MOST_STATES`
+    go.
     """
     problem = _Problem(tuple(rows), low, high, resolution)
     main = int(np.argmax(np.isfinite(low) & np.isfinite(high)))  # the first one, if all have one
     others = np.arange(len(low)) != main
-    price = problem.best_price()[others]
-    towards = np.where(np.isfinite(high[others]), 1.0, -1.0)
-    price = np.where(price == 0, towards * problem.price_scale()[others], price)
+    scale = np.where(np.isfinite(high), 1.0, -1.0) * problem.price_scale()
+    weights = np.maximum(problem.best_price() / scale, 0.0)[others]
+    weights = np.maximum(weights / (weights.max() or 1.0), LIGHTEST)
+    price = weights * scale[others]
+    above = np.zeros(len(price), bool)  # what the last choice broke
     best: Found | None = None
 
-    def kept_at(scale: float) -> bool:
-        """Whether the cheapest choice at these prices keeps the bounds; remember the best."""
-        nonlocal best
-        priced = [
+    def kept_at(share: float, most_states: float = MOST_STATES) -> bool:
+        """Whether the cheapest choice keeps the bounds, by that share of the prices."""
+        nonlocal above, best
+        mixed = [
             Row(
-                tuple(Group(g.costs + g.loads[:, others] @ (scale * price), g.loads[:, [main]])
-                      for g in row.groups),
-                row.depth_costs,
+                tuple(
+                    Group((1 - share) * g.costs + share * g.loads[:, others] @ price,
+                          g.loads[:, [main]])
+                    for g in row.groups
+                ),
+                np.where(known := np.isfinite(row.depth_costs),
+                         (1 - share) * np.where(known, row.depth_costs, 0.0), np.inf),
             )
             for row in rows
         ]  # fmt: skip
-        found = _exact(_Problem(priced, low[[main]], high[[main]], resolution[[main]]))
+        one = _Problem(mixed, low[[main]], high[[main]], COARSER * resolution[[main]])
+        try:
+            found = _exact(one, None, most_states)
+        except _TooManyError:
+            return False
         if found is None:
             return False
         loads = _sums(rows, found.items)
-        if not _between(loads, low, high).all():
+        above = ~_between(loads, low, high)[others]
+        if above.any():
             return False
         cost = _cost(rows, found.items)
         if best is None or cost < best.cost:
             best = Found(cost, loads, found.items)
         return True
 
-    broken, kept = 0.0, 1.0
-    while not kept_at(kept) and kept < STEEPEST:
-        broken, kept = kept, 4 * kept
+    turns = 0
+    while not kept_at(1.0, np.inf) and turns < TURNS and len(price) > 1:
+        turns += 1
+        price = np.where(above, HEAVIER, 1.0) * price
     if best is not None:
+        broken, kept = 0.0, 1.0
         for _ in range(BISECTIONS):
             middle = (broken + kept) / 2
             broken, kept = (broken, middle) if kept_at(middle) else (middle, kept)
     try:
-        return _exact(problem, None if best is None else best.cost) or best
+        return _exact(problem, None if best is None else best.cost, MOST_STATES) or best
     except _TooManyError:
         return best
 
@@ -418,7 +447,9 @@ def _bounds(problem: _Problem, price: np.ndarray, budget: float) -> _Bounds:
     )
 
 
-def _search(problem: _Problem, price: np.ndarray, dual: float, budget: float) -> Found | None:
+def _search(
+    problem: _Problem, price: np.ndarray, dual: float, budget: float, most_states: float
+) -> Found | None:
     """The cheapest choice within the bounds that costs no more than the budget."""
     bounds = _bounds(problem, price, budget)
     usable = [np.flatnonzero(r <= budget - dual) for r in problem.regrets(price)]
@@ -437,7 +468,7 @@ def _search(problem: _Problem, price: np.ndarray, dual: float, budget: float) ->
                 items = usable[number + passed]
                 group = row.groups[passed]
                 states = _extend(bounds, states, group, items, index, passed, number + passed)
-                if len(states.cost) > MOST_STATES and len(price) > 1:
+                if len(states.cost) > most_states:
                     raise _TooManyError
         states = _merge(problem, _concat(finished))
         number += len(row.groups)

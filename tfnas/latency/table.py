@@ -201,8 +201,7 @@ class LatencyTable:
 
     def asked(self, target: float) -> str:
         """A target as a user gives it, for messages."""
-        name = "target_ms" if self.unit == "ms" else f"at most {self.unit}"
-        return f"{name}={target:g} on {self.source}"
+        return f"target_ms={target:g} on {self.source}"
 
     @property
     def calibration(self) -> Calibration | None:

@@ -64,8 +64,11 @@ def constraints(
             cost = LIMITS[name](VALUE_BYTES.get(precision, 4))
             made.append(Constraint(cost, most, at_most=True, tol=FINENESS))
     for table, ms, exact in also:
+        if not isinstance(table, LatencyTable):
+            raise ValueError(f"also={shown(table)}: expected a LatencyTable with its milliseconds")
         fitting = table.for_space(spec.build(table.device.quantum))
-        made.append(Constraint(fitting, ms, not exact, WITHIN if exact else FINENESS))
+        given = f"also {table.unit.lower()}={ms:g} on {table.source}"
+        made.append(Constraint(fitting, ms, not exact, WITHIN if exact else FINENESS, given))
     for constraint in made:
         if not 0 < constraint.target < float("inf"):
             raise ValueError(f"{constraint}: expected a number above 0")
