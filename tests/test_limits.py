@@ -116,6 +116,11 @@ def test_from_python(tmp_path: Path) -> None:
     assert found.subnet.macs <= macs
     assert TABLE.total(found.subnet) <= TARGET
     assert [c.met_by_net(found.subnet) for c in found.beside] == [True, True]
+    with pytest.raises(ValueError, match="expected a LatencyTable"):
+        tfnas.find_net(
+            load_spec("tiny"), few_images(400, 100), TABLE, TARGET,
+            also=[("phone.json", 3)],  # type: ignore[list-item]
+        )  # fmt: skip
     with pytest.raises(ValueError, match=r"limits\.'flops'"):
         tfnas.find_net(
             load_spec("tiny"),

@@ -115,9 +115,14 @@ def test_one_search_gives_a_net_for_each_target(tmp_path: Path) -> None:
     [
         (["target_ms=8", "reuse=first"], "goes with several runs"),
         (["target_ms=[8,9]", "reuse=first"], "beside reuse="),
+        (["target_ms=[8,9]", "strategy=spos"], "several targets by one search need"),
+        (["target_ms=[0.05,5]", "table=table.json"], "target_ms=5 is out of reach"),
+        (["target_ms=[0.05,5,6]", "table=table.json"], "has come to no scores"),
     ],
 )
 def test_what_is_no_several_targets(tmp_path: Path, options: list[str], message: str) -> None:
+    macs_table(load_space("tiny")).save(tmp_path / "table.json")
     done = run_entry("tfnas.search", "space=tiny", *options, cwd=tmp_path)
     assert done.returncode == UNUSABLE_INPUT
+    assert "searching with" not in done.stdout + done.stderr
     assert message in done.stdout + done.stderr

@@ -12,7 +12,7 @@ from dataclasses import replace
 from tfnas.app.command_line import output_dir, overrides
 from tfnas.app.main import Work, main
 from tfnas.app.schemas import SearchConfig
-from tfnas.app.several import of_first
+from tfnas.app.several import of_first, other_targets
 
 
 def prepare(cfg: SearchConfig) -> Work:
@@ -25,6 +25,7 @@ def prepare(cfg: SearchConfig) -> Work:
     from tfnas.process.ranks import join
     from tfnas.runs.folder import RunFolder
 
+    targets = other_targets(cfg)
     cfg = with_own_minutes(of_first(cfg), overrides())
     ranks = join()
     if ranks.rank:  # rank 0 checks, and says what is wrong
@@ -38,7 +39,7 @@ def prepare(cfg: SearchConfig) -> Work:
         cfg = opened if plan is None else applied(cfg, plan)
     if cfg.resume is not None and (result := finished(out, cfg)) is not None:
         return lambda: conclude_again(result, out.path, cfg.tolerance)
-    checked = prepared(cfg, out, ranks, plan)
+    checked = prepared(cfg, out, ranks, plan, targets)
     return lambda: run(checked)
 
 

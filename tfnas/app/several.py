@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,7 +16,8 @@ from hydra.errors import HydraException
 
 from tfnas.app.command_line import is_sweep, output_dir
 from tfnas.app.schemas import SearchConfig
-from tfnas.app.sweep import is_launched
+from tfnas.app.sweep import is_launched, planned
+from tfnas.runs.folder import RunFolder
 
 FIRST = "first"  # as the value of reuse=
 ONE = "give one process, or a search for each target"
@@ -63,10 +65,16 @@ def of_first(cfg: SearchConfig) -> SearchConfig:
     """What `reuse=first` stands for in this run of a sweep: none in the first one, else that one.
 
     Raises:
-        ValueError: outside a sweep, or where runs don't come one after the other.
+        ValueError: outside a sweep, where runs don't come one after the other, for a strategy
+            without scores, or where the first run has left none.
     """
     if cfg.reuse != FIRST:
         return cfg
+    if cfg.strategy["name"] != "surrogate":
+        raise ValueError(
+            f"several targets by one search need strategy=surrogate, whose scores serve them all; "
+            f"with strategy={cfg.strategy['name']} search each: -m target_ms=6,8,10"
+        )
     if not is_sweep():
         raise ValueError(
             f"reuse={FIRST}: goes with several runs, such as target_ms=[6,8,10]; give the folder "
@@ -77,4 +85,22 @@ def of_first(cfg: SearchConfig) -> SearchConfig:
     if HydraConfig.get().job.num == 0:
         return replace(cfg, reuse=None)
     first = output_dir().parent / "0"
+    if not RunFolder(first).scores.is_file():
+        raise ValueError(f"the first run of the sweep, {first}, has come to no scores; see there")
     return replace(cfg, reuse=str(first))
+
+
+def other_targets(cfg: SearchConfig) -> list[float]:
+    """Targets of the runs that will reuse this one, which is the first of its sweep."""
+    if cfg.reuse != FIRST or not is_sweep() or HydraConfig.get().job.num != 0:
+        return []
+    plan = planned(Path(str(HydraConfig.get().sweep.dir)).absolute())
+    texts = [member.get("target_ms", "") for member in plan.members.values()] if plan else []
+    return [float(text) for text in dict.fromkeys(texts) if _is_number(text)]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False

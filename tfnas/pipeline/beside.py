@@ -61,6 +61,8 @@ def constraints(
         if name not in LIMITS:
             raise ValueError(f"limits.{shown(name)}: expected one of {', '.join(LIMITS)}")
         if most is not None:
+            if type(most) not in (int, float):
+                raise ValueError(f"limits.{name}={shown(most)}: expected a number")
             cost = LIMITS[name](VALUE_BYTES.get(precision, 4))
             made.append(Constraint(cost, most, at_most=True, tol=FINENESS))
     for table, ms, exact in also:

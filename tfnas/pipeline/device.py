@@ -140,6 +140,7 @@ def reachable(
     derive: DeriveConfig,
     tolerance: float,
     beside: Sequence[Constraint] = (),
+    told: bool = True,
 ) -> Constraint:
     """Make the target a constraint on the table; log what the space reaches.
 
@@ -151,7 +152,8 @@ def reachable(
             one that can be met.
     """
     low, high = feasible(space, table)
-    log.info("reachable on this table: %.3g to %.4g ms", low, high)
+    if told:
+        log.info("reachable on this table: %.3g to %.4g ms", low, high)
     if target_ms < low or (target_ms > high and not derive.at_most):
         raise ValueError(unreachable(target_ms, low, high, space, table.device.name))
     tol = derive.tol
@@ -166,7 +168,7 @@ def reachable(
                 raise
             tol = min(2 * tol, tolerance)
             continue
-        if tol > derive.tol:
+        if tol > derive.tol and told:
             log.info("no net is within derive.tol=%g of it; searching within %g", derive.tol, tol)
         return constraint
 

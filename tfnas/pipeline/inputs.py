@@ -6,7 +6,7 @@ for input that can't be used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,12 +126,17 @@ def agreed_inputs(cfg: SearchConfig, ranks: Ranks) -> Inputs:
 
 
 def prepared(
-    cfg: SearchConfig, out: RunFolder, ranks: Ranks = ALONE, plan: Plan | None = None
+    cfg: SearchConfig,
+    out: RunFolder,
+    ranks: Ranks = ALONE,
+    plan: Plan | None = None,
+    targets: Sequence[float] = (),
 ) -> Prepared:
     """Check all that can be checked before work starts.
 
     Args:
         plan: what the options were planned to be, where the search goes on.
+        targets: of runs that will reuse this one, to be reached as its own.
     """
     folder.check_unused(out, cfg.resume, ranks)
     if cfg.minutes is not None and ranks.size > 1:
@@ -152,6 +157,12 @@ def prepared(
     constraint = None
     if table is not None:
         space = mine.spec.build(table.device.quantum)
+        for target_ms in targets:
+            if target_ms != cfg.target_ms:
+                reachable(
+                    space, table, target_ms, derive=cfg.derive, tolerance=cfg.tolerance,
+                    beside=mine.beside, told=False,
+                )  # fmt: skip
         constraint = reachable(
             space, table, cfg.target_ms, derive=cfg.derive, tolerance=cfg.tolerance,
             beside=mine.beside,
