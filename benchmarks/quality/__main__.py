@@ -134,7 +134,12 @@ class Study:
         )  # fmt: skip
 
     def run(self, job: Job) -> None:
-        row = self._search(job) if job.training is None else self._train(job)
+        try:
+            row = self._search(job) if job.training is None else self._train(job)
+        except ValueError as error:
+            if job.origin not in RULES:
+                raise
+            row = {"failed": str(error), "seconds": 0.0}  # the rule has no net at the target
         self.rows[job.name] = {"job": job.name, "origin": job.origin, "net": job.net, **row}
         with self.file.open("a") as lines:
             lines.write(json.dumps(self.rows[job.name]) + "\n")
