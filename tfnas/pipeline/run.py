@@ -63,7 +63,7 @@ from tfnas.strategies.contract import Found
 log = logging.getLogger(__name__)
 
 MOST_JUDGED = 50  # of the search's nets that scores.json keeps
-RANDOM_JUDGED = 20  # random nets at the target beside them
+RANDOM_JUDGED = 10  # random nets at the target beside them
 
 
 def conclude_again(result: Result, out: Path, tolerance: float) -> int:
