@@ -220,10 +220,14 @@ def _by_prices(
             best = Found(cost, loads, found.items)
         return True
 
-    turns = 0
-    while not kept_at(1.0, np.inf) and turns < TURNS and len(price) > 1:
-        turns += 1
-        price = np.where(above, HEAVIER, 1.0) * price
+    # By the dual's prices, then by even ones: whether these lead to a choice, costs don't matter.
+    for start in (price, scale[others]) if len(price) > 1 else (price,):
+        price, turns = start, 0
+        while not kept_at(1.0, np.inf) and turns < TURNS and len(price) > 1:
+            turns += 1
+            price = np.where(above, HEAVIER, 1.0) * price
+        if best is not None:
+            break
     if best is not None:
         broken, kept = 0.0, 1.0
         for _ in range(BISECTIONS):

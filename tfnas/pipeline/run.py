@@ -125,11 +125,9 @@ def run_in_folder(p: Prepared) -> int:
     subnet, table_ms = found.derived.subnet, found.derived.costs[0]
     subnet.save(out.subnet)
     if found.evaluations:
-        images, nets = (
-            mine.dataset.identity,
-            tuple(judged(found, space, [constraint, *mine.beside])),
-        )
-        ScoreFile(space.skeleton, images, cfg.target_ms, found.evaluations, nets).save(out.scores)
+        images, nets = mine.dataset.identity, judged(found, space, [constraint, *mine.beside])
+        known = ScoreFile(space.skeleton, images, cfg.target_ms, found.evaluations, tuple(nets))
+        known.save(out.scores)
     for line in found.derived.given_up(space):
         log.info("given up for the target: %s", line)
     seconds.done("derive")
@@ -246,8 +244,9 @@ def judged(found: Found, space: SearchSpace, constraints: Sequence[Constraint]) 
         return
     rng, arch = np.random.default_rng(RANDOM_JUDGED), Architecture.initial(space)
     for _ in range(RANDOM_JUDGED):
-        net = draw_constrained(space, arch, constraints, rng).subnet
-        yield Judged(RANDOM, net, estimate(net))
+        with suppress(ValueError):
+            net = draw_constrained(space, arch, constraints, rng).subnet
+            yield Judged(RANDOM, net, estimate(net))
     for name in RULES:
         with suppress(ValueError):  # the rule has no net at the target
             net = hand_made(space, constraints[0], name, constraints[1:])

@@ -8,10 +8,8 @@ import numpy as np
 import torch
 
 from tfnas.derive.architecture import Derived
-from tfnas.strategies.contract import Task
 from tfnas.strategies.parts.evaluate import SAMPLED, Drawn, SampledSearch
 from tfnas.strategies.parts.items import Items
-from tfnas.strategies.parts.training import WeightKnobs
 
 PATHS = (*SAMPLED, "target")
 TRAINED_NETS = 1000  # random ones at the target, whose paths the supernet trains on
@@ -20,17 +18,9 @@ TRAINED_NETS = 1000  # random ones at the target, whose paths the supernet train
 class TargetedSearch(SampledSearch):
     """As `SampledSearch`, with `paths=target`, and nets as items."""
 
-    def __init__(
-        self,
-        task: Task,
-        knobs: WeightKnobs,
-        images: int,
-        then: int,
-        by: str = "top1",
-        paths: str = "target",
-    ):
-        self.items = Items(task.space, task.constraints)
-        super().__init__(task, knobs, images, then, by=by, paths=paths)
+    @cached_property
+    def items(self) -> Items:
+        return Items(self.task.space, self.task.constraints)
 
     @cached_property
     def trained_nets(self) -> list[Derived]:
