@@ -22,6 +22,7 @@ from tests.app.test_main import GROUPS, SCHEMAS, required
 from tests.support import pages
 from tests.support.entry import REPOSITORY, compose_config
 from tfnas.app.schemas import SearchConfig
+from tfnas.app.several import as_sweep
 from tfnas.comparison.contenders import as_overrides
 from tfnas.pipeline.inputs import make_strategy
 from tfnas.strategies import STRATEGIES
@@ -98,7 +99,8 @@ def accept(module: str, arguments: Sequence[str], checkout: Path) -> None:
     """Raises whatever the entry point would say of its command line."""
     name = module.rpartition(".")[2]
     if module.startswith(("tfnas", "profilers")) and name in SCHEMAS:
-        overrides = list(single(as_overrides(arguments) if name == "compare" else arguments))
+        words = as_sweep(arguments) if name == "search" else list(arguments)
+        overrides = list(single(as_overrides(arguments) if name == "compare" else words))
         given = {override.partition("=")[0] for override in overrides}
         overrides += [r for r in required(name) if r.partition("=")[0] not in given]
         accept_options(compose_config(SCHEMAS[name], name, *overrides, conf=checkout / "conf"))

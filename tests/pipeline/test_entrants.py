@@ -83,7 +83,7 @@ def test_sources(candidates: int, learns: bool, sources: list[str], tmp_path: Pa
 def test_all_but_the_own_net_move_to_what_the_device_asks_for(tmp_path: Path) -> None:
     task = new_task()
     found = found_by(task, 5)
-    other = replace(task.constraints[0], target_ms=0.9 * task.constraints[0].target, tol=0.005)
+    other = replace(task.constraints[0], target=0.9 * task.constraints[0].target, tol=0.005)
     entrants = chosen(replace(task, constraints=(other,)), found, tmp_path, moved=True)
     assert subnets(tmp_path, entrants)[0] == found.derived.subnet
     assert all(other.met_by(entrant.table_ms) for entrant in entrants[1:])

@@ -16,7 +16,10 @@ from tfnas.strategies import STRATEGIES
 
 pytestmark = pytest.mark.slow
 
-SCORES = {"random": 5, "surrogate": 6, "spos": 12, "tfnas": 0}
+SCORES = {
+    "random": 5, "surrogate": 6, "spos": 12, "tfnas": 0,
+    "aging": 6, "nas_rl": 5, "mnas": 6, "manas": 5, "alphax": 5, "pnas": 7,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
