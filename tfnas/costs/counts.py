@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,15 +14,16 @@ from tfnas.space.subnet import Subnet
 
 
 @dataclass(frozen=True)
-class _Counted:
+class _Counted(ABC):
     value_bytes: int  # of a weight: 4 in float32
 
     name: ClassVar[str]
     unit: ClassVar[str] = ""
     maximum: ClassVar[bool] = False
 
+    @abstractmethod
     def op(self, op: OpSpec) -> float:
-        raise NotImplementedError
+        """What one op costs."""
 
     def curve(self, choice: Choice) -> np.ndarray:
         return np.array([self.op(choice.at(width)) for width in choice.widths], float)

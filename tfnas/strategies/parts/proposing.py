@@ -6,6 +6,7 @@ that it knows follows from the seed and the scores, so a search goes on by repla
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Protocol
@@ -108,7 +109,7 @@ def stage_of(ground: Ground) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Proposer(WeightKnobs):
+class Proposer(WeightKnobs, ABC):
     """Knobs that all such strategies have; a subclass has its own and `propose`."""
 
     SCORED: ClassVar[tuple[str, ...]] = ("evaluations",)
@@ -118,13 +119,13 @@ class Proposer(WeightKnobs):
     score: Annotated[str, one_of(VALUES)]
     score_images: Annotated[int, ABOVE_0]  # held-out images for each
 
+    @abstractmethod
     def propose(self, ground: Ground, rng: np.random.Generator, count: int) -> Proposals:
         """Yield nets (n, positions) and take their scores (n,), for ever.
 
         Args:
             count: of nets that will be scored.
         """
-        raise NotImplementedError
 
     def check(self, derive: str) -> None:
         refuse_greedy(derive)
