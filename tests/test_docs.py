@@ -109,6 +109,8 @@ def accept(module: str, arguments: Sequence[str], checkout: Path) -> None:
             importlib.import_module(module)._parser().parse_args(arguments)
     else:
         spec = importlib.util.find_spec(module)
+        if spec is not None and spec.submodule_search_locations is not None:
+            spec = importlib.util.find_spec(f"{module}.__main__")
         assert spec is not None, module
         assert spec.origin is not None
         for option in (a for a in arguments if a.startswith("--") and module != "pytest"):
