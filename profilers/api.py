@@ -82,6 +82,7 @@ def close_loop(
     found: FoundNet,
     target_ms: float | None = None,
     *,
+    others: Sequence[Profiler] = (),
     tolerance: float = 0.01,
     max_minutes: float = 2.0,
     seed: int = 0,
@@ -90,15 +91,19 @@ def close_loop(
 
     Args:
         target_ms: None: the one it was found for.
+        others: devices of the tables that the net was found for `also`, to be met there, too.
         tolerance: fraction of the target that the whole interval is to lie inside.
 
     Returns:
         The net nearest to the target; its `table_ms` is what the table says of it.
+
+    Raises:
+        ValueError: for one of `others` that no table is of.
     """
-    from profilers.tables.closed_loop import close_loop as close
+    from profilers.tables.closing import close_all
 
     target_ms = target_ms or found.target_ms
-    ended = close(
+    ended = close_all(
         device,
         found.space,
         found.table,
@@ -109,8 +114,20 @@ def close_loop(
         max_minutes=max_minutes,
         seed=seed,
         beside=found.beside,
+        at_hand={_place(other, found): other for other in others},
     )
     return replace(found, subnet=ended.subnet, table_ms=ended.table_ms, target_ms=target_ms)
+
+
+def _place(device: Profiler, found: FoundNet) -> int:
+    """Which of the constraints beside the target is of this device."""
+    for i, constraint in enumerate(found.beside):
+        if (
+            constraint.is_latency
+            and constraint.table.device.fingerprint == device.device.fingerprint
+        ):
+            return i
+    raise ValueError(f"others: the net was found for no table of {device.device.name}")
 
 
 def verify_onnx(

@@ -72,6 +72,22 @@ def test_limits_and_another_table_are_kept_and_told(tmp_path: Path) -> None:
     assert again.returncode == DONE, again.stdout + again.stderr
 
 
+def test_bytes_are_those_of_the_tables_precision(tmp_path: Path) -> None:
+    """A limit that holds for values of two bytes, and for no net with four."""
+    low = derive_constrained(
+        SPACE, Architecture.initial(SPACE), [Constraint(TABLE, TARGET)]
+    ).subnet.params
+    half = replace(TABLE, device=replace(TABLE.device, precision="fp16"))
+    half.save(tmp_path / "half.json")
+    limit = f"limits.weights_mb={1.1 * 2 * low / 1e6}"
+    text, status = search(
+        tmp_path, tmp_path / "half", limit, override("table", tmp_path / "half.json")
+    )
+    assert status == DONE, text
+    text, status = search(tmp_path, tmp_path / "full", limit)
+    assert status == UNUSABLE_INPUT, text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -14,6 +14,8 @@ from tests.support.nets import few_root
 from tests.support.spaces import load_space, macs_table
 from tfnas.app.command_line import override
 from tfnas.derive.menu import feasible
+from tfnas.nets.blocks import Network
+from tfnas.nets.weights import load_weights
 from tfnas.process.exits import DONE, UNUSABLE_INPUT
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.scores import ScoreFile
@@ -73,6 +75,8 @@ def test_at_the_same_target_it_is_the_same_net(first: Case, tmp_path: Path) -> N
     assert Subnet.load(out.subnet) == Subnet.load(first.folder.subnet)
     assert out.history.read_text() == ""
     assert ScoreFile.load(out.scores).evaluations == scored
+    assert out.supernet_weights.read_bytes() == first.folder.supernet_weights.read_bytes()
+    assert out.supernet.read_bytes() == first.folder.supernet.read_bytes()
     assert out.model.exists()
 
 
@@ -91,12 +95,26 @@ def test_another_target_or_table_is_met_without_training(
     scored = ScoreFile.load(first.folder.scores).evaluations
     assert result["scores"]["reused_scores"] == len(scored)
     assert result["options"]["reuse"] == str(first.folder.path)
+    network = Network(Subnet.load(out.subnet))  # it inherits what the supernet learned
+    load_weights(network, out.supernet_weights, complete=False)
     assert str(first.folder.path) in check_self_contained(out.report.read_text()).text
     third = RunFolder(tmp_path / "third")  # what was reused can be reused
     text, status = again(
         first, third.path, f"target_ms={first.low_ms * 1.5}", override("reuse", out.path)
     )
     assert status == DONE, text
+
+
+def test_finals_start_from_the_supernet(first: Case, tmp_path: Path) -> None:
+    options = ["finals=test", "finals.from_supernet=true", f"target_ms={first.low_ms * 1.5}"]
+    text, status = again(first, tmp_path / "out", *options)
+    assert status == DONE, text
+    kept = first.folder.supernet.rename(first.folder.path / "kept")
+    text, status = again(first, tmp_path / "none", *options)
+    kept.rename(first.folder.supernet)
+    assert status == UNUSABLE_INPUT, text
+    assert "there is no" in text
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
@@ -135,7 +153,6 @@ def test_nets_that_there_cannot_be_are_refused(
         (["reuse=."], "holds no scores.json"),
         (["data.root=shipped"], "scored on other images"),
         (["space.kernels=[3]"], "give the options of space"),
-        (["finals=test", "finals.from_supernet=true"], "has no supernet"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -73,7 +73,8 @@ def find_net(
             what fits into the minutes. What is given isn't planned, nor are a `Strategy`'s values.
         at_most: any lower latency is as good.
         tolerance: fraction of the target that the net may be off, where none is nearer.
-        limits: what the net may cost at most: macs, params, weights_mb, memory_mb (float32).
+        limits: what the net may cost at most: macs, params, weights_mb, memory_mb, at the
+            table's precision.
         also: other tables, each with the milliseconds that the net may take there at most.
         cores: CPU threads of the supernet; None: all.
         on_progress: called after every step.
@@ -108,7 +109,10 @@ def find_net(
         accelerator=accelerator,
         minutes=minutes,
         beside=constraints(
-            limits or {}, [(table, ms, False) for table, ms in also], with_classes(space, images)
+            limits or {},
+            [(table, ms, False) for table, ms in also],
+            with_classes(space, images),
+            table.device.precision,
         ),
         given=given,
         on_progress=on_progress or (lambda progress: None),

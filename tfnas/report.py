@@ -13,18 +13,17 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from tfnas.app.command_line import override
 from tfnas.app.gathering import gather
 from tfnas.files.atomic import write_atomically
-from tfnas.files.bounded import printable
+from tfnas.files.bounded import csv_cell, printable
 from tfnas.intervals import plus_minus
 from tfnas.process.checks import check_writable
 from tfnas.process.exits import DONE, FAILED, STATUS_NAMES, UNUSABLE_INPUT, exit_after
@@ -36,7 +35,6 @@ from tfnas.runs.run import UNFINISHED, Run
 
 NOTHING = "–"
 NETS = "nets.csv"
-NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 HEADER = (
     "run", "target", "table", "measured ± 95 %", "gap", "within", "strategy", "seed", "device",
     "space", "accuracy", "status",
@@ -199,20 +197,8 @@ def to_csv(runs: Iterable[Run]) -> str:
             "measured_low_ms": low,
             "measured_high_ms": high,
         }
-        writer.writerow(_cell(values[name]) for name in COLUMNS)
+        writer.writerow(csv_cell(values[name]) for name in COLUMNS)
     return text.getvalue()
-
-
-def _cell(value: Any) -> str:
-    """Text that no spreadsheet takes for a formula."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = printable(str(value))
-    if text.lstrip().startswith(("=", "+", "-", "@")) and not NUMBER.fullmatch(text):
-        return f"'{text}"
-    return text
 
 
 if __name__ == "__main__":

@@ -96,6 +96,7 @@ def close_loop(
     *,
     tolerance: float,
     at_most: bool = False,
+    off: float = 1.0,
     max_minutes: float,
     seed: int,
     beside: Sequence[Constraint] = (),
@@ -107,6 +108,7 @@ def close_loop(
     Args:
         tolerance: fraction of the target that the whole interval is to lie inside.
         at_most: a lower latency is as good.
+        off: what a net like this one is known to take, as a multiple of what the table says.
         max_minutes: then the nearest net so far is the result.
         beside: what the net meets and shall go on to meet.
     """
@@ -118,6 +120,9 @@ def close_loop(
             progress(warning)
         loaded: dict[Subnet, Workload] = {}
         batch = [subnet]
+        if off != 1:  # else the first measurement tells
+            likely_ms = target_ms / off
+            batch += nearby(space, table, subnet, likely_ms, beside, max_moves=MAX_MOVES, count=NEW)
         while True:
             left_s = max_seconds - (now() - start)
             loaded |= {net: bench.workload(net.ops) for net in batch if net not in loaded}

@@ -17,7 +17,14 @@ from tests.support.spaces import load_space
 from tfnas.files.atomic import replacing
 from tfnas.nets.blocks import Network
 from tfnas.nets.supernet import Supernet
-from tfnas.nets.weights import Trained, fingerprint, load_weights, save_weights
+from tfnas.nets.weights import (
+    Trained,
+    fingerprint,
+    load_supernet,
+    load_weights,
+    save_supernet,
+    save_weights,
+)
 
 TRAINED = Trained(
     data="some: images",
@@ -54,6 +61,26 @@ def test_weights_of_a_supernet_lack_batch_norm(tmp_path: Path) -> None:
     assert loaded.trained is None
     with pytest.raises(ValueError, match=r"missing: layers\.0\.bn\.bias"):
         load_weights(network, path, complete=True)
+
+
+def test_a_whole_supernet_comes_back(tmp_path: Path) -> None:
+    space, path = load_space("tiny"), tmp_path / "supernet.safetensors"
+    trained, other = Supernet(space), Supernet(space)
+    save_supernet(trained.state_dict(), path)
+    assert load_supernet(other, path)
+    for name, value in trained.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+    narrow = Supernet(space, channel_factor=0.5)
+    before = {name: value.clone() for name, value in narrow.state_dict().items()}
+    assert not load_supernet(narrow, path)
+    assert all(torch.equal(before[name], value) for name, value in narrow.state_dict().items())
+    next(trained.parameters()).data[:] = float("nan")
+    save_supernet(trained.state_dict(), path)
+    with pytest.raises(ValueError, match="no trained one has"):
+        load_supernet(other, path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="can't read the supernet"):
+        load_supernet(other, path)
 
 
 def test_a_classifier_may_be_missing(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tfnas.app.sweep import is_launched, planned
 from tfnas.runs.folder import RunFolder
 
 FIRST = "first"  # as the value of reuse=
+LATER = 0.5  # of the loop's minutes: it begins with what the first one measured of the table
 ONE = "give one process, or a search for each target"
 
 
@@ -87,7 +88,7 @@ def of_first(cfg: SearchConfig) -> SearchConfig:
     first = output_dir().parent / "0"
     if not RunFolder(first).scores.is_file():
         raise ValueError(f"the first run of the sweep, {first}, has come to no scores; see there")
-    return replace(cfg, reuse=str(first))
+    return replace(cfg, reuse=str(first), loop_minutes=LATER * cfg.loop_minutes)
 
 
 def other_targets(cfg: SearchConfig) -> list[float]:

@@ -62,6 +62,10 @@ class Constraint:
     given: str | None = None
 
     @property
+    def is_latency(self) -> bool:
+        return isinstance(self.cost, LatencyTable) and self.cost.unit == "ms"
+
+    @property
     def table(self) -> LatencyTable:
         """The cost, if it is a latency table. Raises TypeError if it isn't."""
         if not isinstance(self.cost, LatencyTable):

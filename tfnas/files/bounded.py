@@ -21,6 +21,7 @@ MAX_PARTS = 500_000  # values of a text, opcodes of a pickle: CIFAR-100 has 200,
 MAX_DEPTH = 8  # of lists and dicts
 MAX_NUMBER = 1e15  # beyond, sums lose digits and powers overflow
 MAX_TEXT, MAX_NAME = 10_000, 255  # characters
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 200
@@ -38,6 +39,18 @@ def shown(value: object) -> str:
 def printable(text: str) -> str:
     """Without control characters, which a terminal would obey, and without direction marks."""
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def csv_cell(value: Any) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = printable(str(value))
+    if text.lstrip().startswith(("=", "+", "-", "@")) and not NUMBER.fullmatch(text):
+        return f"'{text}"
+    return text
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

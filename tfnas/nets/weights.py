@@ -12,8 +12,8 @@ from typing import Annotated
 import torch
 from msgspec import Meta
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from tfnas.files.atomic import replacing
 from tfnas.files.bounded import shown
@@ -130,6 +130,41 @@ def load_weights(network: Network, path: Path, complete: bool) -> Loaded:
         )
     network.load_state_dict({**expected, **tensors})
     return Loaded(kept, trained)
+
+
+def save_supernet(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write a supernet's state dict, atomically, for `load_supernet`."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with replacing(path) as new:
+        save_file(tensors, new, {"format": "pt"})
+
+
+def load_supernet(net: nn.Module, path: Path) -> bool:
+    """Load what `save_supernet` wrote.
+
+    Returns:
+        False if its tensors are other ones, as those of a table with another width quantum are;
+        the supernet is as it was then.
+
+    Raises:
+        ValueError: if the file can't be read, or has values that are not finite.
+    """
+    expected = net.state_dict()
+    try:
+        _check_header(path)
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"can't read the supernet {path}: {str(error)[:500]}") from None
+    forms = [
+        {name: (tuple(value.shape), value.dtype) for name, value in of.items()}
+        for of in (expected, tensors)
+    ]
+    if forms[0] != forms[1]:
+        return False
+    if not all(value.isfinite().all() for value in tensors.values()):
+        raise ValueError(f"the supernet {path} has values that no trained one has")
+    net.load_state_dict(tensors)
+    return True
 
 
 def _check_header(path: Path) -> None:

@@ -42,7 +42,11 @@ def beside(cfg: SearchConfig, spec: SpaceSpec) -> tuple[Constraint, ...]:
         ValueError, LookupError: for one that makes no sense, or a table that doesn't fit the space.
     """
     also = [_loaded(a) for a in map(_also, cfg.also)]
-    found = constraints(asdict(cfg.limits), also, spec, cfg.precision)
+    limits = {name: most for name, most in asdict(cfg.limits).items() if most is not None}
+    precision = cfg.precision
+    if limits and cfg.table is not None:  # which says what the net is to be
+        precision = LatencyTable.load(cfg.table).device.precision
+    found = constraints(limits, also, spec, precision)
     if found and cfg.derive.method == "greedy":
         raise ValueError(f"{found[0]}: derive=greedy knows of the target alone; give "
                          "derive=constrained")  # fmt: skip
@@ -50,7 +54,7 @@ def beside(cfg: SearchConfig, spec: SpaceSpec) -> tuple[Constraint, ...]:
 
 
 def constraints(
-    limits: Mapping[str, float | None],
+    limits: Mapping[str, float],
     also: Iterable[tuple[LatencyTable, float, bool]],
     spec: SpaceSpec,
     precision: str = "fp32",
@@ -60,11 +64,10 @@ def constraints(
     for name, most in limits.items():
         if name not in LIMITS:
             raise ValueError(f"limits.{shown(name)}: expected one of {', '.join(LIMITS)}")
-        if most is not None:
-            if type(most) not in (int, float):
-                raise ValueError(f"limits.{name}={shown(most)}: expected a number")
-            cost = LIMITS[name](VALUE_BYTES.get(precision, 4))
-            made.append(Constraint(cost, most, at_most=True, tol=FINENESS))
+        if type(most) not in (int, float):
+            raise ValueError(f"limits.{name}={shown(most)}: expected a number")
+        cost = LIMITS[name](VALUE_BYTES.get(precision, 4))
+        made.append(Constraint(cost, most, at_most=True, tol=FINENESS))
     for table, ms, exact in also:
         if not isinstance(table, LatencyTable):
             raise ValueError(f"also={shown(table)}: expected a LatencyTable with its milliseconds")

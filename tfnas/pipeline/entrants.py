@@ -98,6 +98,11 @@ def choose(
         own: the search's net, as the device left it; None: it is derived as the others are.
         moved: the constraint isn't the one that the search's candidates were derived for.
     """
+    if cfg.from_supernet and found.weights is None:
+        raise ValueError(
+            "finals.from_supernet=true: the supernet has no weights for nets of this table's width "
+            "quantum; leave it out"
+        )
     rng = np.random.default_rng((task.seed, 5))  # a stream of its own
     nets: dict[Subnet, _Net] = {}
     _take(nets, _searched(task, found, own, moved, rng), cfg.searched)

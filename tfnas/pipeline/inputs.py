@@ -26,7 +26,13 @@ from tfnas.files.checkpoint import State
 from tfnas.latency.table import LatencyTable
 from tfnas.pipeline import folder
 from tfnas.pipeline.beside import beside
-from tfnas.pipeline.device import check_device, check_extremes, find_device, reachable
+from tfnas.pipeline.device import (
+    check_device,
+    check_extremes,
+    find_device,
+    reach,
+    reachable,
+)
 from tfnas.pipeline.jobs import check_backend
 from tfnas.process.accelerator import check_amp, pick_accelerator
 from tfnas.process.checks import check_writable
@@ -73,6 +79,8 @@ class Prepared:
         who: see `tfnas.pipeline.folder.identity`.
         saved: the checkpoint to go on with, if any.
         profiler: the device, if it can be reached from here.
+        at_hand: the devices of what must be met beside the target, by its place in
+            `Inputs.beside`, as far as they can be reached.
         table: None where it has yet to be measured (or completed) into `table_file`.
         constraint: the target on the table, where there is one.
         plan: what was planned from `minutes`, once it is; `planning_s` is what that took.
@@ -83,6 +91,7 @@ class Prepared:
     who: Mapping[str, Any]
     saved: State | None
     profiler: Profiler | None
+    at_hand: Mapping[int, Profiler]
     table: LatencyTable | None
     table_file: Path
     constraint: Constraint | None
@@ -171,7 +180,9 @@ def prepared(
         check_writable(file, ELSEWHERE)
         space = mine.spec.build(profiler.device.quantum)
         check_extremes(profiler, space, cfg.target_ms, cfg.derive.at_most)
-    return Prepared(mine, out, who, saved, profiler, table, file, constraint, plan)
+    others = {i: reach(c.table, cfg.device) for i, c in enumerate(mine.beside) if c.is_latency}
+    at_hand = {i: other for i, other in others.items() if other is not None}
+    return Prepared(mine, out, who, saved, profiler, at_hand, table, file, constraint, plan)
 
 
 def check_start(mine: Inputs) -> None:
@@ -224,7 +235,12 @@ def check_finals(cfg: SearchConfig) -> None:
             "derive=constrained, or finals=none"
         )
     if finals.from_supernet and cfg.reuse is not None:
-        raise ValueError("finals.from_supernet=true: reuse= has no supernet's weights; give one up")
+        kept = RunFolder(Path(cfg.reuse)).supernet
+        if not kept.is_file():
+            raise ValueError(
+                f"finals.from_supernet=true: there is no {kept}, since the supernet was a proxy "
+                "with fewer channels or the run is of before; give one of the two up"
+            )
     if finals.from_supernet and cfg.budget.channel_factor != 1:
         raise ValueError(
             f"finals.from_supernet=true: a supernet with budget.channel_factor="
@@ -264,7 +280,10 @@ def reusing(run: Path, strategy: Strategy, dataset: Dataset) -> Reused:
     known = ScoreFile.load(file)
     if known.images != dataset.identity:
         raise ValueError(f"reuse={run}: its nets were scored on other images than {dataset.origin}")
-    return Reused(known.space, known.evaluations, strategy.optima)
+    supernet = RunFolder(file.parent).supernet
+    return Reused(
+        known.space, known.evaluations, strategy.optima, supernet if supernet.is_file() else None
+    )
 
 
 def check_reused(mine: Inputs) -> None:

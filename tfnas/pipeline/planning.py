@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from profilers.tables.closing import most_minutes
 from tfnas.app.command_line import overrides
 from tfnas.app.data import load_data
 from tfnas.derive.architecture import Constraint
@@ -34,8 +35,8 @@ def planned(p: Prepared, constraint: Constraint) -> Prepared:
     fixed = {"export": EXPORT_S}
     if p.profiler is not None:
         fixed |= {
-            "loop": 60 * cfg.loop_minutes,
-            "verify": 60 * cfg.verify.max_minutes,
+            "loop": 60 * most_minutes(cfg.loop_minutes, len(p.at_hand)),
+            "verify": 60 * cfg.verify.max_minutes * (1 + len(p.at_hand)),
             "stages": 60 * (cfg.stage_minutes or 0),
         }
     ground = Ground(

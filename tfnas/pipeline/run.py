@@ -25,7 +25,8 @@ from profilers.devices import usual_options
 from profilers.measure.stages import measure_stages
 from profilers.measure.verification import Verification
 from profilers.tables.build import build_table
-from profilers.tables.closed_loop import LoopResult, close_loop
+from profilers.tables.closed_loop import LoopResult
+from profilers.tables.closing import close_all
 from tfnas.app import job
 from tfnas.app.command_line import override, overrides, refuse
 from tfnas.app.resume import save_overrides
@@ -35,15 +36,15 @@ from tfnas.deploy.onnx_file import export
 from tfnas.derive.architecture import Architecture, Constraint
 from tfnas.derive.hand_made import RULES, hand_made
 from tfnas.derive.menu import feasible
-from tfnas.derive.methods import draw_constrained
+from tfnas.derive.methods import derive_constrained, draw_constrained
 from tfnas.files import checkpoint
 from tfnas.files.decode import load
 from tfnas.intervals import plus_minus
 from tfnas.latency.table import IMPORTED, LatencyTable
-from tfnas.nets.weights import save_weights
+from tfnas.nets.weights import save_supernet, save_weights
 from tfnas.pipeline import finals
-from tfnas.pipeline.device import reach, reachable
-from tfnas.pipeline.drive import Seconds, digest, search
+from tfnas.pipeline.device import reachable
+from tfnas.pipeline.drive import Seconds, digest, new_task, search
 from tfnas.pipeline.folder import check_unused, command, options_of
 from tfnas.pipeline.inputs import Prepared
 from tfnas.pipeline.planning import planned
@@ -59,6 +60,7 @@ from tfnas.runs.scores import Judged, ScoreFile
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Found
+from tfnas.strategies.surrogate import refitted
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +130,8 @@ def run_in_folder(p: Prepared) -> int:
         images, nets = mine.dataset.identity, judged(found, space, [constraint, *mine.beside])
         known = ScoreFile(space.skeleton, images, cfg.target_ms, found.evaluations, tuple(nets))
         known.save(out.scores)
+    if found.supernet is not None:
+        save_supernet(found.supernet(), out.supernet)
     for line in found.derived.given_up(space):
         log.info("given up for the target: %s", line)
     seconds.done("derive")
@@ -138,7 +142,7 @@ def run_in_folder(p: Prepared) -> int:
     except ValueError as error:
         return refuse(error)
     if p.profiler is not None and cfg.loop_minutes and found.derived.reached and plan is None:
-        loop = close_on_device(p, p.profiler, space, table, subnet)
+        loop = close_on_device(p, p.profiler, space, table, subnet, found)
         subnet, table_ms, trail = loop.subnet, loop.table_ms, loop.trail_json()
         subnet.save(out.subnet)
         seconds.done("loop")
@@ -161,7 +165,7 @@ def run_in_folder(p: Prepared) -> int:
         target = Constraint(table, cfg.target_ms, cfg.derive.at_most)
         arguments = verify_arguments(target, p.profiler, cfg.tolerance, out.model)
         measured = verify(cfg, arguments, out.verified)
-    others = tuple(met_beside(p, constraint, subnet) for constraint in p.inputs.beside)
+    others = tuple(met_beside(p, number, subnet) for number in range(len(p.inputs.beside)))
     seconds.done("verify")
 
     result = result_of(p, space, table, found, subnet, table_ms, trail, measured, seconds)
@@ -254,11 +258,31 @@ def judged(found: Found, space: SearchSpace, constraints: Sequence[Constraint]) 
 
 
 def close_on_device(
-    p: Prepared, profiler: Profiler, space: SearchSpace, table: LatencyTable, subnet: Subnet
+    p: Prepared,
+    profiler: Profiler,
+    space: SearchSpace,
+    table: LatencyTable,
+    subnet: Subnet,
+    found: Found,
 ) -> LoopResult:
-    """Move few widths until the net, measured whole, meets the target."""
+    """Move few widths until the net, measured whole, meets the target, on other devices too."""
     cfg = p.inputs.cfg
-    return close_loop(
+
+    def anew(constraints: Sequence[Constraint]) -> Subnet | None:
+        """What the search found, under other constraints: where few widths don't do."""
+        try:
+            if found.evaluations:
+                task = new_task(p.inputs, space, constraints[0])
+                asked = replace(task, constraints=tuple(constraints))
+                fitted = refitted(asked, found.evaluations)
+                return fitted.items.derived(fitted.best()).subnet
+            if found.architecture is not None:
+                return derive_constrained(space, found.architecture, constraints).subnet
+        except ValueError as error:
+            log.info("%s", error)
+        return None
+
+    return close_all(
         profiler,
         space,
         table,
@@ -266,10 +290,24 @@ def close_on_device(
         cfg.target_ms,
         tolerance=cfg.tolerance,
         at_most=cfg.derive.at_most,
+        off=known_off(cfg.reuse, p.table_file),
         max_minutes=cfg.loop_minutes,
         seed=cfg.seed,
         beside=p.inputs.beside,
+        at_hand=p.at_hand,
+        anew=anew,
     )
+
+
+def known_off(reused: str | None, table: Path) -> float:
+    """What the run that is reused measured, as a multiple of what the same table says; else 1."""
+    if reused is None or not (file := RunFolder(Path(reused)).result).is_file():
+        return 1.0
+    result = Result.load(file)
+    if result.table != str(table.resolve()) or not result.loop:
+        return 1.0
+    last = result.loop[-1]
+    return float(last["measured_ms"]) / float(last["table_ms"])
 
 
 def export_net(
@@ -294,17 +332,16 @@ def export_net(
     )
 
 
-def met_beside(p: Prepared, constraint: Constraint, subnet: Subnet) -> Beside:
+def met_beside(p: Prepared, number: int, subnet: Subnet) -> Beside:
     """What the net has of what was asked beside the target, measured where the device is here."""
-    cfg, cost, measured_ms = p.inputs.cfg, constraint.cost, None
-    if isinstance(cost, LatencyTable) and (profiler := reach(cost, cfg.device)) is not None:
+    cfg, constraint, measured_ms = p.inputs.cfg, p.inputs.beside[number], None
+    if (profiler := p.at_hand.get(number)) is not None:
         arguments = verify_arguments(constraint, profiler, cfg.tolerance, p.folder.model)
-        number = p.inputs.beside.index(constraint) + 1
-        file = p.folder.verified.with_stem(f"{p.folder.verified.stem}-{number}")
+        file = p.folder.verified.with_stem(f"{p.folder.verified.stem}-{number + 1}")
         measured_ms = verify(cfg, arguments, file).measured_ms
     return Beside(
-        str(constraint), constraint.target, constraint.at_most, cost.total(subnet), cost.unit,
-        measured_ms,
+        str(constraint), constraint.target, constraint.at_most, constraint.cost.total(subnet),
+        constraint.cost.unit, measured_ms,
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ class RunFolder:
             Hydra's own file changes with every try to go on, refused ones included.
         plan: what was planned from `minutes`, where these were given.
         finals: a folder for each net that was trained in them.
+        supernet: all its weights, which searches of other targets reuse.
         weights: of the trained net; `supernet_weights` are those that the search shared.
         config: all options of the latest command, as Hydra noted them; only searches keep it.
     """
@@ -38,6 +39,7 @@ class RunFolder:
         self.scores = path / "scores.json"
         self.history = path / "history.jsonl"
         self.checkpoint = path / "search.ckpt"
+        self.supernet = path / "supernet.safetensors"
         self.supernet_weights = path / "supernet_weights.safetensors"
         self.weights = path / "weights.safetensors"
         self.trained = path / "train.json"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tfnas.files.bounded import printable
+from tfnas.files.bounded import csv_cell
 from tfnas.runs.files import RunFiles
 from tfnas.runs.finals import RANDOM
 from tfnas.runs.folder import RunFolder
@@ -142,8 +142,8 @@ def _row(net: Net) -> tuple[object, ...]:
     return (
         net.name, f"{1000 * net.batch / net.ms:.2f}", f"{net.ms:.5g}", net.batch,
         net.subnet.resolution, f"{net.subnet.macs / 1e9:.4f}", f"{net.subnet.params / 1e6:.3f}",
-        "" if net.top1 is None else f"{net.top1:.3f}", printable(net.source),
-        printable(str(net.run)), f"{net.target_ms:g}", "measured" if net.measured else "table",
+        "" if net.top1 is None else f"{net.top1:.3f}", csv_cell(net.source),
+        csv_cell(net.run), f"{net.target_ms:g}", "measured" if net.measured else "table",
         "" if net.worth is None else f"{net.worth:.5g}", net.scores,
         "" if net.held_out_top1 is None else f"{net.held_out_top1:.3f}",
     )  # fmt: skip

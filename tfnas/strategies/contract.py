@@ -161,6 +161,7 @@ class Found:
         candidates: distinct nets at the target that were scored, best first.
         evaluations: what a search of another target may start from: nets that chance alone chose,
             with scores as they were.
+        supernet: gives all weights of the supernet, for that search; None as for `weights`.
         estimate: what the search holds any net of the space to be worth, in the unit of the scores.
     """
 
@@ -171,6 +172,7 @@ class Found:
     candidates: tuple[Candidate, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     estimate: Callable[[Subnet], float] | None = None
+    supernet: Callable[[], Mapping[str, torch.Tensor]] | None = None
 
 
 class Strategy(Protocol):

@@ -12,14 +12,17 @@ nets that were looked for by their scores are those that it is most wrong about.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import contains
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
 
+from tfnas.nets.supernet import Supernet
+from tfnas.nets.weights import load_supernet
 from tfnas.process.checks import ABOVE_0, check_fields, one_of
 from tfnas.process.errors import DivergedError
 from tfnas.space.search_space import SearchSpace
@@ -30,10 +33,11 @@ from tfnas.strategies.parts.items import Items
 from tfnas.strategies.parts.scoring import VALUES
 from tfnas.strategies.parts.surrogate import Features, Floats, Ints, Search, Settings
 from tfnas.strategies.parts.targeted import PATHS, TargetedSearch
-from tfnas.strategies.parts.training import WeightKnobs
+from tfnas.strategies.parts.training import WeightKnobs, weights_of
 
 REFERENCE_NETS = 100  # random ones at the target, which tell how much each feature varies
 ROUNDED = 1.25  # widths at a coarse quantum may lie so far beyond the bounds
+QUIETER = (1.0, 0.5, 0.25, 0.125)  # see `Settings`
 APART = 0.02  # see `Settings`: nets that differ in a few channels alone are not worth two scores
 
 
@@ -80,15 +84,19 @@ class Fitted:
         rng: np.random.Generator,
     ):  # fmt: skip
         self.items, self.features = items, features
-        self.model = Search(self.features, items.optimum, Settings(apart=APART, noise=noise), rng)
+        settings = Settings(apart=APART, noise=noise, quieter=QUIETER)
+        self.model = Search(self.features, items.optimum, settings, rng)
         self.model.tell(nets, values)
         self.weights = self.model.posterior().mean()
         self.level = float(values.mean() - (self.features.of_nets(nets) @ self.weights).mean())
 
+    def best(self) -> Ints:
+        """The exact optimum."""
+        return self.items.optimum(self.features.values(self.weights), self.model.nets)
+
     def optima(self, count: int) -> Ints:
         """Give the exact optimum, then those of values drawn from what the scores leave open."""
-        best = self.items.optimum(self.features.values(self.weights), self.model.nets)
-        return np.concatenate([best[None], self.model.ask(count - 1)])
+        return np.concatenate([self.best()[None], self.model.ask(count - 1)])
 
     def estimates(self, nets: Ints) -> list[float]:
         """What the sum says of nets, in the score's unit."""
@@ -102,6 +110,15 @@ def features_of(task: Task, items: Items) -> Features:
     """They depend on the task alone."""
     rng = np.random.default_rng(task.seed)
     return Features.of_genes(items.genes(), items.random(REFERENCE_NETS, rng), Settings())
+
+
+def refitted(task: Task, evaluations: Sequence[Evaluation]) -> Fitted:
+    """Fit the sum to scores that there are already, for what is asked of the net now."""
+    items, rng = Items(task.space, task.constraints), np.random.default_rng(task.seed)
+    nets = np.stack([items.like(evaluation) for evaluation in evaluations])
+    values = np.array([evaluation.value for evaluation in evaluations])
+    noise = float(np.sqrt(np.mean([evaluation.error**2 for evaluation in evaluations])))
+    return Fitted(features_of(task, items), items, nets, values, noise, rng)
 
 
 class SurrogateSearch(TargetedSearch):
@@ -147,10 +164,16 @@ class SurrogateSearch(TargetedSearch):
         found = self.found(fitted.estimates(self._scored_items()))
         rows = list(self.scored.values())[: self.generation]
         by = self.knobs.score
-        return replace(found, estimate=fitted.estimate, evaluations=tuple(
+        evaluations = tuple(
             Evaluation(net.depths, net.picks, net.widths, score.value(by), score.error(by))
             for score, net in rows
-        ))  # fmt: skip
+        )
+        return replace(
+            found,
+            estimate=fitted.estimate,
+            evaluations=evaluations,
+            supernet=None if found.weights is None else self.net.state_dict,
+        )
 
     def _scored_items(self) -> Ints:
         return np.stack([self.items.of(derived) for _, derived in self.scored.values()])
@@ -173,6 +196,7 @@ class Reused:
     space: str  # `SearchSpace.skeleton` of where the scores are from
     evaluations: tuple[Evaluation, ...]
     optima: int
+    supernet: Path | None = None  # what was scored by, where its weights were kept
 
     def check(self, derive: str) -> None:
         refuse_greedy(derive)
@@ -202,18 +226,19 @@ class Reused:
 
     def run(self, task: Task, state: State | None = None) -> Iterator[Progress | Found]:
         """See `tfnas.strategies.contract.Strategy`; there are no steps."""
-        items, rng = Items(task.space, task.constraints), np.random.default_rng(task.seed)
-        nets = np.stack([items.like(evaluation) for evaluation in self.evaluations])
-        values = np.array([evaluation.value for evaluation in self.evaluations])
-        errors = np.array([evaluation.error for evaluation in self.evaluations])
-        noise = float(np.sqrt(np.mean(errors**2)))
-        fitted = Fitted(features_of(task, items), items, nets, values, noise, rng)
+        fitted = refitted(task, self.evaluations)
         optima = fitted.optima(self.optima)
         pairs = zip(optima, fitted.estimates(optima), strict=True)
-        found = [Candidate(items.derived(net), estimate) for net, estimate in pairs]
+        found = [Candidate(fitted.items.derived(net), estimate) for net, estimate in pairs]
         best, *others = found
         others.sort(key=lambda candidate: -candidate.score)
-        scores = {"path_passes": 0.0, "reused_scores": float(len(nets))}
+        scores = {"path_passes": 0.0, "reused_scores": float(len(self.evaluations))}
+        weights = None
+        net = Supernet(task.space)
+        if self.supernet is not None and load_supernet(net, self.supernet):
+            every_block = range(len(task.space.blocks))
+            weights = weights_of(net, best.derived.picks, every_block, None)
         yield Found(
-            best.derived, None, None, scores, (best, *others), self.evaluations, fitted.estimate
-        )
+            best.derived, None, weights, scores, (best, *others), self.evaluations,
+            fitted.estimate, None if weights is None else net.state_dict,
+        )  # fmt: skip
