@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.entry import environment
 from tfnas.process.accelerator import cpu_threads
-from tfnas.process.cores import Cores, usable_cores
+from tfnas.process.cores import Cores, OtherWork, usable_cores
 from tfnas.process.ranks import Ranks
 
 
@@ -90,3 +91,48 @@ def test_processes_of_a_machine_share_them_and_what_limits_is_told_once(
     assert caplog.text == ""
     assert cpu_threads(None, Ranks(0, 2, 0, 2)) == 1
     assert "the affinity mask" in caplog.text
+
+
+def stat_file(root: Path, *rows: tuple[int, ...]) -> None:
+    lines = ["cpu  1 1 1 1 1 1 1 1 0 0"]
+    lines += [
+        f"cpu{n} {' '.join(map(str, row))} 0 0" for n, row in enumerate(rows)
+    ]  # guest time is in that of users
+    (root / "proc").mkdir(exist_ok=True)
+    (root / "proc" / "stat").write_text("\n".join([*lines, "intr 5", ""]))
+
+
+def test_others_are_those_on_the_cores_of_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0, 0.0]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 2}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "sysconf", lambda _: 100)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "process_time", lambda: clock[1])
+    stat_file(tmp_path, (0,) * 8, (10,) * 8, (10,) * 8, (0,) * 8)
+    others = OtherWork(tmp_path)
+    clock[:] = [10.0, 6.0]
+    # Of twenty seconds of two cores eleven are busy, six of them its own; what idles doesn't count.
+    stat_file(
+        tmp_path,
+        (900,) * 8,
+        (510, 10, 10, 900, 900, 10, 10, 10),
+        (310, 10, 10, 10, 10, 10, 10, 310),
+    )
+    assert others.share() == pytest.approx(5 / 20)
+    (tmp_path / "proc" / "stat").unlink()
+    assert others.share() is None
+    assert OtherWork(tmp_path).share() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_busy_neighbour_is_seen() -> None:
+    others = OtherWork()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
+        time.sleep(1.0)
+        share = others.share()
+        neighbour.kill()
+    assert share is not None
+    assert share > 0.3 / usable_cores().count

@@ -29,6 +29,7 @@ from tfnas.pipeline.planner import (
     fewest_images,
 )
 from tfnas.pipeline.step_times import probe_seconds, search_costs, training_costs
+from tfnas.process.cores import OtherWork
 from tfnas.process.progress import duration
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.plan import Plan, Value
@@ -38,6 +39,7 @@ from tfnas.strategies.contract import Budget, Strategy, Task
 log = logging.getLogger(__name__)
 
 EXPORT_S = 5.0  # of deriving, exporting and checking, about
+DISTURBED = 0.2  # share of the cores that others took, from which on it is said
 MUCH_LEFT = 0.15  # fraction of the time; that so much isn't used is said
 
 
@@ -163,7 +165,7 @@ def make_plan(minutes: float, ground: Ground) -> Plan:
         ValueError: if the time is too short, or nothing can be measured.
     """
     log.info("measuring steps, to plan %g minutes", minutes)
-    begun = time.monotonic()
+    begun, others = time.monotonic(), OtherWork()
     probe_s = probe_seconds(minutes)
     measure = _measuring(ground, probe_s)
     search, finals, training = _search_asked(ground), _finals_asked(ground), None
@@ -185,7 +187,7 @@ def make_plan(minutes: float, ground: Ground) -> Plan:
         minutes,
         values,
         {stage: round(s, 1) for stage, s in seconds.items()},
-        tuple(_lines(minutes, ground, values, found, then, sum(seconds.values()))),
+        tuple(_lines(minutes, ground, values, found, then, sum(seconds.values()), others.share())),
     )
     for line in plan.lines:
         log.info("%s", line)
@@ -297,7 +299,13 @@ def _lines(
     found: SearchPlan,
     then: FinalsPlan | None,
     total_s: float,
+    others: float | None,
 ) -> Iterator[str]:
+    """The plan, as it is told.
+
+    Args:
+        others: see `OtherWork.share`, while steps were measured.
+    """
     factor = found.proxy.channel_factor
     yield f"plan for {minutes:g} minutes:"
     yield (
@@ -319,5 +327,10 @@ def _lines(
     yield f"  in all: {duration(total_s)}"
     if total_s < (1 - MUCH_LEFT) * 60 * minutes:
         yield "  more time would go into epochs and nets that aren't worth it"
+    if others is not None and others > DISTURBED:
+        yield (
+            f"  warning: other work took {100 * others:.0f} % of the cores while steps were "
+            "measured; on a quiet machine more is trained in this time, for a better net"
+        )
     chosen = {"minutes": None, **values}
     yield f"  by hand: {' '.join(override(key, value) for key, value in chosen.items())}"

@@ -1,10 +1,12 @@
 """The CPU cores that are this process's: fewer than the machine's under taskset, in a container, or
-in a job of a batch system."""
+in a job of a batch system. And what others do on them."""
 
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -70,3 +72,44 @@ def _quota(folder: Path, version: int) -> float:
     if quota <= 0:
         raise ValueError("no limit")
     return quota / period
+
+
+class OtherWork:
+    """What others do on this process's cores, from now on.
+
+    Args:
+        root: of the file system, for tests.
+    """
+
+    def __init__(self, root: Path = Path("/")):
+        self._root = root
+        self._begun = time.monotonic(), self._others_s()
+
+    def share(self) -> float | None:
+        """Of the cores' time, 0 to 1; None where the system doesn't tell, as outside of Linux."""
+        begun, before = self._begun
+        now = self._others_s()
+        seconds = (time.monotonic() - begun) * usable_cores(self._root).count
+        if before is None or now is None or not seconds:
+            return None
+        return min(max((now - before) / seconds, 0.0), 1.0)
+
+    def _others_s(self) -> float | None:
+        """Seconds of the cores of the affinity mask that this process's family didn't use."""
+        try:
+            ticks_s = 1 / os.sysconf("SC_CLK_TCK")
+            allowed = os.sched_getaffinity(0)
+            total = 0.0
+            for line in (self._root / "proc" / "stat").read_text("utf-8").splitlines():
+                name, *counts = line.split()
+                if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in allowed:
+                    user, nice, system, _, _, *more = map(int, counts[:8])  # idle and iowait apart
+                    total += ticks_s * sum((user, nice, system, *more))
+        except (AttributeError, OSError, ValueError):
+            return None
+        own = time.process_time()
+        for child in multiprocessing.active_children():
+            with suppress(OSError):
+                text = (self._root / "proc" / str(child.pid) / "stat").read_text("utf-8")
+                own += ticks_s * sum(map(int, text.rpartition(")")[2].split()[11:13]))
+        return total - own
