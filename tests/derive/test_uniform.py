@@ -11,7 +11,7 @@ from tests.derive.test_derive import random_table, small_space
 from tfnas.derive.architecture import Constraint
 from tfnas.derive.bounded import Bounded
 from tfnas.derive.menu import feasible
-from tfnas.derive.uniform import ABSENT, draw_uniform
+from tfnas.derive.uniform import ABSENT, draw_uniform, draw_walking
 
 COUNT = 4000
 
@@ -42,8 +42,9 @@ def cost(bounded: Bounded, net: tuple[int, ...]) -> np.ndarray:
 
 @pytest.mark.parametrize("shares", [(0.15,), (0.5,), (0.85,), (0.3, 0.6)])
 @pytest.mark.parametrize("at_most", [True, False])
+@pytest.mark.parametrize("walking", [True, False])
 def test_drawn_are_those_at_the_target_as_often_as_by_chance(
-    shares: tuple[float, ...], at_most: bool
+    shares: tuple[float, ...], at_most: bool, walking: bool
 ) -> None:
     space = small_space()
     constraints = []
@@ -58,7 +59,12 @@ def test_drawn_are_those_at_the_target_as_often_as_by_chance(
         if (bounded.low <= (ms := cost(bounded, net))).all() and (ms <= bounded.high).all()
     }  # fmt: skip
     assert len(chances) > 5
-    drawn = [tuple(net) for net in draw_uniform(bounded, COUNT, np.random.default_rng(0)).tolist()]
+    rng = np.random.default_rng(0)
+    if walking:  # all of them from one net
+        nets = draw_walking(bounded, np.array([next(iter(chances))]), COUNT, rng)
+    else:
+        nets = draw_uniform(bounded, COUNT, rng)
+    drawn = [tuple(net) for net in nets.tolist()]
     assert len(drawn) == COUNT
     assert set(drawn) <= set(chances)
     total = sum(chances.values())

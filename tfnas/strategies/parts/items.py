@@ -15,12 +15,14 @@ import numpy as np
 from tfnas.derive.architecture import Constraint, Derived
 from tfnas.derive.bounded import Bounded
 from tfnas.derive.methods import derive_valued, derived_of
-from tfnas.derive.uniform import ABSENT, draw_uniform
+from tfnas.derive.uniform import ABSENT, draw_uniform, draw_walking
 from tfnas.space.ops import OpSpec
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Evaluation
 from tfnas.strategies.parts.surrogate import Floats, Genes, Ints
+
+STARTS = 8  # of walks, where hardly any net meets the constraints
 
 
 class Items:
@@ -112,11 +114,16 @@ class Items:
     def random(self, count: int, rng: np.random.Generator) -> Ints:
         """Draw nets that meet the constraints, (count, blocks), see `draw_uniform`.
 
-        Where hardly any net does, the rest are optima of Gumbel noise.
+        Where hardly any net does, the rest are reached by walks from these and from optima of
+        Gumbel noise.
         """
         drawn = draw_uniform(self._bounded, count, rng)
-        rest = [self._of_noise(rng) for _ in range(count - len(drawn))]
-        return np.concatenate([drawn, *(net[None] for net in rest)])
+        rest = count - len(drawn)
+        optima = [self._of_noise(rng)[None] for _ in range(min(rest, STARTS))]
+        if rest <= STARTS:
+            return np.concatenate([drawn, *optima])
+        starts = np.concatenate([drawn, *optima])
+        return np.concatenate([drawn, draw_walking(self._bounded, starts, rest, rng)])
 
     def _of_noise(self, rng: np.random.Generator) -> Ints:
         """Without the constraints all nets would be uniform, see `draw_constrained`."""
