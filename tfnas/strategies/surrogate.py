@@ -37,7 +37,6 @@ from tfnas.strategies.parts.training import WeightKnobs, weights_of
 
 REFERENCE_NETS = 100  # random ones at the target, which tell how much each feature varies
 ROUNDED = 1.25  # widths at a coarse quantum may lie so far beyond the bounds
-QUIETER = (1.0, 0.5, 0.25, 0.125)  # see `Settings`
 APART = 0.02  # see `Settings`: nets that differ in a few channels alone are not worth two scores
 
 
@@ -84,8 +83,7 @@ class Fitted:
         rng: np.random.Generator,
     ):  # fmt: skip
         self.items, self.features = items, features
-        settings = Settings(apart=APART, noise=noise, quieter=QUIETER)
-        self.model = Search(self.features, items.optimum, settings, rng)
+        self.model = Search(self.features, items.optimum, Settings(apart=APART, noise=noise), rng)
         self.model.tell(nets, values)
         self.weights = self.model.posterior().mean()
         self.level = float(values.mean() - (self.features.of_nets(nets) @ self.weights).mean())

@@ -118,7 +118,8 @@ class Scores:
         """Standard error of a value, of the first `count` scores together, or all.
 
         All subnets see the same images, so differences are known better than this; but nothing of
-        how wrongly the supernet ranks is in it.
+        how wrongly the supernet ranks is in it. With less, as the scores themselves speak for, the
+        net found was worse (benchmarks/LOG.md, 2026-11-30).
         """
         scores = [score for score, _ in self.scored.values()][:count]
         return math.sqrt(np.mean([score.error(self.by) ** 2 for score in scores]))

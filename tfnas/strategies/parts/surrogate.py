@@ -16,9 +16,8 @@ everywhere: what it misses counts as noise that grows with the distance from the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +69,6 @@ class Settings:
         shared: share of a factor's variance that is common to all positions.
         temperature: factor of a draw's deviation from the posterior mean.
         noise: sd of an evaluation.
-        quieter: shares of `noise` to choose from by how well they explain the scores: where all
-            nets see the same images, the spread of the images is more than differences bear.
         batch: nets asked for at once.
         apart: least distance of a new net from others; that of two random nets is 1 in the mean.
     """
@@ -82,7 +79,6 @@ class Settings:
     shared: float = 0.5
     temperature: float = 0.2
     noise: float = 0.2
-    quieter: tuple[float, ...] = (1.0,)
     batch: int = 5
     apart: float = 0.0
 
@@ -147,10 +143,9 @@ def _sums(items: list[Floats] | tuple[Floats, ...], nets: Ints) -> Floats:
 
 @dataclass(frozen=True)
 class _Case:
-    """One choice of variances, and the posterior under it."""
+    """One pair of variances, and the posterior under it."""
 
     scale: float  # the signal's variance
-    noise: float  # sd of an evaluation
     errors: Floats  # (n,) variances of noise and misfit
     covariance: Floats  # (n, n) of the scores
     log_evidence: float
@@ -188,39 +183,35 @@ class Posterior:
         missed = self.scores - self.x @ weights - errors - shift
         return np.asarray(weights + self._mean(case, missed))
 
-    def estimates(self) -> Floats:
+    def estimates(self, noise: float) -> Floats:
         """Estimate the evaluated nets' values, with a share of what the sum misses of each."""
         case = self.cases[int(self.probabilities.argmax())]
         fitted = self.x @ self.mean()
         missed = self.scores - fitted
         missed -= missed.mean()
-        noise = case.noise**2
-        own = np.maximum(case.errors - noise, 0.02 * case.scale)
-        return np.asarray(fitted + missed * own / (own + noise))
+        own = np.maximum(case.errors - noise**2, 0.02 * case.scale)
+        return np.asarray(fitted + missed * own / (own + noise**2))
 
     def _mean(self, case: _Case, scores: Floats) -> Floats:
         return np.asarray(case.scale * (self.x.T @ np.linalg.solve(case.covariance, scores)))
 
 
-def fit(x: Floats, scores: Floats, noises: Sequence[float], center: Floats) -> Posterior:
-    """Fit the weights to scores; the sum is held to be true at `center` (d,), less so far off.
-
-    Args:
-        noises: standard deviations of a score that are to be thought of.
-    """
+def fit(x: Floats, scores: Floats, noise: float, center: Floats) -> Posterior:
+    """Fit the weights to scores; the sum is held to be true at `center` (d,), less so far off."""
     around = scores - scores.mean()
     unit = float(around.var()) or 1.0
     distance = ((x - center) ** 2).sum(axis=1) / 2  # of two random nets 1 in the mean
     signal = x @ x.T
     cases = []
-    for ratio, misfit, noise in product(SCALES, MISFITS, noises):
-        errors = noise**2 + misfit * ratio * unit * distance
-        covariance = ratio * unit * signal + np.diag(errors + 1e-6 * unit) + FREE * unit
-        root = np.linalg.cholesky(covariance)
-        white = np.linalg.solve(root, around)
-        log_prior = -0.5 * (np.log(ratio) / SPREAD) ** 2
-        evidence = -0.5 * white @ white - np.log(np.diag(root)).sum() + log_prior
-        cases.append(_Case(ratio * unit, noise, errors, covariance, float(evidence)))
+    for ratio in SCALES:
+        for misfit in MISFITS:
+            errors = noise**2 + misfit * ratio * unit * distance
+            covariance = ratio * unit * signal + np.diag(errors + 1e-6 * unit) + FREE * unit
+            root = np.linalg.cholesky(covariance)
+            white = np.linalg.solve(root, around)
+            log_prior = -0.5 * (np.log(ratio) / SPREAD) ** 2
+            evidence = -0.5 * white @ white - np.log(np.diag(root)).sum() + log_prior
+            cases.append(_Case(ratio * unit, errors, covariance, float(evidence)))
     return Posterior(x, around, FREE * unit, tuple(cases))
 
 
@@ -282,9 +273,8 @@ class Search:
 
     def posterior(self) -> Posterior:
         """Fit the weights to all scores."""
-        noises = [share * self.settings.noise for share in self.settings.quieter]
-        return fit(self.features.of_nets(self.nets), self.scores, noises, self.center)
+        return fit(self.features.of_nets(self.nets), self.scores, self.settings.noise, self.center)
 
     def best(self) -> Ints:
         """Give the evaluated net of the highest estimate."""
-        return np.asarray(self.nets[int(self.posterior().estimates().argmax())])
+        return np.asarray(self.nets[int(self.posterior().estimates(self.settings.noise).argmax())])
