@@ -105,6 +105,11 @@ def test_bytes_are_those_of_the_tables_precision(tmp_path: Path) -> None:
         (["also=[3]"], "expected such as also="),
         (["also=[{table: table.json, ms: -3}]"], "expected a number above 0"),
         ([f"also=[{{table: table.json, ms: {0.9 * TARGET}}}]"], "no subnet meets all of them"),
+        (
+            [f"also=[{{table: table.json, ms: {0.9 * TARGET}, exact: true}}]"],
+            "beside the others the nearest that",
+        ),
+        (["also=[{table: table.json, ms: 1e9, exact: true}]"], "beside the others the nearest"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_once(

@@ -105,6 +105,37 @@ def test_another_target_or_table_is_met_without_training(
     assert status == DONE, text
 
 
+def test_what_is_left_of_a_supernet_is_told(first: Case, tmp_path: Path) -> None:
+    target, kept = f"target_ms={first.low_ms * 1.5}", first.folder.supernet.read_bytes()
+    try:
+        first.folder.supernet.write_bytes(kept[:20_000])
+        text, status = again(first, tmp_path / "damaged", target)
+        assert status == UNUSABLE_INPUT, text
+        assert "without the file the net inherits no weights" in text
+        assert not (tmp_path / "damaged").exists()
+        foreign = first.folder.supernet_weights.read_bytes()
+        first.folder.supernet.write_bytes(foreign)
+        text, status = again(first, tmp_path / "foreign", target)
+        assert status == DONE, text
+        assert "warning: the net inherits no weights" in text
+    finally:
+        first.folder.supernet.write_bytes(kept)
+
+
+def test_part_of_the_images_may_have_been_searched_with(first: Case, tmp_path: Path) -> None:
+    out = RunFolder(tmp_path / "part")
+    done = run_entry(
+        "tfnas.search", *first.command, "budget=test", "budget.max_train=80",
+        "budget.batch_size=8", f"strategy.evaluations={EVALUATIONS}", f"strategy.optima={OPTIMA}",
+        "strategy.score_images=16", override("table", first.folder.path.parent / "table8.json"),
+        override("hydra.run.dir", out.path), f"target_ms={first.low_ms * 1.5}", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == DONE, done.stdout + done.stderr
+    target = f"target_ms={first.low_ms * 1.6}"
+    text, status = again(first, tmp_path / "other", target, override("reuse", out.path))
+    assert status == DONE, text
+
+
 def test_finals_start_from_the_supernet(first: Case, tmp_path: Path) -> None:
     options = ["finals=test", "finals.from_supernet=true", f"target_ms={first.low_ms * 1.5}"]
     text, status = again(first, tmp_path / "out", *options)

@@ -20,10 +20,11 @@ from tfnas.nets.supernet import Supernet
 from tfnas.nets.weights import (
     Trained,
     fingerprint,
-    load_supernet,
     load_weights,
+    read_supernet,
     save_supernet,
     save_weights,
+    take_supernet,
 )
 
 TRAINED = Trained(
@@ -67,20 +68,20 @@ def test_a_whole_supernet_comes_back(tmp_path: Path) -> None:
     space, path = load_space("tiny"), tmp_path / "supernet.safetensors"
     trained, other = Supernet(space), Supernet(space)
     save_supernet(trained.state_dict(), path)
-    assert load_supernet(other, path)
+    assert take_supernet(other, read_supernet(path))
     for name, value in trained.state_dict().items():
         assert torch.equal(other.state_dict()[name], value), name
     narrow = Supernet(space, channel_factor=0.5)
     before = {name: value.clone() for name, value in narrow.state_dict().items()}
-    assert not load_supernet(narrow, path)
+    assert not take_supernet(narrow, read_supernet(path))
     assert all(torch.equal(before[name], value) for name, value in narrow.state_dict().items())
     next(trained.parameters()).data[:] = float("nan")
     save_supernet(trained.state_dict(), path)
     with pytest.raises(ValueError, match="no trained one has"):
-        load_supernet(other, path)
+        read_supernet(path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="can't read the supernet"):
-        load_supernet(other, path)
+        read_supernet(path)
 
 
 def test_a_classifier_may_be_missing(tmp_path: Path) -> None:

@@ -120,8 +120,17 @@ class Dataset:
         Of files their names and classes count and not what is in them: reading all of a large set
         takes hours, and one that can't be read may be replaced while a run waits.
         """
+        digest = self._digest(self.train, self.test)
+        return f"{len(self.train):,} + {len(self.test):,} images, {digest}"
+
+    @cached_property
+    def test_identity(self) -> str:
+        """As `identity`, whatever part of the training images is taken."""
+        return f"{len(self.test):,} test images, {self._digest(self.test)}"
+
+    def _digest(self, *parts: Images) -> str:
         digest = hashlib.sha256(repr(self.classes).encode())
-        for images in (self.train, self.test):
+        for images in parts:
             digest.update(images.labels.tobytes())
             if isinstance(images, ArrayImages):
                 digest.update(np.ascontiguousarray(images.pixels).data)
@@ -129,7 +138,7 @@ class Dataset:
                 for path in images.paths:
                     name = "/".join(Path(path).parts[-2:])
                     digest.update(f"{name}\n".encode(errors="replace"))
-        return f"{len(self.train):,} + {len(self.test):,} images, {digest.hexdigest()[:12]}"
+        return digest.hexdigest()[:12]
 
     def at_most(self, max_train: int) -> Dataset:
         """The set with at most so many training images, balanced over classes.

@@ -15,6 +15,7 @@ from tfnas.derive.solver import Group, Row, cheapest, load_ranges
 from tfnas.space.search_space import Choice, SearchSpace
 from tfnas.space.subnet import Subnet
 
+CLOSER = 5  # times that a nearest cost is looked for nearer by, beside other constraints
 MERGE = 0.1  # error bound of the dynamic program, as a share of a constraint's tolerance
 NONE_ABOVE = (-np.inf, 0.5)  # of ops that cost more than their limit
 
@@ -120,26 +121,35 @@ class Bounded:
                 f"{_with_unit(high, 4, cost)}; "
                 + (
                     self._needed(rows, m)
-                    if constraint.at_most and several
+                    if several and (constraint.at_most or m)
                     else f"the nearest reachable target is {nearest}"
                 )
             )
         if lines:
             return "; ".join(lines)
         if len(self.constraints) == 1:
-            constraint, nearest = self.constraints[0], self._nearest(rows) + self.menu.fixed[0]
+            constraint, found = self.constraints[0], self._nearest(rows)
+            assert found is not None
             return (
                 f"{constraint}: no subnet of space {self.space.name} lies within "
                 f"{constraint.tol:.2%} of it; the nearest reachable target is "
-                f"{_with_unit(nearest, 6, constraint.cost)}"
+                f"{_with_unit(found + self.menu.fixed[0], 6, constraint.cost)}"
             )
         lines = [f"no subnet meets all of them at once: {', '.join(map(str, self.constraints))}"]
-        lines += [self._needed(rows, m) for m, c in enumerate(self.constraints) if c.at_most]
+        for m, c in enumerate(self.constraints):
+            if c.at_most or m:
+                lines.append(self._needed(rows, m))
         return "; ".join(lines)
 
     def _needed(self, rows: list[Row], m: int) -> str:
         """What an upper bound must be beside the other constraints, or beside the first alone."""
         constraint, beside = self.constraints[m], "beside the others"
+        if not constraint.at_most:
+            nearest = self._nearest(rows, m)
+            if nearest is None:
+                return f"no {constraint.cost.unit or 'value'} of {constraint} would do"
+            value = _with_unit(nearest + self.menu.fixed[m], 6, constraint.cost)
+            return f"{beside} the nearest that {constraint} can be is about {value}"
         find = self._least_maximum if constraint.cost.maximum else self._least
         least = find(rows, m)
         if least is None and m and len(self.constraints) > 2:
@@ -186,21 +196,26 @@ class Bounded:
                 high = middle
         return values[low] if low < len(values) else None
 
-    def _nearest(self, rows: list[Row]) -> float:
-        """Cost without the fixed ops that is nearest to the target, within the error bound."""
-        target = self.constraints[0].target - self.menu.fixed[0]
-        gap = max(self.constraints[0].tol * self.constraints[0].target, 1e-6 * target)
-        nearest = None
-        while nearest is None or gap > 1e-9 * abs(target):
-            window = np.array([target - gap]), np.array([target + gap])
-            found = cheapest(rows, *window, self.resolution)
+    def _nearest(self, rows: list[Row], m: int = 0) -> float | None:
+        """Cost of kind m, without the fixed ops, that is nearest to its target, if there is any.
+
+        Within the error bound if there is no other constraint; else about.
+        """
+        target = self.constraints[m].target - self.menu.fixed[m]
+        gap = max(self.constraints[m].tol * self.constraints[m].target, 1e-6 * target)
+        widest = 4 * np.abs(np.array(load_ranges(rows))[:, m] - target).max()
+        low, high = self.low.copy(), self.high.copy()
+        nearest, left = None, CLOSER if len(self.constraints) > 1 else np.inf
+        while gap < widest if nearest is None else gap > 1e-9 * abs(target) and left > 0:
+            low[m], high[m] = target - gap, target + gap
+            found = cheapest(rows, low, high, self.resolution)
             if found is None and nearest is not None:
                 break
             if found is None:
                 gap *= 2
             else:
-                nearest = float(found.loads[0])
-                gap = abs(nearest - target) * (1 - 1e-9)
+                nearest = float(found.loads[m])
+                gap, left = abs(nearest - target) * (1 - 1e-9), left - 1
         return nearest
 
 

@@ -133,36 +133,42 @@ def load_weights(network: Network, path: Path, complete: bool) -> Loaded:
 
 
 def save_supernet(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write a supernet's state dict, atomically, for `load_supernet`."""
+    """Write a supernet's state dict, atomically, for `read_supernet`."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with replacing(path) as new:
         save_file(tensors, new, {"format": "pt"})
 
 
-def load_supernet(net: nn.Module, path: Path) -> bool:
-    """Load what `save_supernet` wrote.
-
-    Returns:
-        False if its tensors are other ones, as those of a table with another width quantum are;
-        the supernet is as it was then.
+def read_supernet(path: Path) -> dict[str, Tensor]:
+    """Read what `save_supernet` wrote.
 
     Raises:
         ValueError: if the file can't be read, or has values that are not finite.
     """
-    expected = net.state_dict()
     try:
         _check_header(path)
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"can't read the supernet {path}: {str(error)[:500]}") from None
+        raise ValueError(
+            f"can't read the supernet {path}: {str(error)[:500]}; without the file the net "
+            "inherits no weights"
+        ) from None
+    if not all(value.isfinite().all() for value in tensors.values()):
+        raise ValueError(
+            f"the supernet {path} has values that no trained one has; without the file the net "
+            "inherits no weights"
+        )
+    return tensors
+
+
+def take_supernet(net: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Load a supernet's weights; False, and nothing is changed, if they are of another one."""
     forms = [
         {name: (tuple(value.shape), value.dtype) for name, value in of.items()}
-        for of in (expected, tensors)
+        for of in (net.state_dict(), tensors)
     ]
     if forms[0] != forms[1]:
         return False
-    if not all(value.isfinite().all() for value in tensors.values()):
-        raise ValueError(f"the supernet {path} has values that no trained one has")
     net.load_state_dict(tensors)
     return True
 

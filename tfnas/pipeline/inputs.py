@@ -24,6 +24,7 @@ from tfnas.data.images import Dataset, stratified_split
 from tfnas.derive.architecture import Constraint
 from tfnas.files.checkpoint import State
 from tfnas.latency.table import LatencyTable
+from tfnas.nets.weights import read_supernet
 from tfnas.pipeline import folder
 from tfnas.pipeline.beside import beside
 from tfnas.pipeline.device import (
@@ -278,12 +279,11 @@ def reusing(run: Path, strategy: Strategy, dataset: Dataset) -> Reused:
             "strategy=surrogate that has come to its net"
         )
     known = ScoreFile.load(file)
-    if known.images != dataset.identity:
+    if known.images not in (dataset.test_identity, dataset.identity):  # the latter of before
         raise ValueError(f"reuse={run}: its nets were scored on other images than {dataset.origin}")
     supernet = RunFolder(file.parent).supernet
-    return Reused(
-        known.space, known.evaluations, strategy.optima, supernet if supernet.is_file() else None
-    )
+    weights = read_supernet(supernet) if supernet.exists() else None
+    return Reused(known.space, known.evaluations, strategy.optima, weights)
 
 
 def check_reused(mine: Inputs) -> None:

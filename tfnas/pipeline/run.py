@@ -127,7 +127,7 @@ def run_in_folder(p: Prepared) -> int:
     subnet, table_ms = found.derived.subnet, found.derived.costs[0]
     subnet.save(out.subnet)
     if found.evaluations:
-        images, nets = mine.dataset.identity, judged(found, space, [constraint, *mine.beside])
+        images, nets = mine.dataset.test_identity, judged(found, space, [constraint, *mine.beside])
         known = ScoreFile(space.skeleton, images, cfg.target_ms, found.evaluations, tuple(nets))
         known.save(out.scores)
     if found.supernet is not None:
@@ -156,16 +156,25 @@ def run_in_folder(p: Prepared) -> int:
         subnet.save(out.subnet)
         seconds.done("finals")
         seconds["finals"] += held.seconds
+    if found.weights is None and cfg.reuse is not None and has_supernet(cfg.reuse):
+        log.warning(
+            "warning: the net inherits no weights: the supernet of %s isn't one of this space on "
+            "this table", cfg.reuse,
+        )  # fmt: skip
     if found.weights is not None:  # for `train weights=`
         save_weights(found.weights(subnet), subnet, out.supernet_weights)
-    export_net(p, subnet, table, table_ms, None if held is None else out.weights)
+    weights = None if held is None else out.weights
+    export_net(p, subnet, table, table_ms, weights, out.model)
     seconds.done("export")
     arguments = None
     if p.profiler is not None:
         target = Constraint(table, cfg.target_ms, cfg.derive.at_most)
         arguments = verify_arguments(target, p.profiler, cfg.tolerance, out.model)
         measured = verify(cfg, arguments, out.verified)
-    others = tuple(met_beside(p, number, subnet) for number in range(len(p.inputs.beside)))
+    others = tuple(
+        met_beside(p, number, subnet, table.device.batch, weights)
+        for number in range(len(p.inputs.beside))
+    )
     seconds.done("verify")
 
     result = result_of(p, space, table, found, subnet, table_ms, trail, measured, seconds)
@@ -299,6 +308,10 @@ def close_on_device(
     )
 
 
+def has_supernet(reused: str) -> bool:
+    return RunFolder(Path(reused)).supernet.is_file()
+
+
 def known_off(reused: str | None, table: Path) -> float:
     """What the run that is reused measured, as a multiple of what the same table says; else 1."""
     if reused is None or not (file := RunFolder(Path(reused)).result).is_file():
@@ -311,18 +324,23 @@ def known_off(reused: str | None, table: Path) -> float:
 
 
 def export_net(
-    p: Prepared, subnet: Subnet, table: LatencyTable, table_ms: float, weights: Path | None
+    p: Prepared,
+    subnet: Subnet,
+    table: LatencyTable,
+    table_ms: float,
+    weights: Path | None,
+    model: Path,
 ) -> None:
     """Write the ONNX file to be measured; latency doesn't depend on what weights hold."""
     exported = export(
         subnet,
         weights,
-        p.folder.model,
+        model,
         batch=table.device.batch,
         seed=p.inputs.cfg.seed,
         target_ms=p.inputs.cfg.target_ms,
         table_ms=table_ms,
-        table=p.table_file.name,
+        table=Path(table.source).name,
     )
     log.info(
         "exported %s: largest difference to torch %.2g on outputs up to %.2g",
@@ -332,12 +350,22 @@ def export_net(
     )
 
 
-def met_beside(p: Prepared, number: int, subnet: Subnet) -> Beside:
-    """What the net has of what was asked beside the target, measured where the device is here."""
+def met_beside(
+    p: Prepared, number: int, subnet: Subnet, batch: int, weights: Path | None
+) -> Beside:
+    """What the net has of what was asked beside the target, measured where the device is here.
+
+    Args:
+        batch: that the run's model is exported for; one for another is made where it is needed.
+    """
     cfg, constraint, measured_ms = p.inputs.cfg, p.inputs.beside[number], None
+    model = p.folder.model
     if (profiler := p.at_hand.get(number)) is not None:
-        arguments = verify_arguments(constraint, profiler, cfg.tolerance, p.folder.model)
         file = p.folder.verified.with_stem(f"{p.folder.verified.stem}-{number + 1}")
+        if constraint.table.device.batch != batch:
+            model = model.with_stem(f"{model.stem}-{number + 1}")
+            export_net(p, subnet, constraint.table, constraint.cost.total(subnet), weights, model)
+        arguments = verify_arguments(constraint, profiler, cfg.tolerance, model)
         measured_ms = verify(cfg, arguments, file).measured_ms
     return Beside(
         str(constraint), constraint.target, constraint.at_most, constraint.cost.total(subnet),

@@ -12,17 +12,17 @@ nets that were looked for by their scores are those that it is most wrong about.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import contains
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
+from torch import Tensor
 
 from tfnas.nets.supernet import Supernet
-from tfnas.nets.weights import load_supernet
+from tfnas.nets.weights import take_supernet
 from tfnas.process.checks import ABOVE_0, check_fields, one_of
 from tfnas.process.errors import DivergedError
 from tfnas.space.search_space import SearchSpace
@@ -194,7 +194,7 @@ class Reused:
     space: str  # `SearchSpace.skeleton` of where the scores are from
     evaluations: tuple[Evaluation, ...]
     optima: int
-    supernet: Path | None = None  # what was scored by, where its weights were kept
+    supernet: Mapping[str, Tensor] | None = None  # what was scored by, where it was kept
 
     def check(self, derive: str) -> None:
         refuse_greedy(derive)
@@ -233,7 +233,7 @@ class Reused:
         scores = {"path_passes": 0.0, "reused_scores": float(len(self.evaluations))}
         weights = None
         net = Supernet(task.space)
-        if self.supernet is not None and load_supernet(net, self.supernet):
+        if self.supernet is not None and take_supernet(net, self.supernet):
             every_block = range(len(task.space.blocks))
             weights = weights_of(net, best.derived.picks, every_block, None)
         yield Found(
