@@ -119,7 +119,7 @@ class Scores:
 
         All subnets see the same images, so differences are known better than this; but nothing of
         how wrongly the supernet ranks is in it. With less, as the scores themselves speak for, the
-        net found was worse (benchmarks/LOG.md, 2026-11-30).
+        nets found were no better (benchmarks/LOG.md, 2026-11-30).
         """
         scores = [score for score, _ in self.scored.values()][:count]
         return math.sqrt(np.mean([score.error(self.by) ** 2 for score in scores]))
