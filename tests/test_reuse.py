@@ -16,6 +16,7 @@ from tfnas.app.command_line import override
 from tfnas.derive.menu import feasible
 from tfnas.nets.blocks import Network
 from tfnas.nets.weights import load_weights
+from tfnas.pipeline.run import known_off
 from tfnas.process.exits import DONE, UNUSABLE_INPUT
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.scores import ScoreFile
@@ -103,6 +104,19 @@ def test_another_target_or_table_is_met_without_training(
         first, third.path, f"target_ms={first.low_ms * 1.5}", override("reuse", out.path)
     )
     assert status == DONE, text
+
+
+def test_the_loop_begins_with_what_was_measured_of_the_same_table(
+    first: Case, tmp_path: Path
+) -> None:
+    table = first.folder.path.parent / "table8.json"
+    assert known_off(None, table) == known_off(str(first.folder.path), table) == 1  # not measured
+    loop = [{"table_ms": 2.0, "measured_ms": ms} for ms in (2.0, 2.2)]
+    result = {**json.loads(first.folder.result.read_text()), "loop": loop}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    assert known_off(str(tmp_path), table) == pytest.approx(1.1)
+    assert known_off(str(tmp_path), tmp_path / "other.json") == 1
+    assert known_off(str(tmp_path / "none"), table) == 1
 
 
 def test_what_is_left_of_a_supernet_is_told(first: Case, tmp_path: Path) -> None:

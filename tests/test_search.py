@@ -106,6 +106,31 @@ def check_report(out: Path, subnet: Subnet) -> None:
     assert 'role="note"' not in html or result["noisy"]
 
 
+def test_a_net_for_two_devices_is_measured_on_both(table_file: Path, tmp_path: Path) -> None:
+    """This CPU with two images at once is another device: it has another table and file."""
+    pairs = tmp_path / "pairs.json"
+    done = run_entry(
+        "profilers", "space=tiny", "profile=test", "batch=2", override("table", pairs),
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == DONE, done.stdout + done.stderr
+    table, other = LatencyTable.load(table_file), LatencyTable.load(pairs)
+    space = load_space("tiny", quantum=table.device.quantum)
+    most_ms, out = 1.5 * feasible(space, other)[1], tmp_path / "run"
+    done = run_entry(
+        "tfnas.search", *FAST, f"target_ms={sum(feasible(space, table)) / 2}", ANY_TOLERANCE,
+        f"also=[{{table: {pairs}, ms: {most_ms}}}]", override("table", table_file),
+        override("hydra.run.dir", out), cwd=tmp_path,
+    )  # fmt: skip
+    text = done.stdout + done.stderr
+    assert done.returncode == DONE, text
+    assert "checking also ms=" in text
+    (beside,) = json.loads((out / "result.json").read_text())["beside"]
+    assert beside["measured_ms"] > 0
+    assert (out / "model-1.onnx").is_file()
+    assert (out / "verify-1.json").is_file()
+
+
 def test_whole_path_from_search_to_verify(table_file: Path, tmp_path: Path) -> None:
     table = LatencyTable.load(table_file)
     space = load_space("tiny", quantum=table.device.quantum)
@@ -227,10 +252,12 @@ def test_what_is_clearly_out_of_reach_is_refused_before_profiling(
 ) -> None:
     profiler = SimulatedProfiler(Machine())
     if fine:
-        check_extremes(profiler, load_space("tiny"), target_ms, at_most)
+        check_extremes(profiler, load_space("tiny"), [target_ms], at_most)
+        with pytest.raises(ValueError, match="out of reach"):
+            check_extremes(profiler, load_space("tiny"), [1e-6, target_ms], at_most)
     else:
         with pytest.raises(ValueError, match="out of reach"):
-            check_extremes(profiler, load_space("tiny"), target_ms, at_most)
+            check_extremes(profiler, load_space("tiny"), [target_ms], at_most)
 
 
 @pytest.mark.parametrize("strategy", ["random", "spos"])

@@ -20,7 +20,7 @@ from tfnas.app.sweep import is_launched, planned
 from tfnas.runs.folder import RunFolder
 
 FIRST = "first"  # as the value of reuse=
-LATER = 0.5  # of the loop's minutes: it begins with what the first one measured of the table
+LATER = 0.25  # of the loop's minutes: it begins with what the first one measured of the table
 ONE = "give one process, or a search for each target"
 
 

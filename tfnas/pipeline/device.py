@@ -188,17 +188,20 @@ def rounded(ms: float, towards: Callable[[float], float]) -> float:
     return round(towards(ms * 10**digits) / 10**digits, max(digits, 0))
 
 
-def check_extremes(profiler: Profiler, space: SearchSpace, target_ms: float, at_most: bool) -> None:
+def check_extremes(
+    profiler: Profiler, space: SearchSpace, targets: Sequence[float], at_most: bool
+) -> None:
     """Without a table yet: measure the smallest and the largest net, in seconds.
 
     Raises:
-        ValueError: if the target is clearly out of reach.
+        ValueError: if a target is clearly out of reach.
     """
     log.info(
         "no complete table for %s yet; measuring its smallest and largest net", profiler.device.name
     )
     low, high = extremes_ms(profiler, space)
     log.info("roughly reachable: %.3g to %.4g ms", low, high)
-    too_slow = target_ms > high * (1 + CLEARLY) and not at_most
-    if target_ms < low * (1 - CLEARLY) or too_slow:
-        raise ValueError(unreachable(target_ms, low, high, space, profiler.device.name))
+    for target_ms in targets:
+        too_slow = target_ms > high * (1 + CLEARLY) and not at_most
+        if target_ms < low * (1 - CLEARLY) or too_slow:
+            raise ValueError(unreachable(target_ms, low, high, space, profiler.device.name))

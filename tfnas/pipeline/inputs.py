@@ -84,6 +84,7 @@ class Prepared:
             `Inputs.beside`, as far as they can be reached.
         table: None where it has yet to be measured (or completed) into `table_file`.
         constraint: the target on the table, where there is one.
+        targets: of runs that will reuse this one.
         plan: what was planned from `minutes`, once it is; `planning_s` is what that took.
     """
 
@@ -96,6 +97,7 @@ class Prepared:
     table: LatencyTable | None
     table_file: Path
     constraint: Constraint | None
+    targets: tuple[float, ...]
     plan: Plan | None
     planning_s: float = 0.0
 
@@ -166,24 +168,32 @@ def prepared(
         check_device(saved, profiler, table, file)
     constraint = None
     if table is not None:
-        space = mine.spec.build(table.device.quantum)
-        for target_ms in targets:
-            if target_ms != cfg.target_ms:
-                reachable(
-                    space, table, target_ms, derive=cfg.derive, tolerance=cfg.tolerance,
-                    beside=mine.beside, told=False,
-                )  # fmt: skip
-        constraint = reachable(
-            space, table, cfg.target_ms, derive=cfg.derive, tolerance=cfg.tolerance,
-            beside=mine.beside,
-        )  # fmt: skip
+        constraint = all_reachable(mine, table, targets)
     elif profiler is not None:
         check_writable(file, ELSEWHERE)
         space = mine.spec.build(profiler.device.quantum)
-        check_extremes(profiler, space, cfg.target_ms, cfg.derive.at_most)
+        check_extremes(profiler, space, (*targets, cfg.target_ms), cfg.derive.at_most)
     others = {i: reach(c.table, cfg.device) for i, c in enumerate(mine.beside) if c.is_latency}
     at_hand = {i: other for i, other in others.items() if other is not None}
-    return Prepared(mine, out, who, saved, profiler, at_hand, table, file, constraint, plan)
+    return Prepared(
+        mine, out, who, saved, profiler, at_hand, table, file, constraint, tuple(targets), plan
+    )
+
+
+def all_reachable(mine: Inputs, table: LatencyTable, targets: Sequence[float]) -> Constraint:
+    """The target as a constraint on the table; ValueError if it or another target can't be met."""
+    cfg, space = mine.cfg, mine.spec.build(table.device.quantum)
+
+    def met(target_ms: float, told: bool) -> Constraint:
+        return reachable(
+            space, table, target_ms, derive=cfg.derive, tolerance=cfg.tolerance,
+            beside=mine.beside, told=told,
+        )  # fmt: skip
+
+    for target_ms in targets:
+        if target_ms != cfg.target_ms:
+            met(target_ms, told=False)
+    return met(cfg.target_ms, told=True)
 
 
 def check_start(mine: Inputs) -> None:

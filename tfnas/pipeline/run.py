@@ -43,10 +43,9 @@ from tfnas.intervals import plus_minus
 from tfnas.latency.table import IMPORTED, LatencyTable
 from tfnas.nets.weights import save_supernet, save_weights
 from tfnas.pipeline import finals
-from tfnas.pipeline.device import reachable
 from tfnas.pipeline.drive import Seconds, digest, new_task, search
 from tfnas.pipeline.folder import check_unused, command, options_of
-from tfnas.pipeline.inputs import Prepared
+from tfnas.pipeline.inputs import Prepared, all_reachable
 from tfnas.pipeline.planning import planned
 from tfnas.process.exits import DONE, OUTSIDE_TOLERANCE, PARENT, STATUS_NAMES, UNUSABLE_INPUT
 from tfnas.process.progress import duration
@@ -107,10 +106,7 @@ def run_in_folder(p: Prepared) -> int:
     cfg, out = p.inputs.cfg, p.folder
     space = p.inputs.spec.build(table.device.quantum)
     try:
-        constraint = reachable(
-            space, table, cfg.target_ms, derive=cfg.derive, tolerance=cfg.tolerance,
-            beside=p.inputs.beside,
-        )  # fmt: skip
+        constraint = all_reachable(p.inputs, table, p.targets)
         latencies = check_latencies(p, space, table)
         p = planned(p, constraint)
     except (ValueError, LookupError) as error:
