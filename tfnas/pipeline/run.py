@@ -33,10 +33,10 @@ from tfnas.app.resume import save_overrides
 from tfnas.app.schemas import SearchConfig
 from tfnas.app.sweep import is_launched
 from tfnas.deploy.onnx_file import export
-from tfnas.derive.architecture import Architecture, Constraint
+from tfnas.derive.architecture import Constraint
 from tfnas.derive.hand_made import RULES, hand_made
 from tfnas.derive.menu import feasible
-from tfnas.derive.methods import derive_constrained, draw_constrained
+from tfnas.derive.methods import derive_constrained
 from tfnas.files import checkpoint
 from tfnas.files.decode import load
 from tfnas.intervals import plus_minus
@@ -59,6 +59,7 @@ from tfnas.runs.scores import Judged, ScoreFile
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Found
+from tfnas.strategies.parts.items import Items
 from tfnas.strategies.surrogate import refitted
 
 log = logging.getLogger(__name__)
@@ -251,11 +252,10 @@ def judged(found: Found, space: SearchSpace, constraints: Sequence[Constraint]) 
         yield Judged(SEARCHED, candidate.derived.subnet, candidate.score)
     if (estimate := found.estimate) is None:
         return
-    rng, arch = np.random.default_rng(RANDOM_JUDGED), Architecture.initial(space)
-    for _ in range(RANDOM_JUDGED):
-        with suppress(ValueError):
-            net = draw_constrained(space, arch, constraints, rng).subnet
-            yield Judged(RANDOM, net, estimate(net))
+    items, rng = Items(space, constraints), np.random.default_rng(RANDOM_JUDGED)
+    for line in items.random(RANDOM_JUDGED, rng):
+        net = items.derived(line).subnet
+        yield Judged(RANDOM, net, estimate(net))
     for name in RULES:
         with suppress(ValueError):  # the rule has no net at the target
             net = hand_made(space, constraints[0], name, constraints[1:])
