@@ -108,7 +108,7 @@ def test_the_supernets_score_is_that_of_the_search(tmp_path: Path) -> None:
     entrants = choose(config, task, with_weights, found.derived.subnet, False, tmp_path)
     assert all("supernet top-1" in entrant.scores for entrant in entrants)
     assert all((tmp_path / entrant.name / START).is_file() for entrant in entrants)
-    with pytest.raises(ValueError, match="no weights for nets of this table's width quantum"):
+    with pytest.raises(ValueError, match="the search has no weights for its nets"):
         choose(config, task, found, found.derived.subnet, False, tmp_path)
 
 

@@ -100,8 +100,8 @@ def choose(
     """
     if cfg.from_supernet and found.weights is None:
         raise ValueError(
-            "finals.from_supernet=true: the supernet has no weights for nets of this table's width "
-            "quantum; leave it out"
+            "finals.from_supernet=true: the search has no weights for its nets, as after reuse= "
+            "with a supernet of another space; leave it out"
         )
     rng = np.random.default_rng((task.seed, 5))  # a stream of its own
     nets: dict[Subnet, _Net] = {}
