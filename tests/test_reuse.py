@@ -91,6 +91,7 @@ def test_another_target_or_table_is_met_without_training(
     assert status == DONE, text
     assert "by the scores in" in text
     assert "epoch 1" not in text
+    assert "search   0 %" not in text
     result = json.loads(out.result.read_text())
     assert result["table_ms"] == pytest.approx(target_ms, rel=0.01)
     scored = ScoreFile.load(first.folder.scores).evaluations

@@ -88,6 +88,8 @@ class Journal:
 
     def shown(self) -> AbstractContextManager[None]:
         """How far the search is, on a bar or in a line every few seconds."""
+        if self._p.inputs.cfg.reuse is not None:  # there are no steps
+            return nullcontext()
         return heartbeat(log, "search", lambda: (self._share, self._text), lambda: self._figures)
 
     def note(self, event: Progress) -> None:
