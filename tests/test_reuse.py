@@ -116,6 +116,7 @@ def test_the_loop_begins_with_what_was_measured_of_the_same_table(
     result = {**json.loads(first.folder.result.read_text()), "loop": loop}
     (tmp_path / "result.json").write_text(json.dumps(result))
     assert known_off(str(tmp_path), table) == pytest.approx(1.1)
+    assert known_off(str(tmp_path / "result.json"), table) == pytest.approx(1.1)  # a file in it
     assert known_off(str(tmp_path), tmp_path / "other.json") == 1
     assert known_off(str(tmp_path / "none"), table) == 1
 

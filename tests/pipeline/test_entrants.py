@@ -92,7 +92,9 @@ def test_all_but_the_own_net_move_to_what_the_device_asks_for(tmp_path: Path) ->
     assert other.met_by(moved[0].table_ms)
 
 
-def test_the_supernets_score_is_that_of_the_search(tmp_path: Path) -> None:
+def test_the_supernets_score_is_that_of_the_search(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     task = new_task()
     net = Supernet(task.space)
     found = found_by(task, 3)
@@ -108,8 +110,10 @@ def test_the_supernets_score_is_that_of_the_search(tmp_path: Path) -> None:
     entrants = choose(config, task, with_weights, found.derived.subnet, False, tmp_path)
     assert all("supernet top-1" in entrant.scores for entrant in entrants)
     assert all((tmp_path / entrant.name / START).is_file() for entrant in entrants)
-    with pytest.raises(ValueError, match="the search has no weights for its nets"):
-        choose(config, task, found, found.derived.subnet, False, tmp_path)
+    assert not caplog.messages
+    bare = choose(config, task, found, found.derived.subnet, False, tmp_path / "bare")
+    assert "the search has no weights for its nets" in caplog.messages[0]
+    assert not any((tmp_path / "bare" / entrant.name / START).exists() for entrant in bare)
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:

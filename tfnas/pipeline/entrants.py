@@ -99,9 +99,9 @@ def choose(
         moved: the constraint isn't the one that the search's candidates were derived for.
     """
     if cfg.from_supernet and found.weights is None:
-        raise ValueError(
-            "finals.from_supernet=true: the search has no weights for its nets, as after reuse= "
-            "with a supernet of another space; leave it out"
+        log.warning(
+            "warning: finals.from_supernet=true: the search has no weights for its nets; all "
+            "start anew"
         )
     rng = np.random.default_rng((task.seed, 5))  # a stream of its own
     nets: dict[Subnet, _Net] = {}

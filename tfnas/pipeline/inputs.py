@@ -246,7 +246,7 @@ def check_finals(cfg: SearchConfig) -> None:
             "derive=constrained, or finals=none"
         )
     if finals.from_supernet and cfg.reuse is not None:
-        kept = RunFolder(Path(cfg.reuse)).supernet
+        kept = RunFolder.reused(cfg.reuse).supernet
         if not kept.is_file():
             raise ValueError(
                 f"finals.from_supernet=true: there is no {kept}, since the supernet was a proxy "
@@ -291,7 +291,7 @@ def reusing(run: Path, strategy: Strategy, dataset: Dataset) -> Reused:
     known = ScoreFile.load(file)
     if known.images not in (dataset.test_identity, dataset.identity):  # the latter of before
         raise ValueError(f"reuse={run}: its nets were scored on other images than {dataset.origin}")
-    supernet = RunFolder(file.parent).supernet
+    supernet = RunFolder.reused(str(run)).supernet
     weights = read_supernet(supernet) if supernet.exists() else None
     return Reused(known.space, known.evaluations, strategy.optima, weights)
 

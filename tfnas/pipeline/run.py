@@ -305,12 +305,12 @@ def close_on_device(
 
 
 def has_supernet(reused: str) -> bool:
-    return RunFolder(Path(reused)).supernet.is_file()
+    return RunFolder.reused(reused).supernet.is_file()
 
 
 def known_off(reused: str | None, table: Path) -> float:
     """What the run that is reused measured, as a multiple of what the same table says; else 1."""
-    if reused is None or not (file := RunFolder(Path(reused)).result).is_file():
+    if reused is None or not (file := RunFolder.reused(reused).result).is_file():
         return 1.0
     result = Result.load(file)
     if result.table != str(table.resolve()) or not result.loop:

@@ -57,6 +57,12 @@ class RunFolder:
         left = (self.result, self.status, self.config.parent)
         return not (self.path / MULTIRUN).is_file() and any(path.exists() for path in left)
 
+    @classmethod
+    def reused(cls, given: str) -> RunFolder:
+        """That which `reuse=` names: a folder, or the file of scores in it."""
+        path = Path(given)
+        return cls(path.parent if path.is_file() else path)
+
     def remove_unused(self) -> None:
         """Remove the folder if nothing lies in it but what every start leaves, refused or not."""
         at_start = {self.status, self.log, self.config.parent}

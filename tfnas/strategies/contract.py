@@ -161,8 +161,8 @@ class Found:
         candidates: distinct nets at the target that were scored, best first.
         evaluations: what a search of another target may start from: nets that chance alone chose,
             with scores as they were.
-        supernet: gives all weights of the supernet, for that search; None as for `weights`.
         estimate: what the search holds any net of the space to be worth, in the unit of the scores.
+        supernet: gives all its weights, for a search of another target; None as for `weights`.
     """
 
     derived: Derived

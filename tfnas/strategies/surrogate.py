@@ -231,12 +231,12 @@ class Reused:
         best, *others = found
         others.sort(key=lambda candidate: -candidate.score)
         scores = {"path_passes": 0.0, "reused_scores": float(len(self.evaluations))}
-        weights = None
-        net = Supernet(task.space)
-        if self.supernet is not None and take_supernet(net, self.supernet):
+        weights = supernet = None
+        if self.supernet is not None and take_supernet(net := Supernet(task.space), self.supernet):
             every_block = range(len(task.space.blocks))
             weights = weights_of(net, best.derived.picks, every_block, None)
+            supernet = net.state_dict
         yield Found(
             best.derived, None, weights, scores, (best, *others), self.evaluations,
-            fitted.estimate, None if weights is None else net.state_dict,
+            fitted.estimate, supernet,
         )  # fmt: skip
