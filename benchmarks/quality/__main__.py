@@ -125,7 +125,7 @@ class Study:
         s = self.setting
         changes = {k: int(v) for k, v in (g.removeprefix("space.").split("=") for g in s.given)}
         dataset = tfnas.load_images("npz", root=str(images))
-        spec = tfnas.load_space(s.space, len(dataset.classes), **changes)
+        spec = tfnas.load_preset("space", s.space, classes=len(dataset.classes), **changes)
         budget = tfnas.load_preset("budget", "quick", resolution=None)
         derive = tfnas.load_preset("derive", "constrained")
         return new_task(
