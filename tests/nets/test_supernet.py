@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from tests.support.spaces import load_space
 from tfnas.nets.blocks import Network
 from tfnas.nets.layers import moments
-from tfnas.nets.supernet import Mix, Supernet
+from tfnas.nets.supernet import RIM, Mix, SlicedSupernet, Supernet
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.parts.training import new_supernet
@@ -19,9 +19,11 @@ from tfnas.strategies.parts.training import new_supernet
 CPU = torch.device("cpu")
 
 
-def space_and_net(name: str = "tiny", factor: float = 1.0) -> tuple[SearchSpace, Supernet]:
+def space_and_net(
+    name: str = "tiny", factor: float = 1.0, kind: type[Supernet] = Supernet
+) -> tuple[SearchSpace, Supernet]:
     space = load_space(name)
-    return space, new_supernet(space, factor, seed=0, device=CPU, alike=False)
+    return space, new_supernet(space, factor, seed=0, device=CPU, alike=False, kind=kind)
 
 
 def path_of(space: SearchSpace, subnet: Subnet, net: Supernet):
@@ -41,10 +43,11 @@ def images(space: SearchSpace, n: int = 4, size: int = 32) -> torch.Tensor:
     return torch.randn(n, space.in_channels, size, size, generator=generator)
 
 
+@pytest.mark.parametrize("kind", [Supernet, SlicedSupernet])
 @pytest.mark.parametrize("name", ["tiny", "tfnas"])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_path_equals_the_extracted_subnet(name: str, seed: int) -> None:
-    space, net = space_and_net(name)
+def test_a_path_equals_the_extracted_subnet(name: str, seed: int, kind: type[Supernet]) -> None:
+    space, net = space_and_net(name, kind=kind)
     subnet = space.sample(random.Random(seed))
     picks, depths, widths = path_of(space, subnet, net)
     network = Network(subnet)
@@ -212,6 +215,52 @@ def test_ops_that_start_alike(name: str) -> None:
         for op in ops:
             assert torch.equal(op.project.weight, widest.project.weight[:, : op.mid])
         assert len({op.project.weight.data_ptr() for op in ops}) == len(ops)  # none is shared
+
+
+@pytest.mark.parametrize("name", ["small", "nas_bench_macro", "fbnet", "ofa_mbv3"])
+def test_sliced_ops_are_the_leading_channels_and_the_centre_of_one(name: str) -> None:
+    space, net = space_and_net(name, kind=SlicedSupernet)
+    for index, block in enumerate(space.blocks):
+        for pick, choice in enumerate(block):
+            if not choice.op.expands:
+                continue
+            source, width = list(net.blocks[index])[-1], choice.widths[0]  # type: ignore[call-overload]
+            found = net.candidate(index, pick).weights(width)
+            rim = (source.op.kernel - choice.op.kernel) // 2
+            core = source.depthwise.weight[:width, :, rim:, rim:]
+            core = core[..., : choice.op.kernel, : choice.op.kernel]
+            assert torch.equal(found["expand.conv.weight"], source.expand.weight[:width])
+            assert torch.equal(found["depthwise.conv.weight"], core)
+            assert torch.equal(found["project.conv.weight"], source.project.weight[:, :width])
+            assert ("se_reduce.weight" in found) == bool(choice.op.c_se)
+            if choice.op.c_se:
+                reduced = source.se_reduce.weight[: choice.op.c_se, :width]
+                assert torch.equal(found["se_reduce.weight"], reduced)
+
+
+def test_a_step_on_one_sliced_op_trains_the_others() -> None:
+    space, net = space_and_net("small", kind=SlicedSupernet)
+    widths = [[choice.widths[0] for choice in block] for block in space.blocks]
+    depths = [len(stage.blocks) for stage in space.stages]
+    x, small, large = images(space, 8), [0] * len(space.blocks), [len(b) - 1 for b in space.blocks]
+    before = net(x, large, depths, widths).detach()
+    net(x, small, depths, widths).square().sum().backward()
+    torch.optim.SGD(net.parameters(), 0.1).step()
+    assert (net(x, large, depths, widths) - before).abs().max() > 1e-3
+    own, shared = (sum(p.numel() for p in n.parameters()) for n in (Supernet(space), net))
+    assert shared < own / 3
+    assert len(net.state_dict()) == len(list(net.parameters()))  # each is saved once
+
+
+def test_rims_of_sliced_kernels_start_small() -> None:
+    _, net = space_and_net("small", kind=SlicedSupernet)
+    kernel = list(net.blocks[0])[-1].depthwise.weight  # type: ignore[call-overload]
+    before = kernel.detach().clone()
+    net.start_alike()
+    core = torch.zeros_like(before, dtype=torch.bool)
+    core[..., 1:-1, 1:-1] = True
+    assert torch.equal(kernel[core], before[core])
+    assert torch.equal(kernel[~core], RIM * before[~core])
 
 
 def test_blocks_that_can_be_left_out_are_mixed_and_taken_out() -> None:

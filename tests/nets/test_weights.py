@@ -16,7 +16,7 @@ from tests.support.nets import random_network, tiny_subnet
 from tests.support.spaces import load_space
 from tfnas.files.atomic import replacing
 from tfnas.nets.blocks import Network
-from tfnas.nets.supernet import Supernet
+from tfnas.nets.supernet import SlicedSupernet, Supernet
 from tfnas.nets.weights import (
     Trained,
     fingerprint,
@@ -64,14 +64,15 @@ def test_weights_of_a_supernet_lack_batch_norm(tmp_path: Path) -> None:
         load_weights(network, path, complete=True)
 
 
-def test_a_whole_supernet_comes_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Supernet, SlicedSupernet])
+def test_a_whole_supernet_comes_back(tmp_path: Path, kind: type[Supernet]) -> None:
     space, path = load_space("tiny"), tmp_path / "supernet.safetensors"
-    trained, other = Supernet(space), Supernet(space)
+    trained, other = kind(space), kind(space)
     save_supernet(trained.state_dict(), path)
     assert take_supernet(other, read_supernet(path))
     for name, value in trained.state_dict().items():
         assert torch.equal(other.state_dict()[name], value), name
-    narrow = Supernet(space, channel_factor=0.5)
+    narrow = kind(space, channel_factor=0.5)
     before = {name: value.clone() for name, value in narrow.state_dict().items()}
     assert not take_supernet(narrow, read_supernet(path))
     assert all(torch.equal(before[name], value) for name, value in narrow.state_dict().items())

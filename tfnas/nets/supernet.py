@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -32,7 +33,7 @@ from tfnas.nets.layers import (
 )
 from tfnas.process.checks import lookup
 from tfnas.space.ops import OpSpec
-from tfnas.space.search_space import SearchSpace
+from tfnas.space.search_space import Block, SearchSpace
 from tfnas.space.subnet import Subnet
 
 RIM = 0.25  # of a larger kernel's weights around those of the smallest one, when ops start alike
@@ -65,6 +66,9 @@ MID_CHANNELS = {
     "project.weight": 1,
 }
 """Parameter of an inverted residual block -> the dimension that its mid channels stand in."""
+
+SE_CHANNELS = {"se_reduce.weight": 0, "se_reduce.bias": 0, "se_expand.weight": 1}
+"""As `MID_CHANNELS`, of what squeeze-excite reduces to."""
 
 
 class SuperConv(nn.Module):
@@ -129,12 +133,21 @@ class SuperIdentity(nn.Module):
 
 
 class SuperMBConv(nn.Module):
-    """One inverted residual block at the largest of its widths, run at any leading slice of it."""
+    """One inverted residual block at the largest of its widths, run at any leading slice of it.
 
-    def __init__(self, op: OpSpec, c_in: int, mid: int, c_se: int, c_out: int):
+    Args:
+        of: the block whose weights it shares, as their leading channels and the centre of the
+            kernels; None: it has its own.
+    """
+
+    def __init__(
+        self, op: OpSpec, c_in: int, mid: int, c_se: int, c_out: int, of: SuperMBConv | None = None
+    ):
         super().__init__()
-        self.op = op
-        self.mid = mid
+        self.op, self.mid, self.c_se = op, mid, c_se
+        self._source = (self if of is None else of,)  # a tuple, so as not to be registered again
+        if of is not None:
+            return
         self.expand = nn.Conv2d(c_in, mid, 1, bias=False) if op.expands else None
         self.depthwise = nn.Conv2d(mid, mid, op.kernel, groups=mid, bias=False)
         self.se_reduce = nn.Conv2d(mid, c_se, 1) if op.c_se else None
@@ -144,7 +157,7 @@ class SuperMBConv(nn.Module):
     def forward(self, x: Tensor, width: int | None = None) -> Tensor:
         """(N, c_in, H, W) -> (N, c_out, H', W'), at full width if none is given."""
         width = self.mid if width is None else width
-        y = self.branch(x, width, moments(x) if self.expand is not None else None)
+        y = self.branch(x, width, moments(x) if self.op.expands else None)
         return y.add_(x) if self.op.residual else y
 
     def branch(
@@ -155,24 +168,28 @@ class SuperMBConv(nn.Module):
         Args:
             known: see `tfnas.nets.layers.moments`, of x.
         """
-        op = self.op
-        kernel = leading(self.depthwise.weight, width, 0)
-        if self.expand is None:
+        op, (source,) = self.op, self._source
+        kernel = _centre(leading(source.depthwise.weight, width, 0), op.kernel).contiguous()
+        if source.expand is None:
             y = depthwise(x, kernel, op.stride)
         else:
             y = normed_pointwise(
-                x, leading(self.expand.weight, width, 0), known
+                x, leading(source.expand.weight, width, 0), known
             )  # (N, width, H, W)
             y = act_depthwise(y, kernel, op.act, op.stride)  # (N, width, H', W')
-        project = leading(self.project.weight, width, 1)
-        if self.se_reduce is not None and self.se_expand is not None:
-            assert self.se_reduce.bias is not None
-            assert self.se_expand.bias is not None
+        project = leading(source.project.weight, width, 1)
+        if self.c_se:
+            reduce, expand = source.se_reduce, source.se_expand
+            assert reduce is not None
+            assert reduce.bias is not None
+            assert expand is not None
+            assert expand.bias is not None
             excite = EXCITES[op.kind]
             squeeze = Squeeze(
-                leading(self.se_reduce.weight, width, 1), self.se_reduce.bias,
-                leading(self.se_expand.weight, width, 0), leading(self.se_expand.bias, width, 0),
-                excite.act or op.act, excite.gate,
+                leading(leading(reduce.weight, width, 1), self.c_se, 0),
+                leading(reduce.bias, self.c_se, 0),
+                leading(leading(expand.weight, width, 0), self.c_se, 1),
+                leading(expand.bias, width, 0), excite.act or op.act, excite.gate,
             )  # fmt: skip
             y = norm_act_squeeze_pointwise(y, squeeze, project, op.act)
         else:
@@ -181,7 +198,9 @@ class SuperMBConv(nn.Module):
 
     def importance(self) -> Tensor:
         """L1 norm of each mid channel's depthwise weights, (mid,) (TF-NAS, width level)."""
-        return self.depthwise.weight.detach().abs().sum(dim=(1, 2, 3))
+        (source,) = self._source
+        kernels = _centre(source.depthwise.weight.detach()[: self.mid], self.op.kernel)
+        return kernels.abs().sum(dim=(1, 2, 3))
 
     def ranking(self) -> Tensor:
         """The mid channels from the most important one on, (mid,)."""
@@ -195,14 +214,23 @@ class SuperMBConv(nn.Module):
         """
         channels = self.ranking() if anew else torch.arange(self.mid)
         found = {}
-        for name, parameter in self.named_parameters():
+        (source,) = self._source
+        for name, parameter in source.named_parameters():
             value = parameter.detach()
             if name in MID_CHANNELS:
                 chosen = channels[:width].to(value.device)
                 value = value.index_select(MID_CHANNELS[name], chosen)
             layer, _, kind = name.partition(".")
-            name = name if layer.startswith("se_") else f"{layer}.conv.{kind}"
-            found[name] = value.clone()
+            if layer.startswith("se_"):
+                if not self.c_se:
+                    continue
+                if name in SE_CHANNELS:
+                    value = value.narrow(SE_CHANNELS[name], 0, self.c_se)
+            else:
+                name = f"{layer}.conv.{kind}"
+            if layer == "depthwise":
+                value = _centre(value, self.op.kernel)
+            found[name] = value.clone(memory_format=torch.contiguous_format)
         return found
 
 
@@ -251,8 +279,7 @@ class Supernet(nn.Module):
         self.channel_factor = channel_factor
         self.stem = nn.Sequential(*(self._shared(op, op.c_mid) for op in space.stem))
         self.blocks = nn.ModuleList(
-            nn.ModuleList(self._shared(choice.op, choice.widths[-1]) for choice in block)
-            for block in space.blocks
+            nn.ModuleList(self._candidates(block)) for block in space.blocks
         )
         *convs, classifier = space.head
         self.head = nn.Sequential(*(self._shared(op, op.c_mid) for op in convs))
@@ -290,10 +317,16 @@ class Supernet(nn.Module):
     def _scaled(self, channels: int) -> int:
         return max(1, round(channels * self.channel_factor)) if channels else 0
 
+    def _candidates(self, block: Block) -> Iterator[nn.Module]:
+        return (self._shared(choice.op, choice.widths[-1]) for choice in block)
+
     def _shared(self, op: OpSpec, mid: int) -> nn.Module:
+        return lookup("op kind", op.kind, SHARED_KINDS)(op, *self._channels(op, mid))
+
+    def _channels(self, op: OpSpec, mid: int) -> tuple[int, int, int, int]:
+        """Those that a proxy's op has: c_in, c_mid, c_se, c_out."""
         c_in = op.c_in if op is self.space.stem[0] else self._scaled(op.c_in)
-        channels = (self._scaled(c) for c in (mid, op.c_se, op.c_out))
-        return lookup("op kind", op.kind, SHARED_KINDS)(op, c_in, *channels)
+        return c_in, self._scaled(mid), self._scaled(op.c_se), self._scaled(op.c_out)
 
     def initial_widths(self) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(choice.op.c_mid for choice in block) for block in self.space.blocks)
@@ -456,9 +489,48 @@ class Supernet(nn.Module):
         }
 
 
+class SlicedSupernet(Supernet):
+    """A supernet in which the inverted residuals of a block share weights, too.
+
+    Each is the leading channels and the kernels' centre of one that is as wide as the widest, as in
+    slimmable networks (arXiv 1812.08928) and Once-for-all (arXiv 1908.09791, without its
+    transforms of kernels). A step then trains all of them, where it trained one.
+    """
+
+    def _candidates(self, block: Block) -> Iterator[nn.Module]:
+        alike = [choice for choice in block if choice.op.expands]
+        if not alike:
+            yield from super()._candidates(block)
+            return
+        kernel, c_se = (max(getattr(c.op, name) for c in alike) for name in ("kernel", "c_se"))
+        widest = replace(alike[0].op, kernel=kernel, c_se=c_se)
+        width = max(choice.widths[-1] for choice in alike)
+        source = SuperMBConv(widest, *self._channels(widest, width))
+        for choice in block:
+            op, mid = choice.op, choice.widths[-1]
+            if op.expands:
+                yield SuperMBConv(op, *self._channels(op, mid), source)
+            else:
+                yield self._shared(op, mid)
+        yield source  # behind the candidates, and none itself: it holds the weights
+
+    @torch.no_grad()
+    def start_alike(self) -> None:
+        """Let the rims of kernels start small; all else is alike anyway."""
+        for block in self.blocks:
+            assert isinstance(block, nn.ModuleList)
+            source = block[-1]
+            if isinstance(source, SuperMBConv):
+                inner = min(op.op.kernel for op in block if isinstance(op, SuperMBConv))
+                core = _centre(source.depthwise.weight, inner).clone()
+                _centre(source.depthwise.weight.mul_(RIM), inner).copy_(core)
+
+
 def _centre(kernels: Tensor, size: int) -> Tensor:
     """The middle (mid, 1, size, size) of depthwise kernels, a view."""
     rim = (kernels.shape[-1] - size) // 2
+    if not rim:
+        return kernels
     return kernels[..., rim : rim + size, rim : rim + size]
 
 

@@ -21,7 +21,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from torch import Tensor
 
-from tfnas.nets.supernet import Supernet
+from tfnas.nets.supernet import SlicedSupernet, Supernet
 from tfnas.nets.weights import take_supernet
 from tfnas.process.checks import ABOVE_0, check_fields, one_of
 from tfnas.process.errors import DivergedError
@@ -47,6 +47,7 @@ class Surrogate(WeightKnobs):
     SCORED: ClassVar[tuple[str, ...]] = ("evaluations",)
 
     paths: Annotated[str, one_of(PATHS)]  # that the supernet trains on
+    sliced: bool  # ops of a block share weights, see `SlicedSupernet`
     evaluations: Annotated[int, ABOVE_0]  # subnets that are scored
     optima: Annotated[int, ABOVE_0]  # of them: the best by the others' scores
     score: Annotated[str, one_of(VALUES)]
@@ -132,8 +133,9 @@ class SurrogateSearch(TargetedSearch):
     def __init__(self, task: Task, knobs: Surrogate):
         self.knobs = knobs
         super().__init__(
-            task, knobs, knobs.score_images, knobs.evaluations, by=knobs.score, paths=knobs.paths
-        )
+            task, knobs, knobs.score_images, knobs.evaluations, by=knobs.score, paths=knobs.paths,
+            kind=SlicedSupernet if knobs.sliced else Supernet,
+        )  # fmt: skip
         self.pending: list[list[int]] = []
 
     @cached_property
@@ -232,10 +234,13 @@ class Reused:
         others.sort(key=lambda candidate: -candidate.score)
         scores = {"path_passes": 0.0, "reused_scores": float(len(self.evaluations))}
         weights = supernet = None
-        if self.supernet is not None and take_supernet(net := Supernet(task.space), self.supernet):
-            every_block = range(len(task.space.blocks))
-            weights = weights_of(net, best.derived.picks, every_block, None)
-            supernet = net.state_dict
+        if self.supernet is not None:
+            for net in (SlicedSupernet(task.space), Supernet(task.space)):
+                if take_supernet(net, self.supernet):
+                    every_block = range(len(task.space.blocks))
+                    weights = weights_of(net, best.derived.picks, every_block, None)
+                    supernet = net.state_dict
+                    break
         yield Found(
             best.derived, None, weights, scores, (best, *others), self.evaluations,
             fitted.estimate, supernet,

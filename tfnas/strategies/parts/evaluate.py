@@ -49,6 +49,7 @@ class SampledSearch:
         then: steps of the strategy that follow the training, for the progress.
         by: what ranks subnets, see `Scores`.
         paths: uniform | fair, or what a subclass draws.
+        kind: of the supernet.
 
     Attributes:
         rng: what subnets are drawn with.
@@ -76,12 +77,13 @@ class SampledSearch:
         then: int,
         by: str = "top1",
         paths: str = "uniform",
+        kind: type[Supernet] = Supernet,
     ):
         self.task, self.paths = task, paths
         self.rng = np.random.default_rng(task.seed)
         self.generator = torch.Generator().manual_seed(task.seed)
         ops = [len(block) for block in task.space.blocks]
-        self.weights = WeightTraining(task, knobs, Supernet, ops, then)
+        self.weights = WeightTraining(task, knobs, kind, ops, then)
         self.net = self.weights.net
         self.last = self._draw()
         self.drawn = self.generation = 0

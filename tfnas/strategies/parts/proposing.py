@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfnas.derive.uniform import ABSENT
+from tfnas.nets.supernet import SlicedSupernet, Supernet
 from tfnas.process.checks import ABOVE_0, check_fields, one_of
 from tfnas.process.errors import DivergedError
 from tfnas.strategies.contract import Found, Progress, State, Task
@@ -115,6 +116,7 @@ class Proposer(WeightKnobs, ABC):
     SCORED: ClassVar[tuple[str, ...]] = ("evaluations",)
 
     paths: Annotated[str, one_of(PATHS)]  # that the supernet trains on
+    sliced: bool  # ops of a block share weights, see `SlicedSupernet`
     evaluations: Annotated[int, ABOVE_0]  # nets that are scored, those that come again included
     score: Annotated[str, one_of(VALUES)]
     score_images: Annotated[int, ABOVE_0]  # held-out images for each
@@ -134,8 +136,9 @@ class Proposer(WeightKnobs, ABC):
     def run(self, task: Task, state: State | None = None) -> Iterator[Progress | Found]:
         """See `tfnas.strategies.contract.Strategy`."""
         search = TargetedSearch(
-            task, self, self.score_images, self.evaluations, by=self.score, paths=self.paths
-        )
+            task, self, self.score_images, self.evaluations, by=self.score, paths=self.paths,
+            kind=SlicedSupernet if self.sliced else Supernet,
+        )  # fmt: skip
         if state is not None:
             search.load(state)
         yield from search.train()
