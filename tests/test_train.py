@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import signal
@@ -31,6 +32,7 @@ from tfnas.process.exits import FAILED, INTERRUPTED, UNUSABLE_INPUT
 from tfnas.runs.trained import check_finished, train
 from tfnas.train import prepare
 from tfnas.training.loop import CHECKPOINT, Training, identity
+from tfnas.training.mixing import mixed, mixing_rng
 from tfnas.training.recipe import Recipe
 
 pytestmark = pytest.mark.slow
@@ -122,6 +124,41 @@ def test_stopped_and_resumed_equals_uninterrupted(
     assert one == other
     first, second = ((out / "weights.safetensors").read_bytes() for out in (uninterrupted, part))
     assert first == second
+
+
+STRONG = {"rand_augment": 9.0, "mixup": 0.2, "cutmix": 1.0, "random_erasing": 0.5}
+
+
+@pytest.mark.parametrize("call", [2, 6])
+def test_a_strong_training_goes_on_to_the_same_end(tmp_path: Path, call: int) -> None:
+    whole, part, weak = (tmp_path / name for name in ("whole", "part", "weak"))
+    r = recipe(**STRONG)
+    train(tiny_subnet(), FEW, r, seed=0, out=whole)
+    with pytest.raises(StoppedError):
+        train(tiny_subnet(), FEW, r, seed=0, out=part, stop=stop_at(call))
+    with pytest.raises(ValueError, match=r"recipe\.mixup: 0\.2 there, None now"):
+        Training(tiny_subnet(), FEW, recipe(), seed=0, out=part, resume=True)
+    train(tiny_subnet(), FEW, r, seed=0, out=part, resume=True)
+    train(tiny_subnet(), FEW, recipe(), seed=0, out=weak)
+    files = [(out / "weights.safetensors").read_bytes() for out in (whole, part, weak)]
+    assert files[0] == files[1] != files[2]
+    assert json.loads((whole / "train.json").read_text())["recipe"]["mixup"] == 0.2
+    check_finished(whole, identity(tiny_subnet(), FEW, r, 0))
+
+
+def test_the_loss_of_mixed_labels_is_smoothed_cross_entropy(tmp_path: Path) -> None:
+    r = recipe(epochs=1, batch_size=96, dropout=0.0, drop_connect=0.0, mixup=0.4)
+    training = Training(tiny_subnet(), FEW, r, seed=0, out=tmp_path)
+    (batch,) = training.train_batches.epoch(0)
+    images, labels = mixed(
+        batch[0], torch.eye(10)[batch[1]], mixing_rng(0, 0), mixup=0.4, cutmix=0.0
+    )
+    targets = 0.9 * labels + 0.1 / 10
+    with torch.no_grad():
+        network = copy.deepcopy(training.network).train()
+        expected = -(targets * network(images).log_softmax(1)).sum(1).mean()
+    training.run()
+    assert training.history[0].train_loss == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_moved_images_are_the_same_and_changed_ones_are_not(tmp_path: Path) -> None:

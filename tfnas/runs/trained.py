@@ -25,7 +25,7 @@ from tfnas.runs.run import TRAIN_HEADER
 from tfnas.runs.scalars import ScalarWriter, training_figures, training_scalars
 from tfnas.space.subnet import Subnet
 from tfnas.training.loop import CHECKPOINT, EpochResult, Training
-from tfnas.training.recipe import Recipe
+from tfnas.training.recipe import Recipe, options
 
 log = logging.getLogger("tfnas.train")
 
@@ -130,7 +130,7 @@ def _to_json(training: Training, result: TrainResult) -> str:
             "origin": training.dataset.origin,
             "images": training.dataset.identity,
         },
-        "recipe": asdict(training.recipe),
+        "recipe": options(training.recipe),
         "seed": training.seed,
         "weights": training.weights,
         "not_in_weights": training.kept,

@@ -33,7 +33,8 @@ from tfnas.process.progress import duration
 from tfnas.process.ranks import ALONE, Ranks, check_batch
 from tfnas.space.subnet import Subnet
 from tfnas.training.accuracy import accuracy
-from tfnas.training.recipe import Recipe, check_recipe, learning_rate
+from tfnas.training.mixing import mixed, mixing_rng
+from tfnas.training.recipe import Recipe, check_recipe, learning_rate, options
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def identity(subnet: Subnet, dataset: Dataset, recipe: Recipe, seed: int) -> dic
         "data.name": dataset.name,
         "data.images": dataset.identity,
         "seed": seed,
-        **{f"recipe.{name}": value for name, value in vars(recipe).items()},
+        **{f"recipe.{name}": value for name, value in options(recipe).items()},
     }
 
 
@@ -189,7 +190,8 @@ class Training:
             images, np.arange(len(images)), batch=recipe.batch_size, size=self.resolution,
             mean=data.mean, std=data.std, seed=self.seed, augment=train, workers=workers,
             drop_last=train, crop_scale=None if low is None else (low, 1.0),
-            jitter=recipe.color_jitter, ranks=self.ranks,
+            jitter=recipe.color_jitter, rand_augment=recipe.rand_augment,
+            erasing=recipe.random_erasing, ranks=self.ranks,
         )  # fmt: skip
 
     def meet(self) -> None:
@@ -274,6 +276,12 @@ class Training:
             group["lr"] = learning_rate(step, len(self.train_batches), self.recipe)
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
+        recipe = self.recipe
+        if recipe.mixup or recipe.cutmix:
+            images, labels = mixed(
+                images, F.one_hot(labels, self.subnet.classes).float(), mixing_rng(self.seed, step),
+                mixup=recipe.mixup, cutmix=recipe.cutmix,
+            )  # fmt: skip
         buffers = list(self.network.buffers())
         before = [buffer.clone() for buffer in buffers] if self.guard.skips else []
         if self.ranks.size > 1:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any
 
 from tfnas.process.checks import between, check_fields
 
@@ -36,6 +36,25 @@ class Recipe:
     crop_scale_min: Annotated[float | None, between(1e-3, 1)]
     color_jitter: Annotated[float, FRACTION]  # largest change of brightness, contrast, saturation
     amp: bool  # float16 autocast where a GPU trains
+    # What came later: with these values nothing is changed, see `options`.
+    rand_augment: Annotated[float, between(0, 10)] = 0.0  # magnitude as in timm, 0 for none
+    # Both parameters of the beta distribution of lambda, 0 for none.
+    mixup: Annotated[float, between(0, 100)] = 0.0
+    cutmix: Annotated[float, between(0, 100)] = 0.0
+    random_erasing: Annotated[float, FRACTION] = 0.0  # share of the images
+
+
+def options(recipe: Recipe) -> dict[str, Any]:
+    """What tells one recipe from another, by name.
+
+    What came later is left out where it changes nothing, as trainings of before have it.
+    """
+    values = vars(recipe)
+    return {
+        f.name: values[f.name]
+        for f in fields(recipe)
+        if f.default is MISSING or values[f.name] != f.default
+    }
 
 
 def learning_rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
