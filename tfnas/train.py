@@ -29,9 +29,11 @@ from tfnas.process.ranks import Ranks, join
 from tfnas.process.stopping import stop_on_signals
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.scalars import check_tensorboard
+from tfnas.runs.teachers import load_teacher
 from tfnas.runs.trained import check_finished, finish
 from tfnas.space.subnet import Subnet
 from tfnas.training.loop import CHECKPOINT, Training, identity
+from tfnas.training.teacher import Teacher
 
 log = logging.getLogger("tfnas.train")
 
@@ -50,7 +52,8 @@ def prepare(config: TrainConfig) -> Work:
         out = output_dir()
     resume, begun = config.resume, checkpoint.exists(out / CHECKPOINT)
     if resume and RunFolder(out).trained.is_file() and not begun:
-        now = identity(subnet, dataset, config.recipe, config.seed)
+        teacher = _teacher(config, ranks)
+        now = identity(subnet, dataset, config.recipe, config.seed, teacher)
         check_finished(out, now if config.weights is None else {**now, "weights": config.weights})
         return lambda: _finished(out)
     if resume and is_sweep():  # members that didn't get so far start
@@ -78,6 +81,7 @@ def _training(
         seed=config.seed,
         out=out,
         weights=Path(config.weights) if config.weights is not None and leads else None,
+        teacher=_teacher(config, ranks),
         device=str(pick_accelerator(config.accelerator, ranks)),
         workers=config.data.workers,
         checkpoint_minutes=config.checkpoint_minutes,
@@ -85,6 +89,12 @@ def _training(
         resume=resume,
         ranks=ranks,
     )
+
+
+def _teacher(config: TrainConfig, ranks: Ranks) -> Teacher | None:
+    if config.teacher is None:
+        return None
+    return load_teacher(config.teacher, pick_accelerator(config.accelerator, ranks))
 
 
 def _agreed_training(config: TrainConfig, ranks: Ranks) -> Training:
@@ -144,6 +154,8 @@ def _train(training: Training, path: Path, tensorboard: bool | None) -> int:
         recipe.name, recipe.epochs, len(training.train_batches), recipe.batch_size,
         training.resolution, training.device, training.seed, training.weights or "scratch",
     )  # fmt: skip
+    if training.teacher is not None:
+        log.info("with the soft labels of the teacher %s", training.teacher)
     if training.kept:
         log.info("not in these weights, initialized anew: %s", ", ".join(training.kept))
     with stop_on_signals(training.ranks) as stop:

@@ -185,6 +185,7 @@ class TrainConfig(TrainingContext):
 
     subnet: str
     weights: str | None  # safetensors to start from, such as a run's supernet_weights.safetensors
+    teacher: str | None  # a run, an ONNX file or module:factory; see `tfnas.runs.teachers`
     seed: int
     tensorboard: bool | None  # write scalars; null: if the package tensorboard is installed
     resume: bool

@@ -26,6 +26,7 @@ from tfnas.runs.scalars import ScalarWriter, training_figures, training_scalars
 from tfnas.space.subnet import Subnet
 from tfnas.training.loop import CHECKPOINT, EpochResult, Training
 from tfnas.training.recipe import Recipe, options
+from tfnas.training.teacher import Teacher
 
 log = logging.getLogger("tfnas.train")
 
@@ -59,6 +60,7 @@ def train(
     seed: int,
     out: Path,
     weights: Path | None = None,
+    teacher: Teacher | None = None,
     device: str = "cpu",
     workers: int = 0,
     checkpoint_minutes: float = 5.0,
@@ -69,13 +71,13 @@ def train(
     """Train a subnet and write weights.safetensors and train.json into `out`.
 
     Arguments and errors are those of `tfnas.training.loop.Training` and its `run`. The result is a
-    function of subnet, data, recipe, seed and starting weights, bit for bit on a CPU with the same
-    number of threads, whether it was stopped and resumed or not.
+    function of subnet, data, recipe, seed, starting weights and teacher, bit for bit on a CPU with
+    the same number of threads, whether it was stopped and resumed or not.
     """
     training = Training(
-        subnet, dataset, recipe, seed=seed, out=out, weights=weights, device=device,
-        workers=workers, checkpoint_minutes=checkpoint_minutes, on_nonfinite=on_nonfinite,
-        resume=resume,
+        subnet, dataset, recipe, seed=seed, out=out, weights=weights, teacher=teacher,
+        device=device, workers=workers, checkpoint_minutes=checkpoint_minutes,
+        on_nonfinite=on_nonfinite, resume=resume,
     )  # fmt: skip
     return finish(training, stop)
 
@@ -134,6 +136,7 @@ def _to_json(training: Training, result: TrainResult) -> str:
         "seed": training.seed,
         "weights": training.weights,
         "not_in_weights": training.kept,
+        **({} if training.teacher is None else {"teacher": training.teacher}),
         "device": training.device.type,
         "threads": torch.get_num_threads(),
         "processes": training.ranks.size,
@@ -159,6 +162,7 @@ class Finished:
 
     Attributes:
         skipped_steps: None in files of before they were counted.
+        teacher: its identity; None where there was none.
     """
 
     subnet: str
@@ -174,6 +178,7 @@ class Finished:
     versions: Versions
     epochs: Annotated[tuple[EpochResult, ...], Meta(min_length=1)]
     skipped_steps: int | None = None
+    teacher: str | None = None
 
 
 def load_finished(out: Path) -> Finished:
@@ -185,7 +190,7 @@ def load_finished(out: Path) -> Finished:
 def check_finished(out: Path, now: dict[str, Any]) -> None:
     """Raises ValueError if what is asked for now is another training than the finished one."""
     found = load_finished(out)
-    there = {"subnet": found.subnet, "seed": found.seed}
+    there = {"subnet": found.subnet, "seed": found.seed, "teacher": found.teacher}
     data = {name: value for name, value in found.data.items() if name != "origin"}
     for group, values in (("data", data), ("recipe", found.recipe)):
         there |= {f"{group}.{name}": value for name, value in values.items()}

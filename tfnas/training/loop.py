@@ -35,6 +35,7 @@ from tfnas.space.subnet import Subnet
 from tfnas.training.accuracy import accuracy
 from tfnas.training.mixing import mixed, mixing_rng
 from tfnas.training.recipe import Recipe, check_recipe, learning_rate, options
+from tfnas.training.teacher import Teacher, distillation, lesson
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class EpochResult:
 
     epoch: int  # from 1
     lr: float  # of its last step
-    train_loss: float  # with label smoothing
+    train_loss: float  # with label smoothing, and the part of a teacher
     loss: float  # test set
     top1: Fraction  # of the test set
     top5: Fraction  # of the test set
@@ -60,7 +61,9 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
 
 
-def identity(subnet: Subnet, dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
+def identity(
+    subnet: Subnet, dataset: Dataset, recipe: Recipe, seed: int, teacher: Teacher | None = None
+) -> dict[str, Any]:
     """What a resumed training must have in common with the one that was stopped."""
     return {
         "subnet": fingerprint(subnet),
@@ -68,6 +71,7 @@ def identity(subnet: Subnet, dataset: Dataset, recipe: Recipe, seed: int) -> dic
         "data.images": dataset.identity,
         "seed": seed,
         **{f"recipe.{name}": value for name, value in options(recipe).items()},
+        **({} if teacher is None else {"teacher": teacher.identity}),
     }
 
 
@@ -92,12 +96,13 @@ class Training:
         checkpoint_minutes: the most that a crash can lose; every epoch is saved besides.
         on_nonfinite: stop | skip: what becomes of a step whose loss is no finite number, or whose
             gradient explodes.
+        teacher: whose soft labels are learned beside those of the images; on `device`.
         resume: go on from train.ckpt in `out`.
         ranks: the processes that train together; `weights`, `out` and `resume` count on rank 0.
 
     Raises:
-        ValueError: if subnet, data, recipe, weights and checkpoint don't fit together, or the batch
-            can't be shared evenly.
+        ValueError: if subnet, data, recipe, weights, teacher and checkpoint don't fit together, or
+            the batch can't be shared evenly.
     """
 
     STATE = (
@@ -114,6 +119,7 @@ class Training:
         seed: int,
         out: Path,
         weights: Path | None = None,
+        teacher: Teacher | None = None,
         device: str = "cpu",
         workers: int = 0,
         checkpoint_minutes: float = 5.0,
@@ -125,12 +131,17 @@ class Training:
         check_batch("recipe.batch_size", recipe.batch_size, ranks)
         _check_data(subnet, dataset)
         self.subnet, self.dataset, self.recipe, self.ranks = subnet, dataset, recipe, ranks
-        self.identity = {**identity(subnet, dataset, recipe, seed), "processes": ranks.size}
+        who = identity(subnet, dataset, recipe, seed, teacher)
+        self.identity = {**who, "processes": ranks.size}
         self.seed, self.out = seed, out
         self.device = torch.device(device)
         self.checkpoint_s = 60 * checkpoint_minutes
         self.guard = Guard(on_nonfinite, self.device)
         self.resolution = min(recipe.resolution or subnet.resolution, subnet.resolution)
+        self.teacher = self.asked = None
+        if teacher is not None:
+            self.teacher = teacher.identity
+            self.asked = lesson(teacher, dataset, self.resolution, self.device)
         self.train_batches = self._batches(dataset.train, True, workers)
         self.test_batches = self._batches(dataset.test, False, workers)
         with torch.random.fork_rng(devices=self._gpus):
@@ -289,7 +300,10 @@ class Training:
             torch.manual_seed(step_seed(self.seed, step, self.ranks.rank))
         with torch.autocast(self.device.type, torch.float16, enabled=self._amp):
             logits = self.network(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            if self.asked is not None:
+                taught = distillation(logits, self.asked(images), recipe.teacher_temperature)
+                loss = torch.lerp(loss, taught, recipe.teacher_weight)
         figures = loss.detach().clone().view(1)
         if guarded_step(
             self.optimizer, loss, figures, self.guard, self._where(), clip=self.recipe.clip,

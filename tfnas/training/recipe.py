@@ -42,6 +42,10 @@ class Recipe:
     mixup: Annotated[float, between(0, 100)] = 0.0
     cutmix: Annotated[float, between(0, 100)] = 0.0
     random_erasing: Annotated[float, FRACTION] = 0.0  # share of the images
+    # Of a teacher, where there is one (arXiv 1503.02531): what softens its labels, and the share of
+    # the loss that they have; the rest is that of the images' own labels.
+    teacher_temperature: Annotated[float, between(0.01, 1000)] = 4.0
+    teacher_weight: Annotated[float, FRACTION] = 0.9
 
 
 def options(recipe: Recipe) -> dict[str, Any]:
