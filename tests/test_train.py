@@ -163,6 +163,19 @@ def test_the_loss_of_mixed_labels_is_smoothed_cross_entropy(tmp_path: Path) -> N
     assert training.history[0].train_loss == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_the_loss_of_a_class_is_weighed(tmp_path: Path) -> None:
+    weights = [1.0, 3.0, *[0.5] * 8]
+    r = recipe(epochs=1, batch_size=96, dropout=0.0, drop_connect=0.0, class_weights=weights)
+    training = Training(tiny_subnet(), FEW, r, seed=0, out=tmp_path)
+    ((images, labels),) = training.train_batches.epoch(0)
+    targets = 0.9 * torch.eye(10)[labels] + 0.1 / 10
+    with torch.no_grad():
+        logs = copy.deepcopy(training.network).train()(images).log_softmax(1)
+    expected = float(-(torch.tensor(weights) * targets * logs).sum(1).mean())
+    training.run()
+    assert training.history[0].train_loss == pytest.approx(expected, rel=1e-5)
+
+
 TEACHER = "tests.runs.test_teachers:seeded"
 
 

@@ -80,3 +80,16 @@ def test_a_recipe_of_before_is_told_as_before() -> None:
     assert options(recipe("quick", "recipe.mixup=0.3"))["mixup"] == 0.3
     added = options(recipe("strong")).keys() - options(recipe("tfnas")).keys()
     assert added == {"rand_augment", "mixup", "cutmix", "random_erasing"}
+
+
+@pytest.mark.parametrize("given", ["even", [1.0, 0.0], [1.0, "x"], 3, [True]])
+def test_bad_class_weights(given: object) -> None:
+    with pytest.raises(ValueError, match=r"recipe\.class_weights=.*expected null, balanced"):
+        check_recipe(replace(recipe("test"), class_weights=given))
+
+
+def test_class_weights_of_a_command_line() -> None:
+    for given, weights in (("balanced", "balanced"), ("[1,2.5]", [1, 2.5])):
+        found = recipe("test", f"recipe.class_weights={given}")
+        check_recipe(found)
+        assert options(found)["class_weights"] == weights

@@ -33,6 +33,7 @@ from tfnas.process.progress import duration
 from tfnas.process.ranks import ALONE, Ranks, check_batch
 from tfnas.space.subnet import Subnet
 from tfnas.training.accuracy import accuracy
+from tfnas.training.loss import class_weights
 from tfnas.training.mixing import mixed, mixing_rng
 from tfnas.training.recipe import Recipe, check_recipe, learning_rate, options
 from tfnas.training.teacher import Teacher, distillation, lesson
@@ -138,6 +139,7 @@ class Training:
         self.checkpoint_s = 60 * checkpoint_minutes
         self.guard = Guard(on_nonfinite, self.device)
         self.resolution = min(recipe.resolution or subnet.resolution, subnet.resolution)
+        self.class_weights = class_weights(recipe, dataset, self.device)
         self.teacher = self.asked = None
         if teacher is not None:
             self.teacher = teacher.identity
@@ -287,12 +289,12 @@ class Training:
             group["lr"] = learning_rate(step, len(self.train_batches), self.recipe)
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
-        recipe = self.recipe
-        if recipe.mixup or recipe.cutmix:
-            images, labels = mixed(
-                images, F.one_hot(labels, self.subnet.classes).float(), mixing_rng(self.seed, step),
-                mixup=recipe.mixup, cutmix=recipe.cutmix,
-            )  # fmt: skip
+        recipe, mixes = self.recipe, self.recipe.mixup or self.recipe.cutmix
+        if mixes or self.class_weights is not None:  # of shares the mean is that over images
+            labels = F.one_hot(labels, self.subnet.classes).float()
+        if mixes:
+            rng = mixing_rng(self.seed, step)
+            images, labels = mixed(images, labels, rng, mixup=recipe.mixup, cutmix=recipe.cutmix)
         buffers = list(self.network.buffers())
         before = [buffer.clone() for buffer in buffers] if self.guard.skips else []
         if self.ranks.size > 1:
@@ -300,7 +302,9 @@ class Training:
             torch.manual_seed(step_seed(self.seed, step, self.ranks.rank))
         with torch.autocast(self.device.type, torch.float16, enabled=self._amp):
             logits = self.network(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            loss = F.cross_entropy(
+                logits, labels, self.class_weights, label_smoothing=recipe.label_smoothing
+            )
             if self.asked is not None:
                 taught = distillation(logits, self.asked(images), recipe.teacher_temperature)
                 loss = torch.lerp(loss, taught, recipe.teacher_weight)

@@ -46,6 +46,8 @@ class Recipe:
     # the loss that they have; the rest is that of the images' own labels.
     teacher_temperature: Annotated[float, between(0.01, 1000)] = 4.0
     teacher_weight: Annotated[float, FRACTION] = 0.9
+    # Null, balanced (the rarer a class, the more), or a list: the weight of each class in the loss.
+    class_weights: Any = None
 
 
 def options(recipe: Recipe) -> dict[str, Any]:
@@ -76,6 +78,15 @@ def check_recipe(recipe: Recipe) -> None:
     for name in ("momentum", "dropout", "drop_connect", "ema"):
         if getattr(recipe, name) == 1:
             raise ValueError(f"recipe.{name}=1: expected below 1, or nothing is learned")
+    weights = recipe.class_weights
+    if weights not in (None, "balanced") and not (
+        isinstance(weights, list)
+        and all(type(w) in (int, float) and 0 < w < math.inf for w in weights)
+    ):
+        raise ValueError(
+            f"recipe.class_weights={weights!r}: expected null, balanced, or a list of numbers "
+            "above 0"
+        )
     if recipe.lr == 0 or recipe.warmup_epochs >= recipe.epochs:
         raise ValueError(
             f"recipe.lr={recipe.lr} recipe.warmup_epochs={recipe.warmup_epochs}: expected lr above "
