@@ -127,6 +127,7 @@ def train_net(
     *,
     recipe: str | Recipe = "quick",
     out: str | Path,
+    task: str = "classification",
     teacher: str | Path | nn.Module | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -140,6 +141,8 @@ def train_net(
 
     Args:
         recipe: a name of conf/recipe/, or one of `load_preset("recipe", ...)`.
+        task: classification, multi_label or regression; the latter two take images with a row of
+            numbers for each.
         teacher: whose soft labels are learned too: the folder of a trained run, an ONNX file with
             any batch, `module:factory` or a module. It takes what the net takes, and has the same
             classes.
@@ -167,6 +170,7 @@ def train_net(
             subnet,
             images,
             load_preset("recipe", recipe) if isinstance(recipe, str) else recipe,
+            task=task,
             seed=seed,
             out=folder,
             teacher=None if teacher is None else load_teacher(teacher, device),

@@ -33,6 +33,7 @@ from tfnas.runs.teachers import load_teacher
 from tfnas.runs.trained import check_finished, finish
 from tfnas.space.subnet import Subnet
 from tfnas.training.loop import CHECKPOINT, Training, identity
+from tfnas.training.task import CLASSIFICATION
 from tfnas.training.teacher import Teacher
 
 log = logging.getLogger("tfnas.train")
@@ -46,14 +47,14 @@ def prepare(config: TrainConfig) -> Work:
     pick_accelerator(config.accelerator, ranks)
     check_tensorboard(config.tensorboard)
     path = Path(config.subnet)
-    subnet, dataset = Subnet.load(path), load_data(config.data, config.recipe.max_train)
+    subnet, dataset = Subnet.load(path), _images(config)
     out = path.parent if config.out is None else Path(config.out)
     if config.out is None and is_sweep():
         out = output_dir()
     resume, begun = config.resume, checkpoint.exists(out / CHECKPOINT)
     if resume and RunFolder(out).trained.is_file() and not begun:
         teacher = _teacher(config, ranks)
-        now = identity(subnet, dataset, config.recipe, config.seed, teacher)
+        now = identity(subnet, dataset, config.recipe, config.seed, teacher, config.task)
         check_finished(out, now if config.weights is None else {**now, "weights": config.weights})
         return lambda: _finished(out)
     if resume and is_sweep():  # members that didn't get so far start
@@ -78,6 +79,7 @@ def _training(
         subnet,
         dataset,
         config.recipe,
+        task=config.task,
         seed=config.seed,
         out=out,
         weights=Path(config.weights) if config.weights is not None and leads else None,
@@ -89,6 +91,10 @@ def _training(
         resume=resume,
         ranks=ranks,
     )
+
+
+def _images(config: TrainConfig) -> Dataset:
+    return load_data(config.data, config.recipe.max_train, by_class=config.task == CLASSIFICATION)
 
 
 def _teacher(config: TrainConfig, ranks: Ranks) -> Teacher | None:
@@ -106,7 +112,7 @@ def _agreed_training(config: TrainConfig, ranks: Ranks) -> Training:
     """
     text = ranks.broadcast(None)
     try:
-        dataset = load_data(config.data, config.recipe.max_train)
+        dataset = _images(config)
         training = _training(config, Subnet.from_json(text), dataset, Path(), False, ranks)
     except (ValueError, LookupError, OSError) as error:  # data or a GPU that aren't here
         ranks.agree(error)
