@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import signal
@@ -28,10 +29,13 @@ from tfnas.nets.blocks import Network
 from tfnas.nets.weights import load_weights, save_weights
 from tfnas.process.errors import DivergedError, StoppedError
 from tfnas.process.exits import FAILED, INTERRUPTED, UNUSABLE_INPUT
+from tfnas.runs.teachers import load_teacher
 from tfnas.runs.trained import check_finished, train
 from tfnas.train import prepare
 from tfnas.training.loop import CHECKPOINT, Training, identity
+from tfnas.training.mixing import mixed, mixing_rng
 from tfnas.training.recipe import Recipe
+from tfnas.training.teacher import Teacher, distillation
 
 pytestmark = pytest.mark.slow
 
@@ -122,6 +126,103 @@ def test_stopped_and_resumed_equals_uninterrupted(
     assert one == other
     first, second = ((out / "weights.safetensors").read_bytes() for out in (uninterrupted, part))
     assert first == second
+
+
+STRONG = {"rand_augment": 9.0, "mixup": 0.2, "cutmix": 1.0, "random_erasing": 0.5}
+
+
+@pytest.mark.parametrize("call", [2, 6])
+def test_a_strong_training_goes_on_to_the_same_end(tmp_path: Path, call: int) -> None:
+    whole, part, weak = (tmp_path / name for name in ("whole", "part", "weak"))
+    r = recipe(**STRONG)
+    train(tiny_subnet(), FEW, r, seed=0, out=whole)
+    with pytest.raises(StoppedError):
+        train(tiny_subnet(), FEW, r, seed=0, out=part, stop=stop_at(call))
+    with pytest.raises(ValueError, match=r"recipe\.mixup: 0\.2 there, None now"):
+        Training(tiny_subnet(), FEW, recipe(), seed=0, out=part, resume=True)
+    train(tiny_subnet(), FEW, r, seed=0, out=part, resume=True)
+    train(tiny_subnet(), FEW, recipe(), seed=0, out=weak)
+    files = [(out / "weights.safetensors").read_bytes() for out in (whole, part, weak)]
+    assert files[0] == files[1] != files[2]
+    assert json.loads((whole / "train.json").read_text())["recipe"]["mixup"] == 0.2
+    check_finished(whole, identity(tiny_subnet(), FEW, r, 0))
+
+
+def test_the_loss_of_mixed_labels_is_smoothed_cross_entropy(tmp_path: Path) -> None:
+    r = recipe(epochs=1, batch_size=96, dropout=0.0, drop_connect=0.0, mixup=0.4)
+    training = Training(tiny_subnet(), FEW, r, seed=0, out=tmp_path)
+    (batch,) = training.train_batches.epoch(0)
+    images, labels = mixed(
+        batch[0], torch.eye(10)[batch[1]], mixing_rng(0, 0), mixup=0.4, cutmix=0.0
+    )
+    targets = 0.9 * labels + 0.1 / 10
+    with torch.no_grad():
+        network = copy.deepcopy(training.network).train()
+        expected = -(targets * network(images).log_softmax(1)).sum(1).mean()
+    training.run()
+    assert training.history[0].train_loss == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_loss_of_a_class_is_weighed(tmp_path: Path) -> None:
+    weights = [1.0, 3.0, *[0.5] * 8]
+    r = recipe(epochs=1, batch_size=96, dropout=0.0, drop_connect=0.0, class_weights=weights)
+    training = Training(tiny_subnet(), FEW, r, seed=0, out=tmp_path)
+    ((images, labels),) = training.train_batches.epoch(0)
+    targets = 0.9 * torch.eye(10)[labels] + 0.1 / 10
+    with torch.no_grad():
+        logs = copy.deepcopy(training.network).train()(images).log_softmax(1)
+    expected = float(-(torch.tensor(weights) * targets * logs).sum(1).mean())
+    training.run()
+    assert training.history[0].train_loss == pytest.approx(expected, rel=1e-5)
+
+
+TEACHER = "tests.runs.test_teachers:seeded"
+
+
+def teacher() -> Teacher:
+    return load_teacher(TEACHER, torch.device("cpu"))
+
+
+def test_a_training_with_a_teacher_goes_on_with_it_alone(tmp_path: Path) -> None:
+    whole, part, alone = (tmp_path / name for name in ("whole", "part", "alone"))
+    net, r = tiny_subnet(), recipe()
+    other = load_teacher(Network(net), torch.device("cpu"))
+    train(net, FEW, r, seed=0, out=whole, teacher=teacher())
+    with pytest.raises(StoppedError):
+        train(net, FEW, r, seed=0, out=part, teacher=teacher(), stop=stop_at(2))
+    for wrong, now in ((None, "None"), (other, "'Network ")):
+        with pytest.raises(ValueError, match=rf"teacher: '\S+:seeded \w+' there, {now}"):
+            Training(net, FEW, r, seed=0, out=part, teacher=wrong, resume=True)
+    train(net, FEW, r, seed=0, out=part, teacher=teacher(), resume=True)
+    train(net, FEW, recipe(teacher_weight=0.0), seed=0, out=alone, teacher=teacher())
+    plain = train(net, FEW, r, seed=0, out=tmp_path / "plain").weights.read_bytes()
+    files = [(out / "weights.safetensors").read_bytes() for out in (whole, part, alone)]
+    assert files[0] == files[1] != plain == files[2]
+    check_finished(whole, identity(net, FEW, r, 0, teacher()))
+    for folder, given in ((whole, None), (tmp_path / "plain", teacher())):
+        with pytest.raises(ValueError, match=r"finished, and with other options \(teacher: "):
+            check_finished(folder, identity(net, FEW, r, 0, given))
+    assert json.loads((whole / "train.json").read_text())["teacher"] == teacher().identity
+    assert "teacher" not in json.loads((tmp_path / "plain" / "train.json").read_text())
+
+
+def test_the_loss_of_a_teacher_is_of_the_mixed_images(tmp_path: Path) -> None:
+    r = recipe(
+        epochs=1, batch_size=96, dropout=0.0, drop_connect=0.0, mixup=0.4, label_smoothing=0.0,
+        teacher_weight=0.7, teacher_temperature=2.0,
+    )  # fmt: skip
+    training = Training(tiny_subnet(), FEW, r, seed=0, out=tmp_path, teacher=teacher())
+    (batch,) = training.train_batches.epoch(0)
+    images, labels = mixed(
+        batch[0], torch.eye(10)[batch[1]], mixing_rng(0, 0), mixup=0.4, cutmix=0.0
+    )
+    with torch.no_grad():
+        logits = copy.deepcopy(training.network).train()(images)
+        hard = -(labels * logits.log_softmax(1)).sum(1).mean()
+        soft = distillation(logits, teacher().logits(images), 2.0)
+    training.run()
+    expected = float(0.3 * hard + 0.7 * soft)
+    assert training.history[0].train_loss == pytest.approx(expected, rel=1e-4)
 
 
 def test_moved_images_are_the_same_and_changed_ones_are_not(tmp_path: Path) -> None:
@@ -241,6 +342,10 @@ def test_bad_input_is_refused_before_work(tmp_path: Path) -> None:
     assert "none.json" in refused(f"subnet={tmp_path}/none.json")
     assert "7 classes" in refused(f"subnet={other}")
     assert "subnet.json they were trained for" in refused(f"subnet={good}", f"weights={weights}")
+    assert "expected the folder of a trained run" in refused(f"subnet={good}", "teacher=none")
+    assert "(2, 10), for the classes" in refused(
+        f"subnet={good}", "teacher=torch.nn:Identity", "recipe.resolution=32"
+    )
     assert "accelerator='tpu'" in refused(f"subnet={good}", "accelerator=tpu")
     assert "threads=0" in refused(f"subnet={good}", "threads=0")
     assert "recipe.epochs=0" in refused(f"subnet={good}", "recipe.epochs=0")

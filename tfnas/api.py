@@ -18,6 +18,8 @@ from tfnas.space.spec import SpaceSpec
 from tfnas.space.subnet import Subnet as Subnet
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from tfnas.data.images import Dataset
     from tfnas.deploy.onnx_file import Exported
     from tfnas.nets.backbone import Backbone
@@ -125,6 +127,8 @@ def train_net(
     *,
     recipe: str | Recipe = "quick",
     out: str | Path,
+    task: str = "classification",
+    teacher: str | Path | nn.Module | None = None,
     seed: int = 0,
     threads: int | None = None,
     accelerator: str = "auto",
@@ -137,31 +141,40 @@ def train_net(
 
     Args:
         recipe: a name of conf/recipe/, or one of `load_preset("recipe", ...)`.
+        task: classification, multi_label or regression; the latter two take images with a row of
+            numbers for each.
+        teacher: whose soft labels are learned too: the folder of a trained run, an ONNX file with
+            any batch, `module:factory` or a module. It takes what the net takes, and has the same
+            classes.
         threads: CPU threads; None: all cores.
         workers: processes that decode image files.
 
     Raises:
-        ValueError: if net, images and recipe don't fit together, or the folder holds another
-            training.
+        ValueError: if net, images, recipe and teacher don't fit together, or the folder holds
+            another training.
         tfnas.process.errors.DivergedError: if the loss is no finite number.
     """
     import torch
 
     from tfnas.process.accelerator import cpu_threads, pick_accelerator
     from tfnas.process.stopping import locked
+    from tfnas.runs.teachers import load_teacher
     from tfnas.runs.trained import train
 
     subnet = net.subnet if isinstance(net, FoundNet) else net
     folder = Path(out)
     torch.set_num_threads(cpu_threads(threads))
+    device = pick_accelerator(accelerator)
     with locked(folder):
         result = train(
             subnet,
             images,
             load_preset("recipe", recipe) if isinstance(recipe, str) else recipe,
+            task=task,
             seed=seed,
             out=folder,
-            device=str(pick_accelerator(accelerator)),
+            teacher=None if teacher is None else load_teacher(teacher, device),
+            device=str(device),
             workers=workers,
             resume=resume,
         )

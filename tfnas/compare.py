@@ -54,6 +54,7 @@ from tfnas.process.stopping import stop_on_signals
 from tfnas.process.versions import versions
 from tfnas.runs.run import clean
 from tfnas.space.subnet import Subnet
+from tfnas.training.recipe import options
 
 log = logging.getLogger("tfnas.compare")
 
@@ -117,7 +118,7 @@ def _folder(config: CompareConfig, dataset: Dataset, subnets: dict[str, Subnet])
         return Path(config.out)
     if is_sweep():
         return output_dir()
-    same = [sorted(subnets), vars(config.recipe), dataset.name, dataset.identity]
+    same = [sorted(subnets), options(config.recipe), dataset.name, dataset.identity]
     return Path("runs") / f"compare_{hashlib.sha256(json.dumps(same).encode()).hexdigest()[:8]}"
 
 

@@ -16,7 +16,7 @@ from tfnas.deploy.onnx_file import Target, export_network, network_with
 from tfnas.files.decode import load
 from tfnas.nets.backbone import Backbone
 from tfnas.nets.blocks import Network
-from tfnas.nets.weights import Trained
+from tfnas.nets.weights import Trained, told
 from tfnas.process.exits import DONE, FAILED
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import MAX_BYTES
@@ -97,7 +97,7 @@ def _work(
         log.info("the weights are random (seed %d): fit for measuring latency only", seed)
     else:
         mark = "" if trained.resolution == deployed else f", while the file takes {deployed} px"
-        log.info("weights of %s, top-1 %.1f %% at %d px%s", weights, 100 * trained.top1,
+        log.info("weights of %s, %s at %d px%s", weights, told(trained.top1, trained.scores),
                  trained.resolution, mark)  # fmt: skip
     return DONE
 

@@ -29,9 +29,12 @@ from tfnas.process.ranks import Ranks, join
 from tfnas.process.stopping import stop_on_signals
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.scalars import check_tensorboard
+from tfnas.runs.teachers import load_teacher
 from tfnas.runs.trained import check_finished, finish
 from tfnas.space.subnet import Subnet
 from tfnas.training.loop import CHECKPOINT, Training, identity
+from tfnas.training.task import CLASSIFICATION
+from tfnas.training.teacher import Teacher
 
 log = logging.getLogger("tfnas.train")
 
@@ -44,13 +47,14 @@ def prepare(config: TrainConfig) -> Work:
     pick_accelerator(config.accelerator, ranks)
     check_tensorboard(config.tensorboard)
     path = Path(config.subnet)
-    subnet, dataset = Subnet.load(path), load_data(config.data, config.recipe.max_train)
+    subnet, dataset = Subnet.load(path), _images(config)
     out = path.parent if config.out is None else Path(config.out)
     if config.out is None and is_sweep():
         out = output_dir()
     resume, begun = config.resume, checkpoint.exists(out / CHECKPOINT)
     if resume and RunFolder(out).trained.is_file() and not begun:
-        now = identity(subnet, dataset, config.recipe, config.seed)
+        teacher = _teacher(config, ranks)
+        now = identity(subnet, dataset, config.recipe, config.seed, teacher, config.task)
         check_finished(out, now if config.weights is None else {**now, "weights": config.weights})
         return lambda: _finished(out)
     if resume and is_sweep():  # members that didn't get so far start
@@ -75,9 +79,11 @@ def _training(
         subnet,
         dataset,
         config.recipe,
+        task=config.task,
         seed=config.seed,
         out=out,
         weights=Path(config.weights) if config.weights is not None and leads else None,
+        teacher=_teacher(config, ranks),
         device=str(pick_accelerator(config.accelerator, ranks)),
         workers=config.data.workers,
         checkpoint_minutes=config.checkpoint_minutes,
@@ -85,6 +91,16 @@ def _training(
         resume=resume,
         ranks=ranks,
     )
+
+
+def _images(config: TrainConfig) -> Dataset:
+    return load_data(config.data, config.recipe.max_train, by_class=config.task == CLASSIFICATION)
+
+
+def _teacher(config: TrainConfig, ranks: Ranks) -> Teacher | None:
+    if config.teacher is None:
+        return None
+    return load_teacher(config.teacher, pick_accelerator(config.accelerator, ranks))
 
 
 def _agreed_training(config: TrainConfig, ranks: Ranks) -> Training:
@@ -96,7 +112,7 @@ def _agreed_training(config: TrainConfig, ranks: Ranks) -> Training:
     """
     text = ranks.broadcast(None)
     try:
-        dataset = load_data(config.data, config.recipe.max_train)
+        dataset = _images(config)
         training = _training(config, Subnet.from_json(text), dataset, Path(), False, ranks)
     except (ValueError, LookupError, OSError) as error:  # data or a GPU that aren't here
         ranks.agree(error)
@@ -144,6 +160,8 @@ def _train(training: Training, path: Path, tensorboard: bool | None) -> int:
         recipe.name, recipe.epochs, len(training.train_batches), recipe.batch_size,
         training.resolution, training.device, training.seed, training.weights or "scratch",
     )  # fmt: skip
+    if training.teacher is not None:
+        log.info("with the soft labels of the teacher %s", training.teacher)
     if training.kept:
         log.info("not in these weights, initialized anew: %s", ", ".join(training.kept))
     with stop_on_signals(training.ranks) as stop:

@@ -34,6 +34,7 @@ from tfnas.data.sets import SOURCES, load_images, num_classes
 CONF = Path(__file__).parents[2] / "conf" / "data"
 CUT_SHA256 = "1e96bfd40507089fdde7afc23df81d422e1208b2d96b87eafaefb599c253772f"
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+STRONG: dict[str, Any] = {"rand_augment": 9.0, "erasing": 0.5}
 
 
 # -- small files in the published layouts ----------------------------------------------------------
@@ -673,14 +674,17 @@ def test_gray_becomes_three_equal_channels() -> None:
         assert images.max() <= 1
 
 
+@pytest.mark.parametrize("strong", [{}, STRONG])
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_batches_depend_on_seed_epoch_and_index_alone(folder_root: Path, in_memory: bool) -> None:
+def test_batches_depend_on_seed_epoch_and_index_alone(
+    folder_root: Path, in_memory: bool, strong: dict[str, Any]
+) -> None:
     images = array_images() if in_memory else load_images("folder", root=str(folder_root)).train
 
     def batches(seed: int = 3, augment: bool = True) -> Batches:
         return Batches(
             images, np.arange(len(images)), batch=5, size=10, **PLAIN, seed=seed, augment=augment,
-            drop_last=False,
+            drop_last=False, **strong,
         )  # fmt: skip
 
     state = torch.random.get_rng_state()
@@ -699,14 +703,14 @@ def test_batches_depend_on_seed_epoch_and_index_alone(folder_root: Path, in_memo
     assert torch.equal(labels.sort().values, torch.from_numpy(np.sort(images.labels)))
 
 
-@pytest.mark.parametrize("augmented", [True, False])
-def test_workers_change_nothing(folder_root: Path, augmented: bool) -> None:
+@pytest.mark.parametrize(("augmented", "strong"), [(True, {}), (True, STRONG), (False, STRONG)])
+def test_workers_change_nothing(folder_root: Path, augmented: bool, strong: dict[str, Any]) -> None:
     images = load_images("folder", root=str(folder_root)).train
     runs = [
         all_of(
             Batches(
                 images, np.arange(1, 12), batch=4, size=16, **PLAIN, seed=1, augment=augmented,
-                workers=workers, drop_last=False,
+                workers=workers, drop_last=False, **strong,
             ),
             epoch=1,
             start=start,
@@ -901,11 +905,15 @@ def test_an_epoch_starts_within_itself() -> None:
 def test_batches_like_others_at_another_size() -> None:
     dataset = load_images("fashion_mnist", root="shipped", max_train=100)
     whole = Batches(
-        dataset.train, np.arange(100), batch=16, size=16, mean=dataset.mean, std=dataset.std,
-        seed=0, augment=True, drop_last=True,
+        dataset.train, np.arange(96), batch=16, size=16, mean=dataset.mean, std=dataset.std,
+        seed=0, augment=True, drop_last=True, **STRONG,
     )  # fmt: skip
     same = whole.like(16)
     assert len(same) == len(whole) == 6
+    assert all(
+        torch.equal(one[0], other[0])
+        for one, other in zip(same.epoch(1), whole.epoch(1), strict=True)
+    )
     few = whole.like(8, 2)
     assert len(few) == 2
     images, labels = next(few.epoch(0))

@@ -69,7 +69,10 @@ def without(name: str) -> Callable[[Arrays], Arrays]:
         (lambda a: a | {"train_images": a["train_images"].astype(float)}, "train_images is float"),
         (lambda a: a | {"train_images": a["train_images"][0]}, "40"),
         (lambda a: a | {"test_images": a["test_images"][:5]}, "for 5 images"),
-        (lambda a: a | {"train_labels": np.zeros((40, 2), np.uint8)}, r"\(40, 2\) for 40 images"),
+        (
+            lambda a: a | {"train_labels": np.zeros((40, 2), np.uint8)},
+            "as many for each image in both",
+        ),
         (lambda a: a | {"train_labels": np.full(40, -1)}, "holds -1"),
         (lambda a: a | {"train_labels": np.full(40, 10**9)}, "a label is 1,000,000,000"),
         (lambda a: a | {"train_labels": np.full(40, 0.5)}, "train_labels is float64"),
@@ -231,3 +234,44 @@ def test_archives_of_any_bytes(tmp_path: Path, data: st.DataObject) -> None:
     path.write_bytes(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
     with suppress(ValueError):  # nothing else
         load_images("npz", root=str(path))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_several_labels_for_each_image(tmp_path: Path, dtype: type) -> None:
+    """As MedMNIST stores those of ChestMNIST."""
+    rng = np.random.default_rng(0)
+    labels = {
+        f"{part}_labels": rng.integers(0, 2, (n, 3)) for part, n in (("train", 40), ("test", 12))
+    }
+    path = write(tmp_path, arrays() | {name: x.astype(dtype) for name, x in labels.items()})
+    dataset = load_images("npz", root=str(path), max_train=30)
+    assert dataset.classes == ("0", "1", "2")
+    assert num_classes("npz", root=str(path)) == 3
+    assert not dataset.by_class
+    assert dataset.train.labels.dtype == np.float32
+    assert np.array_equal(dataset.train.labels, labels["train_labels"][:30])
+    with pytest.raises(ValueError, match=r"3 numbers for each image.*for tfnas\.train alone"):
+        dataset.check_by_class()
+
+
+def test_one_float_for_each_image_is_a_number(tmp_path: Path) -> None:
+    values = {"train_labels": np.linspace(0, 1, 40)[:, None], "test_labels": np.zeros((12, 1))}
+    path = write(tmp_path, arrays() | values | {"classes": np.array(["age"])})
+    dataset = load_images("npz", root=str(path))
+    assert (dataset.classes, dataset.train.labels.shape) == (("age",), (40, 1))
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (np.full((40, 3), np.nan), "holds numbers that aren't finite"),
+        (np.full((40, 3), 1e300), "holds numbers that aren't finite"),
+        (np.zeros((41, 3)), r"\(41, 3\) for 40 images"),
+        (np.zeros((40, 2)), "expected as many for each image in both parts"),
+        (np.zeros((40, 3, 1)), r"\(40, 3, 1\) for 40 images"),
+    ],
+)
+def test_numbers_that_do_not_fit(tmp_path: Path, labels: np.ndarray, told: str) -> None:
+    path = write(tmp_path, arrays() | {"train_labels": labels, "test_labels": np.zeros((12, 3))})
+    with pytest.raises(ValueError, match=told):
+        read_npz(path)

@@ -7,6 +7,7 @@ import pytest
 from tests.support.entry import compose_config
 from tfnas.app.schemas import SearchConfig
 from tfnas.pipeline.folder import options_of
+from tfnas.training.recipe import options
 
 
 @pytest.mark.parametrize("name", ["tfnas", "small", "tiny"])
@@ -31,3 +32,10 @@ def test_candidates_make_another_search() -> None:
         compose_config(SearchConfig, "search", "target_ms=8", "space=nas_bench_macro")
     )
     assert len(options["space.ops"]) == 3
+
+
+def test_finals_of_before_have_the_options_of_before() -> None:
+    config = compose_config(SearchConfig, "search", "target_ms=8", "finals=quick")
+    kept = {key.removeprefix("finals.recipe.") for key in options_of(config) if ".recipe." in key}
+    assert kept == set(options(config.finals.recipe))
+    assert "mixup" not in kept

@@ -571,10 +571,10 @@ def test_a_table_can_be_sent() -> None:
     assert sent.to_json() == table.to_json()
 
 
-@pytest.mark.parametrize("augment", [True, False])
+@pytest.mark.parametrize(("augment", "strong"), [(True, 0.0), (True, 0.5), (False, 0.0)])
 @pytest.mark.parametrize("source", ["memory", "files"])
 def test_parts_of_a_batch_are_what_one_process_has(
-    source: str, augment: bool, tmp_path: Path
+    source: str, augment: bool, strong: float, tmp_path: Path
 ) -> None:
     if source == "memory":
         dataset = few_images(train=40, test=10)
@@ -584,7 +584,8 @@ def test_parts_of_a_batch_are_what_one_process_has(
     def epoch(ranks: Ranks) -> list[tuple[Tensor, Tensor]]:
         batches = Batches(
             dataset.train, np.arange(33), batch=16, size=16, mean=dataset.mean, std=dataset.std,
-            seed=0, augment=augment, drop_last=False, ranks=ranks,
+            seed=0, augment=augment, drop_last=False, ranks=ranks, rand_augment=10 * strong,
+            erasing=strong,
         )  # fmt: skip
         return list(batches.epoch(1))
 

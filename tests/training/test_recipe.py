@@ -11,7 +11,7 @@ import pytest
 from tests.support.entry import compose_config
 from tfnas.app.schemas import TrainConfig
 from tfnas.app.values import conf_path
-from tfnas.training.recipe import Recipe, check_recipe, learning_rate
+from tfnas.training.recipe import Recipe, check_recipe, learning_rate, options
 
 RECIPES = sorted(path.stem for path in (conf_path() / "recipe").glob("*.yaml"))
 
@@ -60,9 +60,36 @@ def test_no_warmup() -> None:
         ("momentum", 1.0), ("weight_decay", -1e-4), ("warmup_epochs", 2.0), ("clip", -1.0),
         ("label_smoothing", 1.5), ("dropout", 1.0), ("drop_connect", 1.0), ("ema", 1.0),
         ("resolution", 0), ("crop_scale_min", 0.0), ("color_jitter", 2.0),
+        ("rand_augment", 11.0), ("mixup", -0.1), ("cutmix", -1.0), ("random_erasing", 1.1),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_named(name: str, value: float) -> None:
     changes: dict[str, Any] = {name: value}
     with pytest.raises(ValueError, match=rf"recipe\.{name}="):
         check_recipe(replace(recipe("test"), **changes))
+
+
+def test_a_recipe_of_before_is_told_as_before() -> None:
+    """So that its trainings go on, and a comparison finds those that are finished."""
+    for name in ("quick", "small", "test", "tfnas"):
+        assert list(options(recipe(name))) == [
+            "name", "max_train", "epochs", "batch_size", "lr", "momentum", "weight_decay",
+            "warmup_epochs", "clip", "label_smoothing", "dropout", "drop_connect", "ema",
+            "resolution", "crop_scale_min", "color_jitter", "amp",
+        ]  # fmt: skip
+    assert options(recipe("quick", "recipe.mixup=0.3"))["mixup"] == 0.3
+    added = options(recipe("strong")).keys() - options(recipe("tfnas")).keys()
+    assert added == {"rand_augment", "mixup", "cutmix", "random_erasing"}
+
+
+@pytest.mark.parametrize("given", ["even", [1.0, 0.0], [1.0, "x"], 3, [True]])
+def test_bad_class_weights(given: object) -> None:
+    with pytest.raises(ValueError, match=r"recipe\.class_weights=.*expected null, balanced"):
+        check_recipe(replace(recipe("test"), class_weights=given))
+
+
+def test_class_weights_of_a_command_line() -> None:
+    for given, weights in (("balanced", "balanced"), ("[1,2.5]", [1, 2.5])):
+        found = recipe("test", f"recipe.class_weights={given}")
+        check_recipe(found)
+        assert options(found)["class_weights"] == weights

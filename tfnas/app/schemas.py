@@ -184,7 +184,9 @@ class TrainConfig(TrainingContext):
     """python -m tfnas.train; `out` is the folder of the subnet where it is null."""
 
     subnet: str
+    task: str  # one of `tfnas.training.task.TASKS`
     weights: str | None  # safetensors to start from, such as a run's supernet_weights.safetensors
+    teacher: str | None  # a run, an ONNX file or module:factory; see `tfnas.runs.teachers`
     seed: int
     tensorboard: bool | None  # write scalars; null: if the package tensorboard is installed
     resume: bool

@@ -111,10 +111,10 @@ def _read(folder: Path, subnet: str, seed: int, start: Comparison) -> Trial:
         ValueError: if that is damaged, or it ran otherwise than `start` says of all.
     """
     found = load_finished(folder)
-    if found.top1 > found.top5:
+    if found.top1 is None or found.top5 is None or found.top1 > found.top5:
         raise ValueError(
-            f"{RunFolder(folder).trained} is no result of a training: top1={found.top1} above "
-            f"top5={found.top5}"
+            f"{RunFolder(folder).trained} is no result of a training: top1={found.top1}, "
+            f"top5={found.top5}, expected fractions of which the first is no larger"
         )
     ran = {"accelerator": found.device, "threads": found.threads, **vars(found.versions)}
     now = {"accelerator": start.accelerator, "threads": start.threads, **start.versions}

@@ -11,7 +11,7 @@ import stat
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, log
+from math import ceil, exp, log, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,26 @@ import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageEnhance, ImageOps
 
+from tfnas.data.rand_augment import RandAugment
 from tfnas.process.ranks import ALONE, Ranks
 
 EVAL_FRACTION = 224 / 256  # part of the shorter side that evaluation keeps, as for ImageNet
 ASPECT = (3 / 4, 4 / 3)  # width / height of a random crop
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to gray
-_AUGMENT_STREAM = 1
+ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)  # of the image; height / width
+ERASING_TRIES = 10  # a rectangle that is longer than the image is drawn anew
+_AUGMENT_STREAM, RAND_AUGMENT_STREAM, ERASING_STREAM = 1, 3, 4
 
 
-def augment_rng(seed: int, epoch: int, position: int) -> np.random.Generator:
-    """The generator of one batch (images in memory) or of one image (files) of one epoch."""
-    return np.random.default_rng((seed, epoch, _AUGMENT_STREAM, position))
+def augment_rng(
+    seed: int, epoch: int, position: int, stream: int = _AUGMENT_STREAM
+) -> np.random.Generator:
+    """The generator of one batch (images in memory) or of one image (files) of one epoch.
+
+    Args:
+        stream: for what is drawn for each image, whether it lies in memory or in a file.
+    """
+    return np.random.default_rng((seed, epoch, stream, position))
 
 
 def leave_signals_to_parent(_worker: int) -> None:
@@ -111,6 +120,38 @@ def augmented_arrays(
     return _jittered(images, factors)
 
 
+def rand_augmented(
+    images: torch.Tensor, rand_augment: RandAugment, rngs: Sequence[np.random.Generator]
+) -> torch.Tensor:
+    """RandAugment of float32 (N, C, H, W) in 0..1, in 8 bits a channel."""
+    pixels = (images * 255).round_().to(torch.uint8).permute(0, 2, 3, 1).numpy()  # (N, H, W, C)
+    changed = [
+        np.array(rand_augment(Image.fromarray(each if each.shape[2] == 3 else each[..., 0]), rng))
+        for each, rng in zip(pixels, rngs, strict=True)
+    ]
+    return _to_float(np.stack(changed).reshape(pixels.shape))
+
+
+def erase(images: torch.Tensor, share: float, rngs: Sequence[np.random.Generator]) -> None:
+    """Random erasing (arXiv 1708.04896) as timm has it in `remode=pixel`, in place.
+
+    In a `share` of the images, float32 (N, C, H, W) and normalized, one rectangle becomes noise.
+    """
+    height, width = images.shape[2:]
+    for image, rng in zip(images, rngs, strict=True):
+        if rng.random() >= share:
+            continue
+        for _ in range(ERASING_TRIES):
+            area = rng.uniform(*ERASED_AREA) * height * width
+            aspect = exp(rng.uniform(log(ERASED_ASPECT[0]), log(ERASED_ASPECT[1])))
+            rows, columns = round(sqrt(area * aspect)), round(sqrt(area / aspect))
+            if rows < height and columns < width:
+                top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+                part = image[:, top : top + rows, left : left + columns]
+                part.copy_(torch.from_numpy(rng.standard_normal(part.shape, dtype=np.float32)))
+                break
+
+
 def normalized(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """(N, 1 or 3, H, W) in 0..1 to (N, 3, H, W) with the mean taken off, channels last."""
     shift = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1)
@@ -142,12 +183,14 @@ def read_file(
     *,
     crop_scale: tuple[float, float],
     jitter: float,
+    rand_augment: RandAugment | None = None,
 ) -> np.ndarray:
     """One image file as uint8 (size, size, 3).
 
-    With `rng`: a random crop, flip and colour. Without: the central square of 7/8 of the shorter
-    side, which is resizing that side to size * 256 / 224 and cutting the centre out of it. Gray
-    and palette images become RGB, and each is turned as its EXIF says that it is seen.
+    With `rng`: a random crop, flip and colour, then RandAugment if it is given. Without: the
+    central square of 7/8 of the shorter side, which is resizing that side to size * 256 / 224 and
+    cutting the centre out of it. Gray and palette images become RGB, and each is turned as its EXIF
+    says that it is seen.
 
     Raises ValueError, naming the file, where it can't be read.
     """
@@ -166,6 +209,8 @@ def read_file(
         rgb = ImageEnhance.Brightness(rgb).enhance(brightness)
         rgb = ImageEnhance.Contrast(rgb).enhance(contrast)
         rgb = ImageEnhance.Color(rgb).enhance(saturation)
+        if rand_augment is not None:
+            rgb = rand_augment(rgb, rng)
     except Exception as error:  # Pillow's parsers raise whatever they stumble over
         raise ValueError(_unreadable(path, error)) from error
     return np.array(rgb, dtype=np.uint8)  # (size, size, 3)
@@ -206,6 +251,7 @@ class FileBatches(torch.utils.data.Dataset[np.ndarray | str]):
     augment: bool
     crop_scale: tuple[float, float]
     jitter: float
+    rand_augment: RandAugment | None = None
     ranks: Ranks = ALONE  # of each batch only this one's part is read
 
     def __getitem__(self, index: int) -> np.ndarray | str:
@@ -221,6 +267,7 @@ class FileBatches(torch.utils.data.Dataset[np.ndarray | str]):
                     rng,
                     crop_scale=self.crop_scale,
                     jitter=self.jitter,
+                    rand_augment=self.rand_augment,
                 )
             except ValueError as error:
                 return str(error)

@@ -19,6 +19,7 @@ from tfnas.data.images import (
     Images,
     checked_seed,
 )
+from tfnas.data.rand_augment import RandAugment
 from tfnas.process.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -31,12 +32,13 @@ class Batches:
     """Batches of the images at `indices`, resized to `size` pixels and normalized.
 
     With `augment`, images are cropped (to a share `crop_scale` of their area), mirrored and changed
-    in brightness, contrast and saturation by up to `jitter`. With `shuffle` (default: where they
-    are augmented) they come in another order every epoch. A batch is a function of (seed, epoch,
-    batch index) and nothing else: neither the number of workers nor where an epoch is entered
-    changes it. `workers` is the number of processes that decode image files; images in memory are
-    handled at once, in this process. Of several `ranks` each gets its own part of every batch, the
-    same images as one process would have there.
+    in brightness, contrast and saturation by up to `jitter`; then by RandAugment of a magnitude
+    above 0, and of a share `erasing` of them a rectangle is erased. With `shuffle` (default: where
+    they are augmented) they come in another order every epoch. A batch is a function of (seed,
+    epoch, batch index) and nothing else: neither the number of workers nor where an epoch is
+    entered changes it. `workers` is the number of processes that decode image files; images in
+    memory are handled at once, in this process. Of several `ranks` each gets its own part of every
+    batch, the same images as one process would have there.
 
     Raises ValueError for sizes that make no batch and for indices outside of `images`.
     """
@@ -57,6 +59,8 @@ class Batches:
         drop_last: bool,
         crop_scale: tuple[float, float] | None = None,
         jitter: float = 0.4,
+        rand_augment: float = 0.0,
+        erasing: float = 0.0,
         ranks: Ranks = ALONE,
     ) -> None:
         if crop_scale is None:
@@ -82,6 +86,7 @@ class Batches:
         self.seed, self.augment, self.workers = checked_seed(seed), augment, workers
         self.shuffle = augment if shuffle is None else shuffle
         self.crop_scale, self.jitter, self.ranks = crop_scale, jitter, ranks
+        self.rand_augment, self.erasing = rand_augment, erasing
         self._count = len(self.indices) // batch if drop_last else -(-len(self.indices) // batch)
         if self._count == 0:
             raise ValueError(
@@ -99,7 +104,8 @@ class Batches:
             self.images, self.indices[: whole * self.batch], batch=self.batch, size=size,
             mean=self.mean, std=self.std, seed=self.seed, augment=self.augment,
             shuffle=self.shuffle, workers=self.workers, drop_last=True,
-            crop_scale=self.crop_scale, jitter=self.jitter, ranks=self.ranks,
+            crop_scale=self.crop_scale, jitter=self.jitter, rand_augment=self.rand_augment,
+            erasing=self.erasing, ranks=self.ranks,
         )  # fmt: skip
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -129,6 +135,7 @@ class Batches:
 
         from tfnas.data import augment
 
+        rand_augment = self._rand_augment
         for index in range(start, len(self)):
             chosen = order[index * self.batch : (index + 1) * self.batch]
             part = self.ranks.part(len(chosen))
@@ -145,9 +152,12 @@ class Batches:
                     jitter=self.jitter,
                     part=part,
                 )
+                if rand_augment is not None:
+                    rngs = self._rngs(epoch, index, augment.RAND_AUGMENT_STREAM)
+                    batch = augment.rand_augmented(batch, rand_augment, rngs)
             else:
                 batch = augment.resized_arrays(pixels[part], self.size)
-            yield augment.normalized(batch, self.mean, self.std), labels
+            yield self._finished(batch, epoch, index), labels
 
     def _from_files(
         self, images: FileImages, order: np.ndarray, epoch: int, start: int
@@ -165,6 +175,7 @@ class Batches:
             augment=self.augment,
             crop_scale=self.crop_scale,
             jitter=self.jitter,
+            rand_augment=self._rand_augment,
             ranks=self.ranks,
         )
         # Its own generator: a loader without one draws from torch's global one.
@@ -188,7 +199,7 @@ class Batches:
                 batch = torch.from_numpy(item).permute(0, 3, 1, 2).float().div_(255)  # (N, 3, H, W)
                 chosen = order[index * self.batch : (index + 1) * self.batch]
                 labels = torch.from_numpy(images.labels[chosen[self.ranks.part(len(chosen))]])
-                yield augment.normalized(batch, self.mean, self.std), labels
+                yield self._finished(batch, epoch, index), labels
         except RuntimeError:
             died = True  # one of them: torch's handler would raise again for each that is killed
             raise
@@ -196,6 +207,31 @@ class Batches:
             del items  # torch waits seconds for each of them, then sends what they ignore
             if not died:
                 _end(workers)
+
+    @property
+    def _rand_augment(self) -> RandAugment | None:
+        if self.rand_augment == 0:
+            return None
+        red, green, blue = (round(255 * mean) for mean in self.mean)
+        return RandAugment(self.rand_augment, (red, green, blue))
+
+    def _finished(self, images: torch.Tensor, epoch: int, index: int) -> torch.Tensor:
+        """Normalized, and erased in part where that is asked for."""
+        from tfnas.data import augment
+
+        images = augment.normalized(images, self.mean, self.std)
+        if self.augment and self.erasing:
+            augment.erase(images, self.erasing, self._rngs(epoch, index, augment.ERASING_STREAM))
+        return images
+
+    def _rngs(self, epoch: int, index: int, stream: int) -> list[np.random.Generator]:
+        """One for each image of this rank's part of a batch."""
+        from tfnas.data.augment import augment_rng
+
+        first = index * self.batch
+        places = range(first, min(first + self.batch, len(self.indices)))
+        part = places[self.ranks.part(len(places))]
+        return [augment_rng(self.seed, epoch, place, stream) for place in part]
 
 
 def _end(workers: set[multiprocessing.process.BaseProcess]) -> None:

@@ -21,7 +21,10 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class ArrayImages:
-    """Images in memory: `pixels` uint8 (N, H, W, C) with C 1 or 3, `labels` int64 (N,)."""
+    """Images in memory: `pixels` uint8 (N, H, W, C) with C 1 or 3.
+
+    `labels` are int64 (N,), the class of each, or float32 (N, K), K numbers for each.
+    """
 
     pixels: np.ndarray
     labels: np.ndarray
@@ -86,7 +89,10 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """An image set, its labels counted from 0 in the order of `classes`."""
+    """An image set, its labels counted from 0 in the order of `classes`.
+
+    Where labels are several numbers for each image, `classes` are their names.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -100,17 +106,40 @@ class Dataset:
         for part, images in (("training", self.train), ("test", self.test)):
             if len(images) == 0:
                 raise ValueError(f"data {self.name}: no {part} images ({self.origin})")
+            if not self.by_class:
+                if images.labels.shape[1:] != (len(self.classes),):
+                    raise ValueError(
+                        f"data {self.name}: {part} labels {images.labels.shape}, expected "
+                        f"{len(self.classes)} numbers for each image ({self.origin})"
+                    )
+                continue
             low, high = int(images.labels.min()), int(images.labels.max())
             if low < 0 or high >= len(self.classes):
                 raise ValueError(
                     f"data {self.name}: {part} labels run from {low} to {high}, expected 0 to "
                     f"{len(self.classes) - 1} for {len(self.classes)} classes ({self.origin})"
                 )
+        if not self.by_class:
+            return
         counts = np.bincount(self.train.labels, minlength=len(self.classes))
         empty = [self.classes[i] for i in np.flatnonzero(counts == 0)]
         if empty:
             raise ValueError(
                 f"data {self.name}: no training images for {some(empty)} ({self.origin})"
+            )
+
+    @property
+    def by_class(self) -> bool:
+        """Whether each image has one class, and not several numbers."""
+        return self.train.labels.ndim == 1
+
+    def check_by_class(self) -> None:
+        """Raises ValueError where it isn't so."""
+        if not self.by_class:
+            raise ValueError(
+                f"data {self.name}: {len(self.classes)} numbers for each image, expected one "
+                "class; such images are for tfnas.train alone, with task=multi_label or "
+                "task=regression"
             )
 
     @cached_property
@@ -141,19 +170,21 @@ class Dataset:
         return digest.hexdigest()[:12]
 
     def at_most(self, max_train: int) -> Dataset:
-        """The set with at most so many training images, balanced over classes.
+        """The set with at most so many training images, balanced over classes where they have them.
 
         Raises:
             ValueError: for fewer images than classes.
         """
         if max_train >= len(self.train):
             return self
-        if max_train < len(self.classes):
+        if self.by_class and max_train < len(self.classes):
             raise ValueError(
                 f"max_train={max_train}: expected at least one image for each of the "
                 f"{len(self.classes)} classes of {self.name}"
             )
-        kept = first_per_class(self.train.labels, max_train)
+        kept = np.arange(max_train)
+        if self.by_class:
+            kept = first_per_class(self.train.labels, max_train)
         origin = f"{self.origin}; {max_train:,} of the training images (max_train)"
         return replace(self, train=self.train.take(kept), origin=origin)
 
@@ -219,8 +250,12 @@ def stratified_split(
 
 
 def _check_labels(labels: np.ndarray, count: int) -> None:
-    if labels.dtype != np.int64 or labels.shape != (count,):
-        raise ValueError(f"labels {labels.dtype} {labels.shape}: expected int64 ({count},)")
+    form = {np.dtype(np.int64): 1, np.dtype(np.float32): 2}.get(labels.dtype)
+    if labels.shape[:1] != (count,) or labels.ndim != form:
+        raise ValueError(
+            f"labels {labels.dtype} {labels.shape}: expected int64 ({count},), or float32 "
+            f"({count}, numbers)"
+        )
 
 
 def checked_seed(seed: int) -> int:

@@ -23,7 +23,8 @@ PARTS = ("train", "test")
 CLASSES, SUFFIX = "classes", ".npy"
 EXPECTED = (
     "expected the arrays train_images, train_labels, test_images and test_labels: images uint8 "
-    "(N, H, W) or (N, H, W, 3), labels whole numbers (N,) or (N, 1); and perhaps the texts classes"
+    "(N, H, W) or (N, H, W, 3), labels whole numbers (N,) or (N, 1), or several for each image "
+    "(N, K); and perhaps the texts classes"
 )
 
 
@@ -56,21 +57,29 @@ def count_npz(path: Path) -> int:
     """The number of classes of an archive, without reading its images. Same errors."""
     names = [f"{part}_labels" for part in PARTS]
     values = _read(path, names)
-    labels = [_labels(values[name], values[name].size, f"{path}: {name}") for name in names]
+    labels = [
+        _labels(values[n], values[n].size // _width(values[n]), f"{path}: {n}") for n in names
+    ]
     return len(_classes(path, values.get(CLASSES), labels))
 
 
 def _classes(path: Path, names: np.ndarray | None, labels: list[np.ndarray]) -> tuple[str, ...]:
     """The names of the classes, else their numbers."""
+    if labels[0].shape[1:] != labels[1].shape[1:]:
+        told = " and ".join(_form(x) for x in labels)
+        raise ValueError(f"{path}: labels {told}, expected as many for each image in both parts")
+    several = labels[0].ndim == 2
     highest = max((int(x.max()) for x in labels if len(x)), default=0)
+    highest = labels[0].shape[1] - 1 if several else highest
     if highest >= MAX_CLASSES:
         raise ValueError(f"{path}: a label is {highest:,}; {MAX_CLASSES:,} classes are the most")
+    most = highest + 1 if several else MAX_CLASSES
     if names is None:
         return tuple(map(str, range(highest + 1)))
-    if names.dtype.kind != "U" or names.ndim != 1 or not highest < len(names) <= MAX_CLASSES:
+    if names.dtype.kind != "U" or names.ndim != 1 or not highest < len(names) <= most:
         raise ValueError(
-            f"{path}: classes is {_form(names)}, expected {highest + 1} texts or more, "
-            f"{MAX_CLASSES:,} at most"
+            f"{path}: classes is {_form(names)}, expected {highest + 1} texts or more, {most:,} "
+            "at most"
         )
     try:
         return tuple(check_text(str(name), MAX_NAME) for name in names)
@@ -149,7 +158,22 @@ def _pixels(array: np.ndarray, where: str) -> np.ndarray:
     return array[..., None] if gray else array
 
 
+def _width(array: np.ndarray) -> int:
+    """How many labels each image has."""
+    several = array.ndim == 2 and array.shape[1] and array.dtype.kind in "uif"
+    return array.shape[1] if several else 1
+
+
 def _labels(array: np.ndarray, count: int, where: str) -> np.ndarray:
+    """int64 (N,), or float32 (N, K) where there are several for each image, or they are floats."""
+    if (width := _width(array)) > 1 or (array.dtype.kind == "f" and array.ndim == 2):
+        if array.shape != (count, width):
+            raise ValueError(f"{where} is {_form(array)} for {count:,} images; {EXPECTED}")
+        with np.errstate(over="ignore"):
+            numbers = array.astype(np.float32)
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"{where} holds numbers that aren't finite")
+        return numbers
     if array.dtype.kind not in "ui" or array.size != count or array.shape[:1] != (count,):
         raise ValueError(f"{where} is {_form(array)} for {count:,} images; {EXPECTED}")
     labels = array.reshape(-1).astype(np.int64)

@@ -57,7 +57,7 @@ def load_images(
     place = Place(name, root, train_list, test_list)
     dataset = _source(place, max_train).load(place)
     tested = np.unique(dataset.test.labels)
-    if len(tested) == 1 < len(dataset.classes):
+    if dataset.by_class and len(tested) == 1 < len(dataset.classes):
         raise ValueError(
             f"data {name}: all test images are of one class, {dataset.classes[tested[0]]}, of "
             f"{len(dataset.classes)} that are trained: no accuracy could be told ({dataset.origin})"

@@ -229,7 +229,7 @@ def _metadata(subnet: Subnet, trained: Trained | None, target: Target, seed: int
             metadata[name] = str(value)
     if trained is None:
         return metadata | {"weights": "untrained", "seed": str(seed)}
-    values = {name: json.dumps(value) for name, value in vars(trained).items()}
+    values = {name: json.dumps(value) for name, value in trained.values.items()}
     return metadata | {
         "weights": "trained",
         "preprocessing": "(RGB / 255 - mean) / std",

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from msgspec import Meta
@@ -24,11 +24,26 @@ from tfnas.space.subnet import Subnet
 
 Triple = tuple[float, float, float]
 HEADER, METADATA_KEY = {"format": "tfnas.weights/1"}, "tfnas"
-ABOUT = ("subnet", "space", "trained")  # files may lack any of it
+ABOUT = ("subnet", "space", "trained", "scores")  # files may lack any of it
 WEIGHTS = "weights.safetensors"  # what tfnas.train names its file
 MAX_HEADER = 8_000_000  # bytes; names and shapes of a net take some 10,000
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # as safetensors names them
 BATCH_NORM_PARTS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a net was on the test set, in a measure of its task."""
+
+    name: str
+    value: float
+
+
+def told(top1: float | None, scores: tuple[Score, ...]) -> str:
+    """How good a net is, for a line of text."""
+    if top1 is not None:
+        return f"top-1 {100 * top1:.1f} %"
+    return ", ".join(f"{score.name} {score.value:.3f}" for score in scores)
 
 
 @dataclass(frozen=True)
@@ -46,12 +61,21 @@ class Trained:
     # Part of the shorter side that testing keeps; 1: the image is only resized.
     crop_fraction: Annotated[float, Meta(gt=0, le=1)]
     resolution: Annotated[int, Meta(ge=1, le=MAX_SIZE)]  # pixels, of training and test
-    top1: Fraction  # of the test set
-    top5: Fraction  # of the test set
+    top1: Fraction | None  # of the test set; None: there is no one class for each image
+    top5: Fraction | None
+    scores: tuple[Score, ...] = ()  # what tells it then
 
     def __post_init__(self) -> None:
-        if self.top1 > self.top5:
+        if (self.top1 is None) != (self.top5 is None) or (self.top1 is None) != bool(self.scores):
+            raise ValueError(f"top1={self.top1}, top5={self.top5}, scores={self.scores}")
+        if self.top1 is not None and self.top5 is not None and self.top1 > self.top5:
             raise ValueError(f"top1={self.top1} is above top5={self.top5}")
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All of it, scores only where there are some: as files of before have it."""
+        values = asdict(self)
+        return values if self.scores else {k: v for k, v in values.items() if k != "scores"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +110,8 @@ def save_weights(
     state: Mapping[str, Tensor], subnet: Subnet, path: Path, trained: Trained | None = None
 ) -> None:
     """Write a network's state dict, atomically, with what `load_weights` checks."""
-    about = {**HEADER, **asdict(_About(fingerprint(subnet), subnet.space, trained))}
+    about = {**HEADER, **asdict(_About(fingerprint(subnet), subnet.space))}
+    about["trained"] = None if trained is None else trained.values
     # One entry, since safetensors writes several in random order: same weights, same file. A path
     # that isn't UTF-8 loses what isn't, or the file couldn't be read.
     text = json.dumps(about, ensure_ascii=False).encode(errors="replace").decode()

@@ -19,6 +19,7 @@ from tfnas.files.checkpoint import State
 from tfnas.process.ranks import ALONE, Ranks
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import Result
+from tfnas.training.recipe import options as recipe_options
 
 # Fields of a space that searches of before didn't have, with the values that make it the same.
 NEWER: Mapping[str, tuple[Any, ...]] = {
@@ -94,6 +95,7 @@ def options_of(cfg: SearchConfig) -> dict[str, Any]:
     """By dotted key, as JSON has them; what is `ABSENT` only where there is some, as finals."""
     left_out = HARMLESS["search"] if cfg.finals.name != "none" else (*HARMLESS["search"], "finals.")
     values = {**asdict(cfg), "space": _as_before(asdict(cfg.space))}
+    values["finals"]["recipe"] = recipe_options(cfg.finals.recipe)
     kept = {k: v for k, v in _flat(values) if not k.startswith(left_out)}
     for key in [key for key in kept if key.startswith(ABSENT) and kept[key] in (None, [])]:
         del kept[key]

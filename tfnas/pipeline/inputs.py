@@ -346,6 +346,7 @@ def split(
             ranks=ranks,
         )
 
+    dataset.check_by_class()
     labels = dataset.train.labels
     weights, arch = stratified_split(labels, 1 - budget.arch_fraction, seed)
     for indices, what in ((weights, "for weights"), (arch, "held out for the architecture")):

@@ -105,10 +105,10 @@ class Curve:
 
     @property
     def top1(self) -> tuple[Fraction, ...]:
-        return tuple(epoch.top1 for epoch in self.epochs)
+        return tuple(epoch.accuracy for epoch in self.epochs)
 
     def judged(self, epochs: int) -> Judged:
-        return Judged(self.epochs[epochs - 1].top1, self.epochs[epochs - 1].loss)
+        return Judged(self.epochs[epochs - 1].accuracy, self.epochs[epochs - 1].loss)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,9 @@ class Outcome:
 def read_curve(folder: Path) -> Curve:
     """What the training there has come to; nothing where it wasn't begun. Raises ValueError."""
     file = folder / CURVE
-    return load(file, Curve, "curve of a training", MAX_BYTES, HEADER) if file.exists() else Curve()
+    if not file.exists():
+        return Curve()
+    return load(file, Curve, "curve of a training", MAX_BYTES, HEADER, older=("scores",))
 
 
 @lru_cache(maxsize=1)  # a process does one job after another

@@ -184,13 +184,15 @@ def _with_result(run: Run, result: Result, file: Path) -> Run:
 class _Accuracy:
     """What a report takes from train.json."""
 
-    top1: Fraction
+    top1: Fraction | None
     resolution: Annotated[int, Meta(gt=0, lt=100_000)]
 
 
 def _with_accuracy(run: Run, file: Path) -> Run:
     """Raises ValueError for what isn't train.json."""
     found = load(file, _Accuracy, "result of a training", MOST_BYTES, TRAIN_HEADER, partly=True)
+    if found.top1 is None:
+        return run
     return replace(run, top1=found.top1, top1_resolution=found.resolution)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfnas.nets.weights import told
 from tfnas.space.search_space import SearchSpace
 from tfnas.strategies.contract import EpochRecord
 
@@ -78,11 +79,12 @@ def search_scalars(r: EpochRecord, space: SearchSpace, target_ms: float) -> list
 
 def training_scalars(r: EpochResult) -> list[Scalar]:
     """What one epoch of a training tells."""
+    tops = ("top1", r.top1), ("top5", r.top5)
     return [
         ("loss/train", r.train_loss),
         ("loss/test", r.loss),
-        ("top1_pct/test", 100 * r.top1),
-        ("top5_pct/test", 100 * r.top5),
+        *((f"{name}_pct/test", 100 * x) for name, x in tops if x is not None),
+        *((f"{score.name.replace(' ', '_')}/test", score.value) for score in r.scores),
         ("learning_rate", r.lr),
     ]
 
@@ -106,9 +108,10 @@ def search_figures(r: EpochRecord, target_ms: float) -> str:
 
 def training_figures(r: EpochResult) -> str:
     """The last epoch of a training in one line."""
+    top5 = "" if r.top5 is None else f" · top-5 {100 * r.top5:.1f} %"
     return (
-        f"train loss {r.train_loss:.3f} · test loss {r.loss:.3f} · top-1 {100 * r.top1:.1f} % · "
-        f"top-5 {100 * r.top5:.1f} % · lr {r.lr:.3g}"
+        f"train loss {r.train_loss:.3f} · test loss {r.loss:.3f} · {told(r.top1, r.scores)}{top5} "
+        f"· lr {r.lr:.3g}"
     )
 
 

@@ -16,7 +16,7 @@ from tfnas.data.images import Dataset
 from tfnas.files import checkpoint
 from tfnas.files.atomic import write_atomically
 from tfnas.files.decode import Fraction, load
-from tfnas.nets.weights import WEIGHTS, Trained, fingerprint, save_weights
+from tfnas.nets.weights import WEIGHTS, Trained, fingerprint, save_weights, told
 from tfnas.process.progress import heartbeat
 from tfnas.process.versions import versions
 from tfnas.runs.folder import RunFolder
@@ -25,7 +25,9 @@ from tfnas.runs.run import TRAIN_HEADER
 from tfnas.runs.scalars import ScalarWriter, training_figures, training_scalars
 from tfnas.space.subnet import Subnet
 from tfnas.training.loop import CHECKPOINT, EpochResult, Training
-from tfnas.training.recipe import Recipe
+from tfnas.training.recipe import Recipe, options
+from tfnas.training.task import CLASSIFICATION
+from tfnas.training.teacher import Teacher
 
 log = logging.getLogger("tfnas.train")
 
@@ -45,7 +47,8 @@ class TrainResult:
     def line(self) -> str:
         """The accuracy, marked where it isn't that of the net whose latency is known."""
         t = self.trained
-        text = f"top-1 {100 * t.top1:.1f} %, top-5 {100 * t.top5:.1f} % at {t.resolution} px"
+        top5 = "" if t.top5 is None else f", top-5 {100 * t.top5:.1f} %"
+        text = f"{told(t.top1, t.scores)}{top5} at {t.resolution} px"
         if t.resolution == self.deployed_resolution:
             return f"{text}, the deployed resolution"
         return f"{text}; the latency is that of {self.deployed_resolution} px"
@@ -58,7 +61,9 @@ def train(
     *,
     seed: int,
     out: Path,
+    task: str = CLASSIFICATION,
     weights: Path | None = None,
+    teacher: Teacher | None = None,
     device: str = "cpu",
     workers: int = 0,
     checkpoint_minutes: float = 5.0,
@@ -69,13 +74,13 @@ def train(
     """Train a subnet and write weights.safetensors and train.json into `out`.
 
     Arguments and errors are those of `tfnas.training.loop.Training` and its `run`. The result is a
-    function of subnet, data, recipe, seed and starting weights, bit for bit on a CPU with the same
-    number of threads, whether it was stopped and resumed or not.
+    function of subnet, data, recipe, seed, starting weights and teacher, bit for bit on a CPU with
+    the same number of threads, whether it was stopped and resumed or not.
     """
     training = Training(
-        subnet, dataset, recipe, seed=seed, out=out, weights=weights, device=device,
-        workers=workers, checkpoint_minutes=checkpoint_minutes, on_nonfinite=on_nonfinite,
-        resume=resume,
+        subnet, dataset, recipe, task=task, seed=seed, out=out, weights=weights,
+        teacher=teacher, device=device, workers=workers, checkpoint_minutes=checkpoint_minutes,
+        on_nonfinite=on_nonfinite, resume=resume,
     )  # fmt: skip
     return finish(training, stop)
 
@@ -115,11 +120,12 @@ def leave(training: Training, out: Path, trained: Trained) -> TrainResult:
 
 
 def _to_json(training: Training, result: TrainResult) -> str:
-    trained = result.trained
+    trained, scores = result.trained, [asdict(score) for score in result.trained.scores]
     record = {
         **TRAIN_HEADER,
         "top1": trained.top1,
         "top5": trained.top5,
+        **({} if training.task == CLASSIFICATION else {"task": training.task, "scores": scores}),
         "resolution": trained.resolution,
         "deployed_resolution": result.deployed_resolution,
         "subnet": fingerprint(training.subnet),
@@ -130,16 +136,17 @@ def _to_json(training: Training, result: TrainResult) -> str:
             "origin": training.dataset.origin,
             "images": training.dataset.identity,
         },
-        "recipe": asdict(training.recipe),
+        "recipe": options(training.recipe),
         "seed": training.seed,
         "weights": training.weights,
         "not_in_weights": training.kept,
+        **({} if training.teacher is None else {"teacher": training.teacher}),
         "device": training.device.type,
         "threads": torch.get_num_threads(),
         "processes": training.ranks.size,
         "skipped_steps": training.guard.skipped,
         "seconds": round(training.seconds, 1),
-        "epochs": [asdict(epoch) for epoch in result.epochs],
+        "epochs": [epoch.values for epoch in result.epochs],
         "versions": versions(),
     }
     return json.dumps(record, indent=1) + "\n"
@@ -159,6 +166,7 @@ class Finished:
 
     Attributes:
         skipped_steps: None in files of before they were counted.
+        teacher: its identity; None where there was none.
     """
 
     subnet: str
@@ -166,14 +174,16 @@ class Finished:
     data: Mapping[str, Any]
     recipe: Mapping[str, Any]
     weights: str | None
-    top1: Fraction
-    top5: Fraction
+    top1: Fraction | None
+    top5: Fraction | None
     seconds: float
     device: str
     threads: int
     versions: Versions
     epochs: Annotated[tuple[EpochResult, ...], Meta(min_length=1)]
     skipped_steps: int | None = None
+    teacher: str | None = None
+    task: str = CLASSIFICATION
 
 
 def load_finished(out: Path) -> Finished:
@@ -185,7 +195,8 @@ def load_finished(out: Path) -> Finished:
 def check_finished(out: Path, now: dict[str, Any]) -> None:
     """Raises ValueError if what is asked for now is another training than the finished one."""
     found = load_finished(out)
-    there = {"subnet": found.subnet, "seed": found.seed}
+    there = {"subnet": found.subnet, "seed": found.seed, "teacher": found.teacher}
+    there["task"] = None if found.task == CLASSIFICATION else found.task  # as `identity` has it
     data = {name: value for name, value in found.data.items() if name != "origin"}
     for group, values in (("data", data), ("recipe", found.recipe)):
         there |= {f"{group}.{name}": value for name, value in values.items()}

@@ -23,17 +23,19 @@ from tfnas.data.augment import EVAL_FRACTION
 from tfnas.data.batches import Batches, reading
 from tfnas.data.images import ArrayImages, Dataset, Images
 from tfnas.files.checkpoint import State, exists, read_checkpoint, write_checkpoint
-from tfnas.files.decode import Fraction
+from tfnas.files.decode import Fraction, convert
 from tfnas.files.state import fitting, restore, state_of
 from tfnas.nets.blocks import Network
 from tfnas.nets.steps import Guard, guarded_step
-from tfnas.nets.weights import WEIGHTS, Trained, fingerprint, load_weights
+from tfnas.nets.weights import WEIGHTS, Score, Trained, fingerprint, load_weights, told
 from tfnas.process.errors import DivergedError, StoppedError
 from tfnas.process.progress import duration
 from tfnas.process.ranks import ALONE, Ranks, check_batch
 from tfnas.space.subnet import Subnet
-from tfnas.training.accuracy import accuracy
-from tfnas.training.recipe import Recipe, check_recipe, learning_rate
+from tfnas.training.mixing import mixed, mixing_rng
+from tfnas.training.recipe import Recipe, check_recipe, learning_rate, options
+from tfnas.training.task import CLASSIFICATION, TASKS, check_task, class_weights
+from tfnas.training.teacher import Teacher, distillation, lesson
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +49,24 @@ class EpochResult:
 
     epoch: int  # from 1
     lr: float  # of its last step
-    train_loss: float  # with label smoothing
+    train_loss: float  # with label smoothing, and the part of a teacher
     loss: float  # test set
-    top1: Fraction  # of the test set
-    top5: Fraction  # of the test set
+    top1: Fraction | None  # of the test set; None: there is no one class for each image
+    top5: Fraction | None
     seconds: float
+    scores: tuple[Score, ...] = ()  # what tells it then
+
+    @property
+    def accuracy(self) -> float:
+        """The top-1 of a net that tells classes."""
+        assert self.top1 is not None
+        return self.top1
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All of it, scores only where there are some: as files of before have it."""
+        values = asdict(self)
+        return values if self.scores else {k: v for k, v in values.items() if k != "scores"}
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -59,14 +74,23 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
 
 
-def identity(subnet: Subnet, dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
+def identity(
+    subnet: Subnet,
+    dataset: Dataset,
+    recipe: Recipe,
+    seed: int,
+    teacher: Teacher | None = None,
+    task: str = CLASSIFICATION,
+) -> dict[str, Any]:
     """What a resumed training must have in common with the one that was stopped."""
     return {
         "subnet": fingerprint(subnet),
         "data.name": dataset.name,
         "data.images": dataset.identity,
         "seed": seed,
-        **{f"recipe.{name}": value for name, value in vars(recipe).items()},
+        **{f"recipe.{name}": value for name, value in options(recipe).items()},
+        **({} if teacher is None else {"teacher": teacher.identity}),
+        **({} if task == CLASSIFICATION else {"task": task}),
     }
 
 
@@ -83,6 +107,7 @@ class Training:
 
     Args:
         recipe: see conf/recipe/; its batch is that of all ranks together.
+        task: one of `tfnas.training.task.TASKS`.
         seed: of initialization, order, augmentation, dropout.
         out: folder for weights.safetensors, train.json, train.ckpt.
         weights: what to start from; batch norm and classifier may be missing there.
@@ -91,12 +116,13 @@ class Training:
         checkpoint_minutes: the most that a crash can lose; every epoch is saved besides.
         on_nonfinite: stop | skip: what becomes of a step whose loss is no finite number, or whose
             gradient explodes.
+        teacher: whose soft labels are learned beside those of the images; on `device`.
         resume: go on from train.ckpt in `out`.
         ranks: the processes that train together; `weights`, `out` and `resume` count on rank 0.
 
     Raises:
-        ValueError: if subnet, data, recipe, weights and checkpoint don't fit together, or the batch
-            can't be shared evenly.
+        ValueError: if subnet, data, recipe, weights, teacher and checkpoint don't fit together, or
+            the batch can't be shared evenly.
     """
 
     STATE = (
@@ -110,9 +136,11 @@ class Training:
         dataset: Dataset,
         recipe: Recipe,
         *,
+        task: str = CLASSIFICATION,
         seed: int,
         out: Path,
         weights: Path | None = None,
+        teacher: Teacher | None = None,
         device: str = "cpu",
         workers: int = 0,
         checkpoint_minutes: float = 5.0,
@@ -123,13 +151,22 @@ class Training:
         check_recipe(recipe)
         check_batch("recipe.batch_size", recipe.batch_size, ranks)
         _check_data(subnet, dataset)
+        check_task(task, dataset, recipe, ranks)
+        if teacher is not None and task != CLASSIFICATION:
+            raise ValueError(f"teacher={teacher.name} with task={task}: it teaches classes alone")
         self.subnet, self.dataset, self.recipe, self.ranks = subnet, dataset, recipe, ranks
-        self.identity = {**identity(subnet, dataset, recipe, seed), "processes": ranks.size}
-        self.seed, self.out = seed, out
+        who = identity(subnet, dataset, recipe, seed, teacher, task)
+        self.identity = {**who, "processes": ranks.size}
+        self.seed, self.out, self.task = seed, out, task
         self.device = torch.device(device)
         self.checkpoint_s = 60 * checkpoint_minutes
         self.guard = Guard(on_nonfinite, self.device)
         self.resolution = min(recipe.resolution or subnet.resolution, subnet.resolution)
+        self.class_weights = class_weights(recipe, dataset, self.device)
+        self.teacher = self.asked = None
+        if teacher is not None:
+            self.teacher = teacher.identity
+            self.asked = lesson(teacher, dataset, self.resolution, self.device)
         self.train_batches = self._batches(dataset.train, True, workers)
         self.test_batches = self._batches(dataset.test, False, workers)
         with torch.random.fork_rng(devices=self._gpus):
@@ -189,7 +226,8 @@ class Training:
             images, np.arange(len(images)), batch=recipe.batch_size, size=self.resolution,
             mean=data.mean, std=data.std, seed=self.seed, augment=train, workers=workers,
             drop_last=train, crop_scale=None if low is None else (low, 1.0),
-            jitter=recipe.color_jitter, ranks=self.ranks,
+            jitter=recipe.color_jitter, rand_augment=recipe.rand_augment,
+            erasing=recipe.random_erasing, ranks=self.ranks,
         )  # fmt: skip
 
     def meet(self) -> None:
@@ -269,11 +307,17 @@ class Training:
         self._settle()
 
     def _step(self, images: Tensor, labels: Tensor, step: int) -> None:
-        """One step on (N, 3, R, R) and (N,)."""
+        """One step on (N, 3, R, R) and (N,) or (N, numbers)."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, len(self.train_batches), self.recipe)
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
+        recipe, mixes = self.recipe, self.recipe.mixup or self.recipe.cutmix
+        if labels.ndim == 1 and (mixes or self.class_weights is not None):
+            labels = F.one_hot(labels, self.subnet.classes).float()
+        if mixes:
+            rng = mixing_rng(self.seed, step)
+            images, labels = mixed(images, labels, rng, mixup=recipe.mixup, cutmix=recipe.cutmix)
         buffers = list(self.network.buffers())
         before = [buffer.clone() for buffer in buffers] if self.guard.skips else []
         if self.ranks.size > 1:
@@ -281,7 +325,10 @@ class Training:
             torch.manual_seed(step_seed(self.seed, step, self.ranks.rank))
         with torch.autocast(self.device.type, torch.float16, enabled=self._amp):
             logits = self.network(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+            loss = TASKS[self.task].loss(logits, labels, recipe.label_smoothing, self.class_weights)
+            if self.asked is not None:
+                taught = distillation(logits, self.asked(images), recipe.teacher_temperature)
+                loss = torch.lerp(loss, taught, recipe.teacher_weight)
         figures = loss.detach().clone().view(1)
         if guarded_step(
             self.optimizer, loss, figures, self.guard, self._where(), clip=self.recipe.clip,
@@ -315,7 +362,8 @@ class Training:
         """Test what was trained."""
         started = time.monotonic()
         model = self.network if self.ema is None else self.ema
-        found = accuracy(model, self._tested(_until(self.test_batches.epoch(0), stop)), self.ranks)
+        batches = self._tested(_until(self.test_batches.epoch(0), stop))
+        found = TASKS[self.task].test(model, batches, self.ranks)
         if not math.isfinite(found.loss):
             raise DivergedError(
                 f"the loss on the test set is {found.loss} after epoch {self.epoch + 1}; try a "
@@ -330,15 +378,16 @@ class Training:
             top1=found.top1,
             top5=found.top5,
             seconds=self.epoch_seconds + spent,
+            scores=found.scores,
         )
         self.history.append(result)
         self.seconds += spent
         self.epoch, self.batch, self.tested = self.epoch + 1, 0, 0
         self.loss_sum = self.epoch_seconds = 0.0
         log.info(
-            "epoch %d/%d: train loss %.3f, test loss %.3f, top-1 %.1f %% at %d px, %s",
-            result.epoch, self.recipe.epochs, result.train_loss, result.loss, 100 * result.top1,
-            self.resolution, duration(result.seconds),
+            "epoch %d/%d: train loss %.3f, test loss %.3f, %s at %d px, %s",
+            result.epoch, self.recipe.epochs, result.train_loss, result.loss,
+            told(result.top1, result.scores), self.resolution, duration(result.seconds),
         )  # fmt: skip
         self.ranks.check_same({"weights": list(model.state_dict().values())})
         return result
@@ -369,11 +418,11 @@ class Training:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The history, as a checkpoint can hold it."""
-        return [asdict(result) for result in self.history]
+        return [result.values for result in self.history]
 
     @rows.setter
     def rows(self, rows: list[dict[str, Any]]) -> None:
-        self.history = [EpochResult(**row) for row in rows]
+        self.history = convert(rows, list[EpochResult], older=("scores",))
 
     def _take_over(self, state: State) -> None:
         """What `state_of` gave. Raises ValueError if it can't be of this training."""
@@ -401,6 +450,7 @@ class Training:
             resolution=self.resolution,
             top1=last.top1,
             top5=last.top5,
+            scores=last.scores,
         )
 
     @property

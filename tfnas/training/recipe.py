@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any
 
 from tfnas.process.checks import between, check_fields
 
@@ -36,6 +36,31 @@ class Recipe:
     crop_scale_min: Annotated[float | None, between(1e-3, 1)]
     color_jitter: Annotated[float, FRACTION]  # largest change of brightness, contrast, saturation
     amp: bool  # float16 autocast where a GPU trains
+    # What came later: with these values nothing is changed, see `options`.
+    rand_augment: Annotated[float, between(0, 10)] = 0.0  # magnitude as in timm, 0 for none
+    # Both parameters of the beta distribution of lambda, 0 for none.
+    mixup: Annotated[float, between(0, 100)] = 0.0
+    cutmix: Annotated[float, between(0, 100)] = 0.0
+    random_erasing: Annotated[float, FRACTION] = 0.0  # share of the images
+    # Of a teacher, where there is one (arXiv 1503.02531): what softens its labels, and the share of
+    # the loss that they have; the rest is that of the images' own labels.
+    teacher_temperature: Annotated[float, between(0.01, 1000)] = 4.0
+    teacher_weight: Annotated[float, FRACTION] = 0.9
+    # Null, balanced (the rarer a class, the more), or a list: the weight of each class in the loss.
+    class_weights: Any = None
+
+
+def options(recipe: Recipe) -> dict[str, Any]:
+    """What tells one recipe from another, by name.
+
+    What came later is left out where it changes nothing, as trainings of before have it.
+    """
+    values = vars(recipe)
+    return {
+        f.name: values[f.name]
+        for f in fields(recipe)
+        if f.default is MISSING or values[f.name] != f.default
+    }
 
 
 def learning_rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
@@ -53,6 +78,15 @@ def check_recipe(recipe: Recipe) -> None:
     for name in ("momentum", "dropout", "drop_connect", "ema"):
         if getattr(recipe, name) == 1:
             raise ValueError(f"recipe.{name}=1: expected below 1, or nothing is learned")
+    weights = recipe.class_weights
+    if weights not in (None, "balanced") and not (
+        isinstance(weights, list)
+        and all(type(w) in (int, float) and 0 < w < math.inf for w in weights)
+    ):
+        raise ValueError(
+            f"recipe.class_weights={weights!r}: expected null, balanced, or a list of numbers "
+            "above 0"
+        )
     if recipe.lr == 0 or recipe.warmup_epochs >= recipe.epochs:
         raise ValueError(
             f"recipe.lr={recipe.lr} recipe.warmup_epochs={recipe.warmup_epochs}: expected lr above "
