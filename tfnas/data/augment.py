@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageEnhance, ImageOps
 
+from tfnas.data.images import LUMA
 from tfnas.process.ranks import ALONE, Ranks
 
 EVAL_FRACTION = 224 / 256  # part of the shorter side that evaluation keeps, as for ImageNet
 ASPECT = (3 / 4, 4 / 3)  # width / height of a random crop
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to gray
 _AUGMENT_STREAM = 1
 
 
@@ -64,10 +64,14 @@ def crop_boxes(
     return np.stack([left, top, left + crop_width, top + crop_height], axis=1)
 
 
-def resized_arrays(pixels: np.ndarray, size: int) -> torch.Tensor:
-    """uint8 (N, H, W, C) to float32 (N, C, size, size) in 0..1, nothing random, nothing cut off."""
+def resized_arrays(pixels: np.ndarray, size: int, gray: bool = False) -> torch.Tensor:
+    """uint8 (N, H, W, C) to float32 (N, C, size, size) in 0..1, nothing random, nothing cut off.
+
+    Args:
+        gray: RGB becomes one channel.
+    """
     return F.interpolate(
-        _to_float(pixels), (size, size), mode="bilinear", align_corners=False, antialias=True
+        _to_float(pixels, gray), (size, size), mode="bilinear", align_corners=False, antialias=True
     )
 
 
@@ -78,6 +82,7 @@ def augmented_arrays(
     *,
     crop_scale: tuple[float, float],
     jitter: float,
+    gray: bool = False,
     part: slice = slice(None),
 ) -> torch.Tensor:
     """uint8 (N, H, W, C) to float32 (N, C, size, size) in 0..1: random crops, flips and colours.
@@ -85,13 +90,14 @@ def augmented_arrays(
     One pass over the whole batch, with other numbers for each image.
 
     Args:
+        gray: RGB becomes one channel.
         part: only these images are made, as they are among the whole batch.
     """
     count, height, width, _ = pixels.shape
     left, top, right, bottom = crop_boxes(rng, count, height, width, crop_scale)[part].T
     mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0)[part]
     factors = 1 + jitter * rng.uniform(-1, 1, (3, count, 1, 1, 1))[:, part]
-    images = _to_float(pixels[part])  # (N, C, H, W)
+    images = _to_float(pixels[part], gray)  # (N, C, H, W)
     count = len(images)
     theta = np.zeros((count, 2, 3), np.float32)  # output to input coordinates, both in -1..1
     theta[:, 0, 0] = mirror * (right - left) / width
@@ -112,9 +118,9 @@ def augmented_arrays(
 
 
 def normalized(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """(N, 1 or 3, H, W) in 0..1 to (N, 3, H, W) with the mean taken off, channels last."""
-    shift = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1)
-    scale = torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1)
+    """(N, C or 1, H, W) in 0..1 to (N, C, H, W) with the C means taken off, channels last."""
+    shift = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
+    scale = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
     return ((images - shift) / scale).contiguous(memory_format=torch.channels_last)
 
 
@@ -142,12 +148,13 @@ def read_file(
     *,
     crop_scale: tuple[float, float],
     jitter: float,
+    gray: bool = False,
 ) -> np.ndarray:
-    """One image file as uint8 (size, size, 3).
+    """One image file as uint8 (size, size, 3), or (size, size, 1) if it is to be gray.
 
     With `rng`: a random crop, flip and colour. Without: the central square of 7/8 of the shorter
-    side, which is resizing that side to size * 256 / 224 and cutting the centre out of it. Gray
-    and palette images become RGB, and each is turned as its EXIF says that it is seen.
+    side, which is resizing that side to size * 256 / 224 and cutting the centre out of it. All
+    modes become RGB, or gray, and each image is turned as its EXIF says that it is seen.
 
     Raises ValueError, naming the file, where it can't be read.
     """
@@ -155,20 +162,21 @@ def read_file(
         with _open(path) as image:
             seen = upright(image)
             if rng is None:
-                return cropped_centre(seen, size, EVAL_FRACTION)
+                return cropped_centre(seen, size, EVAL_FRACTION, gray)
             width, height = seen.size
             box = crop_boxes(rng, 1, height, width, crop_scale)[0]
-            rgb, box = _decoded(seen, box, size)
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box.tolist()))
+            seen, box = _decoded(seen, box, size, gray)
+        seen = seen.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box.tolist()))
         if rng.random() < 0.5:
-            rgb = rgb.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            seen = seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         brightness, contrast, saturation = (1 + jitter * rng.uniform(-1, 1, 3)).tolist()
-        rgb = ImageEnhance.Brightness(rgb).enhance(brightness)
-        rgb = ImageEnhance.Contrast(rgb).enhance(contrast)
-        rgb = ImageEnhance.Color(rgb).enhance(saturation)
+        seen = ImageEnhance.Brightness(seen).enhance(brightness)
+        seen = ImageEnhance.Contrast(seen).enhance(contrast)
+        if not gray:
+            seen = ImageEnhance.Color(seen).enhance(saturation)
     except Exception as error:  # Pillow's parsers raise whatever they stumble over
         raise ValueError(_unreadable(path, error)) from error
-    return np.array(rgb, dtype=np.uint8)  # (size, size, 3)
+    return _pixels(seen)
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -180,21 +188,20 @@ def upright(image: Image.Image) -> Image.Image:
     return image if orientation == 1 else ImageOps.exif_transpose(image)
 
 
-def cropped_centre(image: Image.Image, size: int, fraction: float) -> np.ndarray:
-    """The central square of `fraction` of the shorter side, as uint8 (size, size, 3)."""
+def cropped_centre(image: Image.Image, size: int, fraction: float, gray: bool) -> np.ndarray:
+    """The central square of `fraction` of the shorter side, as uint8 (size, size, 3 or 1)."""
     width, height = image.size
     side = min(width, height) * fraction
     left, top = (width - side) / 2, (height - side) / 2
-    rgb, box = _decoded(image, np.array([left, top, left + side, top + side]), size)
-    rgb = rgb.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box.tolist()))
-    return np.array(rgb, dtype=np.uint8)
+    image, box = _decoded(image, np.array([left, top, left + side, top + side]), size, gray)
+    return _pixels(image.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box.tolist())))
 
 
 @dataclass(frozen=True)
 class FileBatches(torch.utils.data.Dataset[np.ndarray | str]):
     """The batches of one epoch of image files, by batch index; what a loading process works on.
 
-    An item is uint8 (N, size, size, 3), or the error text where a file of it can't be read: an
+    An item is uint8 (N, size, size, 3 or 1), or the error text where a file of it can't be read: an
     exception would reach the main process with the trace of the worker as its message.
     """
 
@@ -206,6 +213,7 @@ class FileBatches(torch.utils.data.Dataset[np.ndarray | str]):
     augment: bool
     crop_scale: tuple[float, float]
     jitter: float
+    gray: bool
     ranks: Ranks = ALONE  # of each batch only this one's part is read
 
     def __getitem__(self, index: int) -> np.ndarray | str:
@@ -221,21 +229,24 @@ class FileBatches(torch.utils.data.Dataset[np.ndarray | str]):
                     rng,
                     crop_scale=self.crop_scale,
                     jitter=self.jitter,
+                    gray=self.gray,
                 )
             except ValueError as error:
                 return str(error)
             images.append(image)
-        return np.stack(images) if images else np.empty((0, self.size, self.size, 3), np.uint8)
+        empty = np.empty((0, self.size, self.size, 1 if self.gray else 3), np.uint8)
+        return np.stack(images) if images else empty
 
 
-def _to_float(pixels: np.ndarray) -> torch.Tensor:
+def _to_float(pixels: np.ndarray, gray: bool) -> torch.Tensor:
     # Of Pillow's, mapped and flipped arrays torch takes only a copy.
     usable = np.require(pixels, requirements=["C", "W"])
-    return torch.from_numpy(usable).permute(0, 3, 1, 2).float().div_(255)  # (N, C, H, W)
+    images = torch.from_numpy(usable).permute(0, 3, 1, 2).float().div_(255)  # (N, C, H, W)
+    return _gray(images) if gray else images
 
 
 def _jittered(images: torch.Tensor, factors: np.ndarray) -> torch.Tensor:
-    """Brightness, contrast and (colour only) saturation, times (3, N, 1, 1, 1)."""
+    """Brightness, contrast and (RGB only) saturation, times (3, N, 1, 1, 1)."""
     channels = images.shape[1]
     brightness, contrast, saturation = torch.from_numpy(factors.astype(np.float32))
     images = (images * brightness).clamp_(0, 1)
@@ -247,10 +258,12 @@ def _jittered(images: torch.Tensor, factors: np.ndarray) -> torch.Tensor:
 
 
 def _gray(images: torch.Tensor) -> torch.Tensor:
-    if images.shape[1] == 1:
+    """(N, C, H, W) to (N, 1, H, W): the luminance of RGB, of other channels the mean."""
+    channels = images.shape[1]
+    if channels == 1:
         return images
-    weights = torch.tensor(LUMA).view(1, 3, 1, 1)
-    return (images * weights).sum(dim=1, keepdim=True)  # (N, 1, H, W)
+    weights = torch.tensor(LUMA if channels == 3 else (1 / channels,) * channels)
+    return (images * weights.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)  # (N, 1, H, W)
 
 
 def _open(path: str) -> Image.Image:
@@ -266,17 +279,26 @@ def _open(path: str) -> Image.Image:
     return image
 
 
-def _decoded(image: Image.Image, box: np.ndarray, size: int) -> tuple[Image.Image, np.ndarray]:
-    """The image as RGB, and the box in its pixels: a JPEG much larger than needed is decoded at a
-    half, a quarter or an eighth, which saves most of the time of decoding."""
+def _decoded(
+    image: Image.Image, box: np.ndarray, size: int, gray: bool
+) -> tuple[Image.Image, np.ndarray]:
+    """The image as RGB or gray, and the box in its pixels: a JPEG much larger than needed is
+    decoded at a half, a quarter or an eighth, which saves most of the time of decoding."""
+    mode = "L" if gray else "RGB"
     width, height = image.size
     crop_width, crop_height = box[2] - box[0], box[3] - box[1]
-    image.draft("RGB", (ceil(width * size / crop_width), ceil(height * size / crop_height)))
+    image.draft(mode, (ceil(width * size / crop_width), ceil(height * size / crop_height)))
     scale = np.array([image.width / width, image.height / height] * 2)
     box = np.clip(box * scale, 0, [image.width, image.height] * 2)
     if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB"), box
-    return image.convert("RGB"), box
+        image = image.convert("RGBA")
+    return image.convert(mode), box
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """Of an image of RGB or gray, uint8 (H, W, 3 or 1)."""
+    pixels = np.array(image, dtype=np.uint8)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def _unreadable(path: str, error: Exception) -> str:

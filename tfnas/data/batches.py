@@ -18,6 +18,7 @@ from tfnas.data.images import (
     FileImages,
     Images,
     checked_seed,
+    feeds,
 )
 from tfnas.process.ranks import ALONE, Ranks
 
@@ -30,13 +31,15 @@ _ORDER_STREAM = 0  # beside those of tfnas.data.augment
 class Batches:
     """Batches of the images at `indices`, resized to `size` pixels and normalized.
 
+    They have as many channels as `mean` has values: gray images are fed as RGB, or RGB as gray.
+
     With `augment`, images are cropped (to a share `crop_scale` of their area), mirrored and changed
-    in brightness, contrast and saturation by up to `jitter`. With `shuffle` (default: where they
-    are augmented) they come in another order every epoch. A batch is a function of (seed, epoch,
-    batch index) and nothing else: neither the number of workers nor where an epoch is entered
-    changes it. `workers` is the number of processes that decode image files; images in memory are
-    handled at once, in this process. Of several `ranks` each gets its own part of every batch, the
-    same images as one process would have there.
+    in brightness, contrast and (RGB only) saturation by up to `jitter`. With `shuffle` (default:
+    where they are augmented) they come in another order every epoch. A batch is a function of
+    (seed, epoch, batch index) and nothing else: neither the number of workers nor where an epoch is
+    entered changes it. `workers` is the number of processes that decode image files; images in
+    memory are handled at once, in this process. Of several `ranks` each gets its own part of every
+    batch, the same images as one process would have there.
 
     Raises ValueError for sizes that make no batch and for indices outside of `images`.
     """
@@ -72,8 +75,11 @@ class Batches:
                 f"crop_scale={crop_scale} jitter={jitter}: expected 0 < low <= high <= 1 and a "
                 "jitter from 0 to 1"
             )
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(f"mean {mean}, std {std}: expected three each, std above 0")
+        if len(mean) != len(std) or not feeds(images, len(mean)) or min(std) <= 0:
+            raise ValueError(
+                f"mean {mean}, std {std}: expected one each for the {images.channels} channels of "
+                "the images, std above 0"
+            )
         self.indices = np.array(indices, np.int64)
         if len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < len(images):
             raise ValueError(f"indices outside of the {len(images)} images")
@@ -92,6 +98,11 @@ class Batches:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def gray(self) -> bool:
+        """Whether images have one channel, whatever they have where they lie."""
+        return len(self.mean) == 1
+
     def like(self, size: int, most: int | None = None) -> Batches:
         """The same images at another size, whole batches alone; the first `most` of them."""
         whole = min(len(self.indices) // self.batch, len(self) if most is None else most)
@@ -105,9 +116,9 @@ class Batches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches of an epoch from batch `start` on.
 
-        Yields images float32 (N, 3, size, size), channels last, and labels int64 (N,); N may be 0
-        where several ranks share the rest of a set. Raises
-        ValueError for a `start` past the end; OSError, naming the file, for an unreadable image.
+        Yields images float32 (N, channels, size, size), channels last, and labels int64 (N,); N may
+        be 0 where several ranks share the rest of a set. Raises ValueError for a `start` past the
+        end; OSError, naming the file, for an unreadable image.
         Where processes read images, see `reading`.
         """
         if epoch < 0 or not 0 <= start <= len(self):
@@ -135,7 +146,7 @@ class Batches:
             labels = torch.from_numpy(images.labels[chosen[part]])
             pixels = images.pixels[chosen]  # (N, H, W, C)
             if len(labels) == 0:
-                batch = torch.empty(0, 3, self.size, self.size)
+                batch = torch.empty(0, len(self.mean), self.size, self.size)
             elif self.augment:
                 batch = augment.augmented_arrays(
                     pixels,
@@ -143,10 +154,11 @@ class Batches:
                     augment.augment_rng(self.seed, epoch, index),
                     crop_scale=self.crop_scale,
                     jitter=self.jitter,
+                    gray=self.gray,
                     part=part,
                 )
             else:
-                batch = augment.resized_arrays(pixels[part], self.size)
+                batch = augment.resized_arrays(pixels[part], self.size, self.gray)
             yield augment.normalized(batch, self.mean, self.std), labels
 
     def _from_files(
@@ -165,6 +177,7 @@ class Batches:
             augment=self.augment,
             crop_scale=self.crop_scale,
             jitter=self.jitter,
+            gray=self.gray,
             ranks=self.ranks,
         )
         # Its own generator: a loader without one draws from torch's global one.
@@ -185,7 +198,7 @@ class Batches:
             for index, item in enumerate(items, start):
                 if isinstance(item, str):
                     raise OSError(item)
-                batch = torch.from_numpy(item).permute(0, 3, 1, 2).float().div_(255)  # (N, 3, H, W)
+                batch = torch.from_numpy(item).permute(0, 3, 1, 2).float().div_(255)  # (N, C, H, W)
                 chosen = order[index * self.batch : (index + 1) * self.batch]
                 labels = torch.from_numpy(images.labels[chosen[self.ranks.part(len(chosen))]])
                 yield augment.normalized(batch, self.mean, self.std), labels

@@ -220,7 +220,7 @@ def _metadata(subnet: Subnet, trained: Trained | None, target: Target, seed: int
         "space": subnet.space,
         "subnet": fingerprint(subnet),
         "resolution": str(subnet.resolution),
-        "channels": "RGB",
+        "channels": _channels(subnet),
         "layout": "NCHW",
         "macs": str(subnet.macs),
     }
@@ -232,7 +232,11 @@ def _metadata(subnet: Subnet, trained: Trained | None, target: Target, seed: int
     values = {name: json.dumps(value) for name, value in vars(trained).items()}
     return metadata | {
         "weights": "trained",
-        "preprocessing": "(RGB / 255 - mean) / std",
+        "preprocessing": f"({_channels(subnet)} / 255 - mean) / std",
         "top1_resolution": values.pop("resolution"),
         **values,
     }
+
+
+def _channels(subnet: Subnet) -> str:
+    return {1: "gray", 3: "RGB"}.get(subnet.in_channels, f"{subnet.in_channels} channels")

@@ -22,7 +22,6 @@ from tfnas.nets.blocks import Network
 from tfnas.space.ops import MAX_SIZE, OP_FIELDS
 from tfnas.space.subnet import Subnet
 
-Triple = tuple[float, float, float]
 HEADER, METADATA_KEY = {"format": "tfnas.weights/1"}, "tfnas"
 ABOUT = ("subnet", "space", "trained")  # files may lack any of it
 WEIGHTS = "weights.safetensors"  # what tfnas.train names its file
@@ -41,8 +40,8 @@ class Trained:
 
     data: str  # name and origin
     classes: tuple[str, ...]
-    mean: Triple  # of RGB in 0..1
-    std: tuple[Positive, Positive, Positive]  # of RGB in 0..1
+    mean: tuple[float, ...]  # of each channel that the net is fed, in 0..1
+    std: tuple[Positive, ...]
     # Part of the shorter side that testing keeps; 1: the image is only resized.
     crop_fraction: Annotated[float, Meta(gt=0, le=1)]
     resolution: Annotated[int, Meta(ge=1, le=MAX_SIZE)]  # pixels, of training and test
@@ -52,6 +51,8 @@ class Trained:
     def __post_init__(self) -> None:
         if self.top1 > self.top5:
             raise ValueError(f"top1={self.top1} is above top5={self.top5}")
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean={shown(self.mean)} and std={shown(self.std)} differ in number")
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,11 @@ def load_weights(network: Network, path: Path, complete: bool) -> Loaded:
     if trained is not None and len(trained.classes) != network.subnet.classes:
         raise ValueError(
             f"{path} names {len(trained.classes)} classes, the subnet has {network.subnet.classes}"
+        )
+    if trained is not None and len(trained.mean) != network.subnet.in_channels:
+        raise ValueError(
+            f"{path} was trained on {len(trained.mean)} channels, the subnet takes "
+            f"{network.subnet.in_channels}"
         )
     network.load_state_dict({**expected, **tensors})
     return Loaded(kept, trained)

@@ -87,6 +87,7 @@ def new_task(
 ) -> Task:
     """What a strategy gets; ValueError for what doesn't fit together, or can't be reached."""
     space = with_classes(spec, images).build(table.device.quantum)
+    images = images.fed_as(space.in_channels)
     table = table.for_space(space)
     constraint = reachable(
         space, table, target_ms, derive=derive, tolerance=tolerance, beside=beside

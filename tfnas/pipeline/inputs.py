@@ -110,7 +110,7 @@ def load_inputs(cfg: SearchConfig, ranks: Ranks = ALONE) -> Inputs:
     accelerator = pick_accelerator(cfg.accelerator, ranks)
     check_amp(cfg.amp, accelerator)
     strategy = make_strategy(cfg.strategy, cfg.derive.method)
-    dataset = load_data(cfg.data, budget.max_train)
+    dataset = load_data(cfg.data, budget.max_train).fed_as(cfg.space.in_channels)
     if cfg.reuse is not None:
         strategy = reusing(Path(cfg.reuse), strategy, dataset)
     spec = with_classes(cfg.space, dataset)
@@ -222,10 +222,6 @@ def check_values(cfg: SearchConfig) -> None:
         why = f" ({cores.limit})" if cores.limit else ""
         raise ValueError(f"cores={cfg.cores}: this process may use {cores.count}{why}")
     check_tensorboard(cfg.tensorboard)
-    if cfg.space.in_channels != 3:
-        raise ValueError(
-            f"space.in_channels={cfg.space.in_channels}: expected 3, images come as RGB"
-        )
     if cfg.budget.warmup_epochs > cfg.budget.epochs:
         raise ValueError(
             f"budget.warmup_epochs={cfg.budget.warmup_epochs}: expected 0 to "

@@ -122,7 +122,8 @@ class Training:
     ):
         check_recipe(recipe)
         check_batch("recipe.batch_size", recipe.batch_size, ranks)
-        _check_data(subnet, dataset)
+        _check_classes(subnet, dataset)
+        dataset = dataset.fed_as(subnet.in_channels)
         self.subnet, self.dataset, self.recipe, self.ranks = subnet, dataset, recipe, ranks
         self.identity = {**identity(subnet, dataset, recipe, seed), "processes": ranks.size}
         self.seed, self.out = seed, out
@@ -269,7 +270,7 @@ class Training:
         self._settle()
 
     def _step(self, images: Tensor, labels: Tensor, step: int) -> None:
-        """One step on (N, 3, R, R) and (N,)."""
+        """One step on (N, channels, R, R) and (N,)."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, len(self.train_batches), self.recipe)
         images = images.to(self.device, non_blocking=True)
@@ -409,15 +410,11 @@ class Training:
         return (self.network if self.ema is None else self.ema).state_dict()
 
 
-def _check_data(subnet: Subnet, dataset: Dataset) -> None:
+def _check_classes(subnet: Subnet, dataset: Dataset) -> None:
     if subnet.classes != len(dataset.classes):
         raise ValueError(
             f"the subnet has {subnet.classes} classes, the data {dataset.name} has "
             f"{len(dataset.classes)} ({dataset.origin}): give the data it was searched for"
-        )
-    if subnet.in_channels != 3:
-        raise ValueError(
-            f"the subnet takes {subnet.in_channels} channels; images are fed as RGB, expected 3"
         )
 
 
