@@ -21,6 +21,7 @@ from tfnas.data.images import (
     feeds,
 )
 from tfnas.process.ranks import ALONE, Ranks
+from tfnas.space.size import Size, sides
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ _ORDER_STREAM = 0  # beside those of tfnas.data.augment
 
 
 class Batches:
-    """Batches of the images at `indices`, resized to `size` pixels and normalized.
+    """Batches of the images at `indices`, resized to `size` and normalized.
 
     They have as many channels as `mean` has values: gray images are fed as RGB, or RGB as gray.
 
@@ -50,7 +51,7 @@ class Batches:
         indices: np.ndarray,
         *,
         batch: int,
-        size: int,
+        size: Size,
         mean: Sequence[float],
         std: Sequence[float],
         seed: int,
@@ -65,7 +66,7 @@ class Batches:
         if crop_scale is None:
             in_memory = isinstance(images, ArrayImages)
             crop_scale = ARRAY_CROP_SCALE if in_memory else FILES_CROP_SCALE
-        if batch < 1 or size < 1 or workers < 0:
+        if batch < 1 or min(sides(size)) < 1 or workers < 0:
             raise ValueError(
                 f"batch={batch} size={size} workers={workers}: expected batch and size of at "
                 "least 1, workers of at least 0"
@@ -103,7 +104,7 @@ class Batches:
         """Whether images have one channel, whatever they have where they lie."""
         return len(self.mean) == 1
 
-    def like(self, size: int, most: int | None = None) -> Batches:
+    def like(self, size: Size, most: int | None = None) -> Batches:
         """The same images at another size, whole batches alone; the first `most` of them."""
         whole = min(len(self.indices) // self.batch, len(self) if most is None else most)
         return Batches(
@@ -116,9 +117,9 @@ class Batches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches of an epoch from batch `start` on.
 
-        Yields images float32 (N, channels, size, size), channels last, and labels int64 (N,); N may
-        be 0 where several ranks share the rest of a set. Raises ValueError for a `start` past the
-        end; OSError, naming the file, for an unreadable image.
+        Yields images float32 (N, channels, *size), channels last, and labels int64 (N,); N may be
+        0 where several ranks share the rest of a set. Raises ValueError for a `start` past the end;
+        OSError, naming the file, for an unreadable image.
         Where processes read images, see `reading`.
         """
         if epoch < 0 or not 0 <= start <= len(self):
@@ -146,7 +147,7 @@ class Batches:
             labels = torch.from_numpy(images.labels[chosen[part]])
             pixels = images.pixels[chosen]  # (N, H, W, C)
             if len(labels) == 0:
-                batch = torch.empty(0, len(self.mean), self.size, self.size)
+                batch = torch.empty(0, len(self.mean), *sides(self.size))
             elif self.augment:
                 batch = augment.augmented_arrays(
                     pixels,

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tfnas.data.augment import cropped_centre, normalized, resized_arrays, upright
 from tfnas.data.images import INTERCHANGEABLE, PerChannel
+from tfnas.space.size import Size
 
 
 @dataclass(frozen=True)
@@ -18,18 +19,19 @@ class Preprocess:
     """Resizes, crops and normalizes as the test set was when accuracy was measured.
 
     Attributes:
-        resolution: pixels of the result, height = width.
+        resolution: of the result.
         mean, std: in 0..1, of each channel of the result: of RGB, of gray, or of others.
-        crop_fraction: part of the shorter side that is kept; 1: the whole image is resized.
+        crop_fraction: part that is kept of the largest centre with the result's proportions, each
+            way; 1: the whole image is resized.
     """
 
-    resolution: int
+    resolution: Size
     mean: PerChannel
     std: PerChannel
     crop_fraction: float = 1.0
 
     def __call__(self, image: Image.Image | np.ndarray | str | Path) -> torch.Tensor:
-        """Make the network's input, float32 (1, C, R, R), of one image, turned as its EXIF says.
+        """Make the network's input, float32 (1, C, H, W), of one image, turned as its EXIF says.
 
         Args:
             image: an image of Pillow, a file, or uint8 (H, W) or (H, W, C). A network of gray

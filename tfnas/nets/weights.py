@@ -19,7 +19,8 @@ from tfnas.files.atomic import replacing
 from tfnas.files.bounded import shown
 from tfnas.files.decode import Fraction, Positive, decode
 from tfnas.nets.blocks import Network
-from tfnas.space.ops import MAX_SIZE, OP_FIELDS
+from tfnas.space.ops import OP_FIELDS
+from tfnas.space.size import Size, is_size
 from tfnas.space.subnet import Subnet
 
 HEADER, METADATA_KEY = {"format": "tfnas.weights/1"}, "tfnas"
@@ -44,13 +45,15 @@ class Trained:
     std: tuple[Positive, ...]
     # Part of the shorter side that testing keeps; 1: the image is only resized.
     crop_fraction: Annotated[float, Meta(gt=0, le=1)]
-    resolution: Annotated[int, Meta(ge=1, le=MAX_SIZE)]  # pixels, of training and test
+    resolution: Size  # of training and test
     top1: Fraction  # of the test set
     top5: Fraction  # of the test set
 
     def __post_init__(self) -> None:
         if self.top1 > self.top5:
             raise ValueError(f"top1={self.top1} is above top5={self.top5}")
+        if not is_size(self.resolution):
+            raise ValueError(f"resolution={shown(self.resolution)} is no size of images")
         if len(self.mean) != len(self.std):
             raise ValueError(f"mean={shown(self.mean)} and std={shown(self.std)} differ in number")
 

@@ -44,6 +44,7 @@ from tfnas.runs.folder import RunFolder
 from tfnas.runs.plan import Plan
 from tfnas.runs.scalars import check_tensorboard
 from tfnas.runs.scores import ScoreFile
+from tfnas.space.size import Size, scaled
 from tfnas.space.spec import SpaceSpec
 from tfnas.strategies import strategy_class
 from tfnas.strategies.contract import Budget, Strategy
@@ -114,7 +115,7 @@ def load_inputs(cfg: SearchConfig, ranks: Ranks = ALONE) -> Inputs:
     if cfg.reuse is not None:
         strategy = reusing(Path(cfg.reuse), strategy, dataset)
     spec = with_classes(cfg.space, dataset)
-    size = budget.resolution or spec.resolution
+    size = scaled(spec.size, budget.resolution)
     train, held_out = split(dataset, budget, size, cfg.seed, cfg.data.workers, ranks)
     others = beside(cfg, spec)
     return Inputs(cfg, spec, others, dataset, train, held_out, strategy, accelerator, ranks)
@@ -315,12 +316,12 @@ def with_classes(space: SpaceSpec, dataset: Dataset) -> SpaceSpec:
 def split(
     dataset: Dataset,
     budget: Budget,
-    size: int,
+    size: Size,
     seed: int,
     workers: int = 0,
     ranks: Ranks = ALONE,
 ) -> tuple[Batches, Batches]:
-    """Batches of `size` pixels for weights (augmented) and for the architecture, stratified.
+    """Batches of that size for weights (augmented) and for the architecture, stratified.
 
     Raises:
         ValueError: if a part has fewer images than a batch.

@@ -31,6 +31,7 @@ from tfnas.nets.weights import WEIGHTS, Trained, fingerprint, load_weights
 from tfnas.process.errors import DivergedError, StoppedError
 from tfnas.process.progress import duration
 from tfnas.process.ranks import ALONE, Ranks, check_batch
+from tfnas.space.size import scaled, sides
 from tfnas.space.subnet import Subnet
 from tfnas.training.accuracy import accuracy
 from tfnas.training.recipe import Recipe, check_recipe, learning_rate
@@ -130,7 +131,8 @@ class Training:
         self.device = torch.device(device)
         self.checkpoint_s = 60 * checkpoint_minutes
         self.guard = Guard(on_nonfinite, self.device)
-        self.resolution = min(recipe.resolution or subnet.resolution, subnet.resolution)
+        own = min(sides(subnet.resolution))
+        self.resolution = scaled(subnet.resolution, min(recipe.resolution or own, own))
         self.train_batches = self._batches(dataset.train, True, workers)
         self.test_batches = self._batches(dataset.test, False, workers)
         with torch.random.fork_rng(devices=self._gpus):
@@ -337,7 +339,7 @@ class Training:
         self.epoch, self.batch, self.tested = self.epoch + 1, 0, 0
         self.loss_sum = self.epoch_seconds = 0.0
         log.info(
-            "epoch %d/%d: train loss %.3f, test loss %.3f, top-1 %.1f %% at %d px, %s",
+            "epoch %d/%d: train loss %.3f, test loss %.3f, top-1 %.1f %% at %s px, %s",
             result.epoch, self.recipe.epochs, result.train_loss, result.loss, 100 * result.top1,
             self.resolution, duration(result.seconds),
         )  # fmt: skip
