@@ -70,9 +70,10 @@ def test_the_lines_of_the_readme_run(tmp_path: Path) -> None:
     assert {"subnet.json", "weights.safetensors", "train.json", "model.onnx"} <= left
 
 
-def test_a_net_is_found_trained_exported_and_loaded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_net_is_found_trained_exported_and_loaded(tmp_path: Path, channels: int) -> None:
     images = load_images("fashion_mnist", root=str(few_root()))
-    spec = load_spec("tiny")
+    spec = tfnas.load_space("tiny", len(images.classes), in_channels=channels)
     table = macs_table(spec.build(8), quantum=8)
     steps = []
     found = tfnas.find_net(
@@ -88,6 +89,7 @@ def test_a_net_is_found_trained_exported_and_loaded(tmp_path: Path) -> None:
     network = tfnas.load(tmp_path / "run")
     assert not network.training
     assert network.classes == images.classes
+    assert network.preprocess(images.test.pixels[0]).shape == (1, channels, 32, 32)
     right = [
         int(network(network.preprocess(pixels)).argmax()) == label
         for pixels, label in zip(images.test.pixels[:50], images.test.labels[:50], strict=True)

@@ -410,6 +410,29 @@ def test_a_target_between_nets_is_refused_beyond_the_tolerance() -> None:
         gap_in(64, tolerance=2e-4)
 
 
+def test_gray_images_are_searched_for_with_one_channel(table_file: Path, tmp_path: Path) -> None:
+    shutil.copy(table_file, tmp_path / "table.json")
+    space = "space=tiny", "space.in_channels=1", "profile=test", "table=table.json"
+    done = run_entry("profilers", *space, cwd=tmp_path)
+    assert done.returncode == DONE, done.stdout + done.stderr
+    out = tmp_path / "run"
+    done = run_entry(
+        "tfnas.search", *FAST, *space, "target_ms=99", "derive.at_most=true", ANY_TOLERANCE,
+        override("hydra.run.dir", out), cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == DONE, done.stdout + done.stderr
+    assert Subnet.load(out / "subnet.json").in_channels == 1
+    (taken,) = onnxruntime.InferenceSession(out / "model.onnx").get_inputs()
+    assert taken.shape == [1, 1, 32, 32]
+    assert json.loads((out / "result.json").read_text())["verified"]
+    done = run_entry(
+        "tfnas.search", *FAST, "space.in_channels=5", "target_ms=99", "table=table.json",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == UNUSABLE_INPUT
+    assert "its images have 1 channel, the net takes 5: expected space.in_channels" in done.stdout
+
+
 def test_target_out_of_reach_names_the_nearest(elsewhere: Elsewhere, tmp_path: Path) -> None:
     done = run_entry(
         "tfnas.search", *FAST, "target_ms=99", override("table", elsewhere.file),

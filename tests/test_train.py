@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -23,12 +24,15 @@ import torch
 from tests.support.entry import Entry, compose_config, environment, run_entry
 from tests.support.nets import few_images, few_root, image_folder, tiny_subnet
 from tfnas.app.schemas import TrainConfig
+from tfnas.app.values import load_space
+from tfnas.data.images import ArrayImages, data_set
 from tfnas.data.sets import load_images
 from tfnas.files.checkpoint import read_checkpoint, write_checkpoint
 from tfnas.nets.blocks import Network
 from tfnas.nets.weights import load_weights, save_weights
 from tfnas.process.errors import DivergedError, StoppedError
 from tfnas.process.exits import FAILED, INTERRUPTED, UNUSABLE_INPUT
+from tfnas.runs.model import load_model
 from tfnas.runs.teachers import load_teacher
 from tfnas.runs.trained import check_finished, train
 from tfnas.train import prepare
@@ -274,6 +278,23 @@ def test_a_diverging_loss_stops_at_once(tmp_path: Path) -> None:
 def test_classes_must_be_those_of_the_data(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="7 classes, the data fashion_mnist has 10"):
         Training(tiny_subnet(classes=7), FEW, recipe(), seed=0, out=tmp_path)
+
+
+def test_a_net_of_other_channels_than_the_data(tmp_path: Path) -> None:
+    spec = load_space("tiny", 10, in_channels=5)
+    subnet = spec.build(8).sample(random.Random(0))
+    with pytest.raises(ValueError, match="have 1 channel, the net takes 5: expected"):
+        Training(subnet, FEW, recipe(), seed=0, out=tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 9, 9, 5), np.uint8)
+    images = ArrayImages(pixels, np.arange(96) % 10)
+    data = data_set("five", FEW.classes, images, images, "made up")
+    result = train(subnet, data, recipe(epochs=1), seed=0, out=tmp_path)
+    assert len(result.trained.mean) == 5
+    subnet.save(tmp_path / "subnet.json")
+    network = load_model(tmp_path)
+    assert network(network.preprocess(pixels[0])).shape == (1, 10)
+    with pytest.raises(ValueError, match="data five: its images have 5 channels, the net takes 3"):
+        Training(tiny_subnet(), data, recipe(), seed=0, out=tmp_path / "other")
 
 
 def test_too_few_images_for_a_batch(tmp_path: Path) -> None:

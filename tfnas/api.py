@@ -224,7 +224,7 @@ def load(
 ) -> TrainedNetwork | Backbone:
     """Load the trained network of a run folder: an eval-mode `nn.Module`.
 
-    It has `.classes`, `.preprocess` (an image of Pillow, a file or an array to (1, 3, R, R)) and
+    It has `.classes`, `.preprocess` (an image of Pillow, a file or an array to (1, C, R, R)) and
     `.trained` (data, resolution, accuracy).
 
     Args:

@@ -160,7 +160,7 @@ def _announce(plan: Plan, done: Comparison) -> None:
         log.warning("warning: %s", line)
     recipe = done.recipe
     log.info(
-        "recipe %s: %d epochs of %d images at %d px on %s, seeds %s; data %s",
+        "recipe %s: %d epochs of %d images at %s px on %s, seeds %s; data %s",
         recipe.name, recipe.epochs, len(plan.dataset.train), done.resolution, done.accelerator,
         ", ".join(map(str, done.seeds)), clean(done.data.origin),
     )  # fmt: skip

@@ -85,7 +85,7 @@ def _work(
         return FAILED
     deployed = network.subnet.resolution
     log.info(
-        "%s: opset %d, batch %s, %d px; onnxruntime and torch differ by at most %.2g "
+        "%s: opset %d, batch %s, %s px; onnxruntime and torch differ by at most %.2g "
         "(outputs up to %.2g)",
         path, done.opset, "any" if batch is None else batch, deployed, done.max_abs_diff,
         done.output_scale,
@@ -97,7 +97,7 @@ def _work(
         log.info("the weights are random (seed %d): fit for measuring latency only", seed)
     else:
         mark = "" if trained.resolution == deployed else f", while the file takes {deployed} px"
-        log.info("weights of %s, %s at %d px%s", weights, told(trained.top1, trained.scores),
+        log.info("weights of %s, %s at %s px%s", weights, told(trained.top1, trained.scores),
                  trained.resolution, mark)  # fmt: skip
     return DONE
 

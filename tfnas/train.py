@@ -152,11 +152,11 @@ def _work(config: TrainConfig, training: Training, path: Path, resumed: bool) ->
 def _train(training: Training, path: Path, tensorboard: bool | None) -> int:
     subnet, recipe = training.subnet, training.recipe
     log.info(
-        "%s: %.0f M multiply-adds at %d px, %d classes; data %s",
+        "%s: %.0f M multiply-adds at %s px, %d classes; data %s",
         path, subnet.macs / 1e6, subnet.resolution, subnet.classes, training.dataset.origin,
     )  # fmt: skip
     log.info(
-        "recipe %s: %d epochs of %d batches of %d at %d px on %s, seed %d, from %s",
+        "recipe %s: %d epochs of %d batches of %d at %s px on %s, seed %d, from %s",
         recipe.name, recipe.epochs, len(training.train_batches), recipe.batch_size,
         training.resolution, training.device, training.seed, training.weights or "scratch",
     )  # fmt: skip

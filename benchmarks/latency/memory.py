@@ -69,7 +69,7 @@ def main() -> None:
             net = space.sample(random.Random(seed))
             file = export_net(net, Path(scratch) / "net.onnx", batch=options.batch).path
             # The input lies there before.
-            into = options.batch * net.in_channels * net.resolution**2 * 4 / 1e6
+            into = options.batch * net.in_channels * net.ops[0].pixels * 4 / 1e6
             predicted = options.batch * cost.total(net)
             measured = grown_mb(file)
             first = max(net.ops, key=cost.op) == net.ops[0]

@@ -27,6 +27,7 @@ from tfnas.derive.menu import feasible
 from tfnas.latency.table import Device, LatencyTable, Measurement
 from tfnas.pipeline.inputs import make_strategy
 from tfnas.space.search_space import SearchSpace
+from tfnas.space.size import sides
 from tfnas.strategies.contract import Budget, Task
 from tfnas.strategies.tfnas import TFNAS, Search
 
@@ -113,9 +114,8 @@ def new_task(
     """A search for a target in the middle of its range, by a made-up table."""
     table = made_up_table(space)
     low, high = feasible(space, table)
-    budget = Budget(
-        "benchmark", epochs, 0, train.batch, None, train.size, channel_factor, False, 0.2
-    )
+    shorter = min(sides(train.size))
+    budget = Budget("benchmark", epochs, 0, train.batch, None, shorter, channel_factor, False, 0.2)
     return Task(
         space=space,
         constraints=(Constraint(table, (low + high) / 2),),

@@ -21,6 +21,7 @@ from tfnas.deploy.onnx_graph import ops_of, weight_shapes, weights_of
 from tfnas.latency.table import Device
 from tfnas.nets.blocks import ConvBN, build
 from tfnas.space.ops import OpSpec
+from tfnas.space.size import sides
 
 
 def folded_module(ops: Sequence[OpSpec], weights: Mapping[str, np.ndarray]) -> nn.Sequential:
@@ -97,7 +98,7 @@ class CudaProfiler(GpuProfiler):
         session, precision = self._session, self.device.precision
         dtype = torch.float16 if precision == "fp16" else torch.float32
         first = ops[0]
-        shape = (self.device.batch, first.size, first.size, first.c_in)
+        shape = (self.device.batch, *sides(first.size), first.c_in)
         # Channels last in memory, (N, C, H, W) to torch.
         x = session.tensor("input", shape, dtype).permute(0, 3, 1, 2)
         with session.on(), numerics(precision):

@@ -876,7 +876,7 @@ def test_shrinking_averages_instead_of_skipping() -> None:
         ({"batch": 24, "drop_last": True}, "23 images make no batch of 24"),
         ({"crop_scale": (0.5, 1.5)}, "crop_scale"),
         ({"std": (1.0, 0.0, 1.0)}, "std above 0"),
-        ({"mean": (0.0,)}, "three each"),
+        ({"mean": (0.0,)}, "one each for the 3 channels"),
         ({"seed": -1}, "seed -1"),
         ({"indices": np.array([23])}, "outside of the 23 images"),
         ({"indices": np.array([-1])}, "outside of the 23 images"),

@@ -14,6 +14,7 @@ from tests.support.nets import random_network
 from tfnas.deploy.onnx_file import fold
 from tfnas.deploy.onnx_graph import INPUT, OPSET, OUTPUT, build_model, random_weights, weight_shapes
 from tfnas.space.ops import ACTIVATIONS, OpSpec
+from tfnas.space.size import Oblong, Size, sides
 from tfnas.space.subnet import Subnet
 
 OPS = {
@@ -42,7 +43,7 @@ def close_to_torch(op: OpSpec, batch: int | None, images: int) -> None:
     head = OpSpec("classifier", op.out_size, op.c_out, 0, 0, 2, 1, 1, "none")
     network = random_network(Subnet("x", (op,), (), (head,)))
     x = np.random.default_rng(0).standard_normal(
-        (images, op.c_in, op.size, op.size), dtype=np.float32
+        (images, op.c_in, *sides(op.size)), dtype=np.float32
     )
     with torch.inference_mode():
         expected = network.layers[0](torch.from_numpy(x)).numpy()
@@ -50,9 +51,9 @@ def close_to_torch(op: OpSpec, batch: int | None, images: int) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("size", [1, 7, 33])
+@pytest.mark.parametrize("size", [1, 7, 33, Oblong(5, 12)])
 @pytest.mark.parametrize("name", OPS)
-def test_every_op_equals_torch(name: str, size: int) -> None:
+def test_every_op_equals_torch(name: str, size: Size) -> None:
     kind, c_mid, c_se, kernel = OPS[name]
     for act, stride, c_out in product(ACTIVATIONS, (1, 2, 3), (8, 12)):
         close_to_torch(OpSpec(kind, size, 8, c_mid, c_se, c_out, kernel, stride, act), 2, 2)

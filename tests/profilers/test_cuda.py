@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,13 @@ def test_ops_are_read_off_a_file_and_run_alike(op: OpSpec) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5 * abs(expected).max())
 
 
-@pytest.mark.parametrize("batch", [1, None])
-def test_an_exported_file_is_run_with_its_weights(tmp_path: Path, batch: int | None) -> None:
+@pytest.mark.parametrize(("batch", "resolution"), [(1, 32), (None, 32), (1, [20, 36])])
+def test_an_exported_file_is_run_with_its_weights(
+    tmp_path: Path, batch: int | None, resolution: object
+) -> None:
     path = tmp_path / "model.onnx"
-    export(extremes(load_space())[1], None, path, batch=batch)
+    space = replace(load_spec(), resolution=resolution).build(8)
+    export(extremes(space)[1], None, path, batch=batch)
     workload = profiler().model_workload(path)
     x = workload.x
     assert x.is_contiguous(memory_format=torch.channels_last)

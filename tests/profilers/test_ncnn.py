@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from profilers.onboard.rounds import Rounds, Target, runs_for
 from profilers.remote.device import RemoteOptions, RemoteProfiler
 from profilers.remote.runners import PythonRunner
 from tests.support.local_transport import LocalTransport
-from tests.support.spaces import load_space
+from tests.support.spaces import load_spec
 from tfnas.space.ops import ACTIVATIONS, OpSpec
+from tfnas.space.size import sides
 
 ncnn = pytest.importorskip("ncnn", reason="needs ncnn: pip install ncnn")
 pytest.importorskip("pnnx", reason="needs pnnx: pip install pnnx")
@@ -55,7 +57,7 @@ def error(ops: list[OpSpec], folder: Path) -> float:
     model = op_model(ops, 1)
     param, weights = written(model, folder)
     width, height, channels = input_shape(param.read_text())
-    assert (channels, height, width) == (ops[0].c_in, ops[0].size, ops[0].size)
+    assert (channels, height, width) == (ops[0].c_in, *sides(ops[0].size))
     x = np.random.default_rng(1).standard_normal((channels, height, width), dtype=np.float32)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -83,8 +85,9 @@ def test_the_classifier_equals_onnxruntime(tmp_path: Path) -> None:
     assert error([OpSpec("classifier", 7, 12, 0, 0, 5, 1, 1, "none")], tmp_path) < TOLERANCE
 
 
-def test_whole_nets_equal_onnxruntime(tmp_path: Path) -> None:
-    space = load_space()
+@pytest.mark.parametrize("resolution", [32, [20, 36]])
+def test_whole_nets_equal_onnxruntime(tmp_path: Path, resolution: object) -> None:
+    space = replace(load_spec(), resolution=resolution).build(8)
     for seed in range(2):
         net = space.sample(random.Random(seed))
         assert error(list(net.ops), tmp_path) < TOLERANCE

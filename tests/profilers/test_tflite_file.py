@@ -14,6 +14,7 @@ import pytest
 from profilers.models import op_model
 from tests.support.spaces import load_space
 from tfnas.space.ops import ACTIVATIONS, OpSpec
+from tfnas.space.size import Oblong, Size
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -55,9 +56,9 @@ def error(ops: list[OpSpec], batch: int = 1) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-@pytest.mark.parametrize("size", [1, 7, 14])
+@pytest.mark.parametrize("size", [1, 7, 14, Oblong(7, 12)])
 @pytest.mark.parametrize("name", OPS)
-def test_every_op_equals_onnxruntime(name: str, size: int) -> None:
+def test_every_op_equals_onnxruntime(name: str, size: Size) -> None:
     kind, c_mid, c_se, kernel = OPS[name]
     for act, stride, c_out in product(ACTIVATIONS, (1, 2), (8, 12)):
         op = OpSpec(kind, size, 8, c_mid, c_se, c_out, kernel, stride, act)

@@ -16,6 +16,7 @@ from tests.support.spaces import load_space, load_spec, macs_table
 from tfnas.app.values import conf_path
 from tfnas.space.ops import OpSpec
 from tfnas.space.search_space import Choice, Stage
+from tfnas.space.size import Oblong
 from tfnas.space.spec import CandidateSpec, ExpansionSpec, LayerSpec, StageSpec
 from tfnas.space.subnet import MAX_SUBNET_BYTES, Subnet
 
@@ -148,8 +149,10 @@ def test_a_quantum_wider_than_the_range_leaves_one_width() -> None:
         ({"stages": [StageSpec(16, ops=3)]}, "ops is 3, expected a list"),
         ({"classes": None}, "classes is not known"),
         ({"classes": 0}, "c_out=0 of a classifier"),
-        ({"resolution": 0}, "size=0"),
-        ({"resolution": 10**9}, "size=1000000000"),
+        ({"resolution": 0}, "space.resolution=0: expected pixels from 1 to 8192"),
+        ({"resolution": [160, 320, 3]}, "expected pixels from 1 to 8192, or .height, width."),
+        ({"resolution": "large"}, "space.resolution=.large.: expected pixels"),
+        ({"resolution": [32, 10**9]}, "expected pixels from 1 to 8192"),
         ({"kernels": [4]}, "expected an odd size"),
         ({"kernels": [3] * 100_000}, "1000000 are the most"),
         ({"stages": [StageSpec(c_out=16, depth=0)]}, "depth=0"),
@@ -179,7 +182,8 @@ def test_what_makes_no_space_is_refused(changes: dict[str, Any], message: str) -
     ("field", "value"),
     [
         ("kind", "pool"), ("kind", ["conv"]), ("act", None), ("size", 0), ("size", 8.0),
-        ("size", True), ("c_in", -1), ("c_in", "16"), ("c_mid", 10**6), ("c_out", 0),
+        ("size", True), ("size", Oblong(8, 8)), ("size", (8, 16)),
+        ("size", Oblong(8, 0)), ("c_in", -1), ("c_in", "16"), ("c_mid", 10**6), ("c_out", 0),
         ("kernel", 2), ("kernel", 33), ("stride", 0), ("stride", 9), ("c_se", -1),
     ],
 )  # fmt: skip
@@ -257,7 +261,7 @@ def test_files(tmp_path: Path) -> None:
         (SMALL.to_json().replace('"c_mid"', '"c_middle"', 1), r"wrong at stem\[0\]: .*`c_mid`"),
         (
             SMALL.to_json().replace('"size": 16', '"size": 16.0', 1),
-            "size=16.0, expected `int`",
+            "size=16.0, expected `int | array`",
         ),
     ],
 )

@@ -88,8 +88,13 @@ def default(command: str, key: str) -> Any:
     return values[key]
 
 
-def load_space(name: str, classes: int) -> SpaceSpec:
-    """conf/space/`name`.yaml for so many classes. Raises LookupError if there is none."""
-    spec = load("space", name, classes=classes)
+def load_space(name: str, classes: int, **changes: Any) -> SpaceSpec:
+    """conf/space/`name`.yaml for so many classes, with changes such as `in_channels=1`.
+
+    Raises:
+        LookupError: if there is none of that name.
+        ValueError: for a change of an unknown field, or of the wrong type.
+    """
+    spec = load("space", name, classes=classes, **changes)
     assert isinstance(spec, SpaceSpec)
     return spec

@@ -14,6 +14,7 @@ from msgspec import Meta
 from tfnas.files.atomic import write_atomically
 from tfnas.files.decode import Fraction, load
 from tfnas.intervals import Interval, difference, mean_interval, paired_difference
+from tfnas.space.size import Size
 
 if TYPE_CHECKING:
     from tfnas.training.loop import EpochResult
@@ -106,8 +107,8 @@ class Comparison:
     data: Data
     table: Table
     latency_tolerance: float
-    resolution: int
-    deployed_resolution: int
+    resolution: Size
+    deployed_resolution: Size
     accelerator: str
     threads: int
     on_nonfinite: str
@@ -223,7 +224,7 @@ class _Trial:
 @dataclass(frozen=True)
 class _Accuracies:
     recipe: _Recipe
-    resolution: int
+    resolution: Size
     trials: tuple[_Trial, ...]
 
 
@@ -249,7 +250,7 @@ class Accuracies:
 
     folder: Path
     recipe: str
-    resolution: int
+    resolution: Size
     top1: Mapping[str, tuple[float, ...]]
 
 

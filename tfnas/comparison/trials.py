@@ -19,6 +19,7 @@ from tfnas.nets.weights import WEIGHTS, fingerprint
 from tfnas.process.progress import duration
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.trained import Versions, check_finished, load_finished, train
+from tfnas.space.size import Size
 from tfnas.space.subnet import Subnet
 from tfnas.training.loop import CHECKPOINT, Training, identity
 
@@ -52,9 +53,9 @@ def method_of(contender: Contender, ms: Mapping[Path, float]) -> Method:
     return Method(contender.name, tuple(nets))
 
 
-def dry_run(config: CompareConfig, dataset: Dataset, subnets: dict[str, Subnet]) -> int:
+def dry_run(config: CompareConfig, dataset: Dataset, subnets: dict[str, Subnet]) -> Size:
     """Refuse now what a training would refuse hours later; the resolution that it would have."""
-    resolution = 0
+    resolution: Size = 0
     with tempfile.TemporaryDirectory() as folder:
         for subnet in subnets.values():
             training = Training(

@@ -51,15 +51,15 @@ class MemoryMb:
 
 def peak_values(op: OpSpec) -> int:
     """Numbers that live at once in one op, for one image, at most."""
-    into, out = op.c_in * op.size**2, op.c_out * op.out_size**2
+    into, out = op.c_in * op.pixels, op.c_out * op.out_pixels
     if op.free:
         return into
     copies = 1 if op.act in FUSED else 2
     if not op.has_width:
         return max(into + out, copies * out)
     kept = into if op.residual else 0
-    plain, padded = op.c_mid * op.out_size**2, _padded(op.c_mid) * op.out_size**2
-    wide = _padded(op.c_mid) * op.size**2
+    plain, padded = op.c_mid * op.out_pixels, _padded(op.c_mid) * op.out_pixels
+    wide = _padded(op.c_mid) * op.pixels
     steps = [kept + padded + out, kept + copies * padded]
     if op.expands:
         steps += [into + wide, kept + copies * wide, kept + wide + padded]

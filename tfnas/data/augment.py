@@ -20,12 +20,13 @@ import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageEnhance, ImageOps
 
+from tfnas.data.images import LUMA
 from tfnas.data.rand_augment import RandAugment
 from tfnas.process.ranks import ALONE, Ranks
+from tfnas.space.size import Size, sides
 
 EVAL_FRACTION = 224 / 256  # part of the shorter side that evaluation keeps, as for ImageNet
-ASPECT = (3 / 4, 4 / 3)  # width / height of a random crop
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to gray
+ASPECT = (3 / 4, 4 / 3)  # width / height of a random crop, in proportion to what is made of it
 ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)  # of the image; height / width
 ERASING_TRIES = 10  # a rectangle that is longer than the image is drawn anew
 _AUGMENT_STREAM, RAND_AUGMENT_STREAM, ERASING_STREAM = 1, 3, 4
@@ -57,15 +58,21 @@ def as_it_is(item: Any) -> Any:
 
 
 def crop_boxes(
-    rng: np.random.Generator, count: int, height: int, width: int, scale: tuple[float, float]
+    rng: np.random.Generator,
+    count: int,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    shape: float = 1.0,
 ) -> np.ndarray:
     """Random crops, float64 (count, 4): left, top, right, bottom in pixels.
 
-    `scale` bounds the cropped share of the area. A crop that is too long for the image is clipped
+    `scale` bounds the cropped share of the area; `shape` is width / height of what is made of the
+    crops, which have it but for `ASPECT`. A crop that is too long for the image is clipped
     instead of drawn anew: each crop takes the same four numbers from `rng`.
     """
     area = rng.uniform(*scale, count) * height * width
-    aspect = np.exp(rng.uniform(log(ASPECT[0]), log(ASPECT[1]), count))
+    aspect = shape * np.exp(rng.uniform(log(ASPECT[0]), log(ASPECT[1]), count))
     crop_width = np.minimum(np.sqrt(area * aspect), width)
     crop_height = np.minimum(np.sqrt(area / aspect), height)
     left = rng.random(count) * (width - crop_width)
@@ -73,34 +80,42 @@ def crop_boxes(
     return np.stack([left, top, left + crop_width, top + crop_height], axis=1)
 
 
-def resized_arrays(pixels: np.ndarray, size: int) -> torch.Tensor:
-    """uint8 (N, H, W, C) to float32 (N, C, size, size) in 0..1, nothing random, nothing cut off."""
+def resized_arrays(pixels: np.ndarray, size: Size, gray: bool = False) -> torch.Tensor:
+    """uint8 (N, H, W, C) to float32 (N, C, *size) in 0..1, nothing random, nothing cut off.
+
+    Args:
+        gray: RGB becomes one channel.
+    """
     return F.interpolate(
-        _to_float(pixels), (size, size), mode="bilinear", align_corners=False, antialias=True
+        _to_float(pixels, gray), sides(size), mode="bilinear", align_corners=False, antialias=True
     )
 
 
 def augmented_arrays(
     pixels: np.ndarray,
-    size: int,
+    size: Size,
     rng: np.random.Generator,
     *,
     crop_scale: tuple[float, float],
     jitter: float,
+    gray: bool = False,
     part: slice = slice(None),
 ) -> torch.Tensor:
-    """uint8 (N, H, W, C) to float32 (N, C, size, size) in 0..1: random crops, flips and colours.
+    """uint8 (N, H, W, C) to float32 (N, C, *size) in 0..1: random crops, flips and colours.
 
     One pass over the whole batch, with other numbers for each image.
 
     Args:
+        gray: RGB becomes one channel.
         part: only these images are made, as they are among the whole batch.
     """
     count, height, width, _ = pixels.shape
-    left, top, right, bottom = crop_boxes(rng, count, height, width, crop_scale)[part].T
+    rows, columns = sides(size)
+    boxes = crop_boxes(rng, count, height, width, crop_scale, columns / rows)
+    left, top, right, bottom = boxes[part].T
     mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0)[part]
     factors = 1 + jitter * rng.uniform(-1, 1, (3, count, 1, 1, 1))[:, part]
-    images = _to_float(pixels[part])  # (N, C, H, W)
+    images = _to_float(pixels[part], gray)  # (N, C, H, W)
     count = len(images)
     theta = np.zeros((count, 2, 3), np.float32)  # output to input coordinates, both in -1..1
     theta[:, 0, 0] = mirror * (right - left) / width
@@ -110,10 +125,10 @@ def augmented_arrays(
 
     # grid_sample reads four neighbours however coarse the grid is: where the image shrinks, sample
     # a finer grid and average, or training would see aliasing that evaluation doesn't have.
-    finer = max(1, ceil(min(height, width) / size))
+    finer = max(1, ceil(min(height / rows, width / columns)))
     grid = F.affine_grid(
-        torch.from_numpy(theta), [count, 1, size * finer, size * finer], align_corners=False
-    )  # (N, size * finer, size * finer, 2)
+        torch.from_numpy(theta), [count, 1, rows * finer, columns * finer], align_corners=False
+    )  # (N, rows * finer, columns * finer, 2)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     if finer > 1:
         images = F.avg_pool2d(images, finer)
@@ -153,9 +168,9 @@ def erase(images: torch.Tensor, share: float, rngs: Sequence[np.random.Generator
 
 
 def normalized(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """(N, 1 or 3, H, W) in 0..1 to (N, 3, H, W) with the mean taken off, channels last."""
-    shift = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1)
-    scale = torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1)
+    """(N, C or 1, H, W) in 0..1 to (N, C, H, W) with the C means taken off, channels last."""
+    shift = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
+    scale = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
     return ((images - shift) / scale).contiguous(memory_format=torch.channels_last)
 
 
@@ -178,42 +193,45 @@ def check_readable(path: str) -> None:
 
 def read_file(
     path: str,
-    size: int,
+    size: Size,
     rng: np.random.Generator | None,
     *,
     crop_scale: tuple[float, float],
     jitter: float,
     rand_augment: RandAugment | None = None,
+    gray: bool = False,
 ) -> np.ndarray:
-    """One image file as uint8 (size, size, 3).
+    """One image file as uint8 (*size, 3), or (*size, 1) if it is to be gray.
 
-    With `rng`: a random crop, flip and colour, then RandAugment if it is given. Without: the
-    central square of 7/8 of the shorter side, which is resizing that side to size * 256 / 224 and
-    cutting the centre out of it. Gray and palette images become RGB, and each is turned as its EXIF
-    says that it is seen.
+    With `rng`: a random crop, flip and colour, then RandAugment if it is given. Without: 7/8 of the
+    largest centre of the same proportions, which for a square is resizing the shorter side to size
+    * 256 / 224 and cutting the centre out of it. All modes become RGB, or gray, and each image is
+    turned as its EXIF says that it is seen.
 
     Raises ValueError, naming the file, where it can't be read.
     """
+    rows, columns = sides(size)
     try:
         with _open(path) as image:
             seen = upright(image)
             if rng is None:
-                return cropped_centre(seen, size, EVAL_FRACTION)
+                return cropped_centre(seen, size, EVAL_FRACTION, gray)
             width, height = seen.size
-            box = crop_boxes(rng, 1, height, width, crop_scale)[0]
-            rgb, box = _decoded(seen, box, size)
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box.tolist()))
+            box = crop_boxes(rng, 1, height, width, crop_scale, columns / rows)[0]
+            seen, box = _decoded(seen, box, size, gray)
+        seen = seen.resize((columns, rows), Image.Resampling.BILINEAR, box=tuple(box.tolist()))
         if rng.random() < 0.5:
-            rgb = rgb.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            seen = seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         brightness, contrast, saturation = (1 + jitter * rng.uniform(-1, 1, 3)).tolist()
-        rgb = ImageEnhance.Brightness(rgb).enhance(brightness)
-        rgb = ImageEnhance.Contrast(rgb).enhance(contrast)
-        rgb = ImageEnhance.Color(rgb).enhance(saturation)
+        seen = ImageEnhance.Brightness(seen).enhance(brightness)
+        seen = ImageEnhance.Contrast(seen).enhance(contrast)
+        if not gray:
+            seen = ImageEnhance.Color(seen).enhance(saturation)
         if rand_augment is not None:
-            rgb = rand_augment(rgb, rng)
+            seen = rand_augment(seen, rng)
     except Exception as error:  # Pillow's parsers raise whatever they stumble over
         raise ValueError(_unreadable(path, error)) from error
-    return np.array(rgb, dtype=np.uint8)  # (size, size, 3)
+    return _pixels(seen)
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -225,32 +243,37 @@ def upright(image: Image.Image) -> Image.Image:
     return image if orientation == 1 else ImageOps.exif_transpose(image)
 
 
-def cropped_centre(image: Image.Image, size: int, fraction: float) -> np.ndarray:
-    """The central square of `fraction` of the shorter side, as uint8 (size, size, 3)."""
+def cropped_centre(image: Image.Image, size: Size, fraction: float, gray: bool) -> np.ndarray:
+    """`fraction` of the largest centre with the proportions of `size`, uint8 (*size, 3 or 1)."""
     width, height = image.size
-    side = min(width, height) * fraction
-    left, top = (width - side) / 2, (height - side) / 2
-    rgb, box = _decoded(image, np.array([left, top, left + side, top + side]), size)
-    rgb = rgb.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box.tolist()))
-    return np.array(rgb, dtype=np.uint8)
+    rows, columns = sides(size)
+    shape = columns / rows
+    kept = min(width / shape, height) * fraction  # its height
+    left, top = (width - kept * shape) / 2, (height - kept) / 2
+    box = np.array([left, top, left + kept * shape, top + kept])
+    image, box = _decoded(image, box, size, gray)
+    return _pixels(
+        image.resize((columns, rows), Image.Resampling.BILINEAR, box=tuple(box.tolist()))
+    )
 
 
 @dataclass(frozen=True)
 class FileBatches(torch.utils.data.Dataset[np.ndarray | str]):
     """The batches of one epoch of image files, by batch index; what a loading process works on.
 
-    An item is uint8 (N, size, size, 3), or the error text where a file of it can't be read: an
+    An item is uint8 (N, *size, 3 or 1), or the error text where a file of it can't be read: an
     exception would reach the main process with the trace of the worker as its message.
     """
 
     paths: tuple[str, ...]  # in the order of the epoch
     batch: int  # images
-    size: int  # pixels
+    size: Size
     seed: int
     epoch: int
     augment: bool
     crop_scale: tuple[float, float]
     jitter: float
+    gray: bool
     rand_augment: RandAugment | None = None
     ranks: Ranks = ALONE  # of each batch only this one's part is read
 
@@ -268,21 +291,24 @@ class FileBatches(torch.utils.data.Dataset[np.ndarray | str]):
                     crop_scale=self.crop_scale,
                     jitter=self.jitter,
                     rand_augment=self.rand_augment,
+                    gray=self.gray,
                 )
             except ValueError as error:
                 return str(error)
             images.append(image)
-        return np.stack(images) if images else np.empty((0, self.size, self.size, 3), np.uint8)
+        empty = np.empty((0, *sides(self.size), 1 if self.gray else 3), np.uint8)
+        return np.stack(images) if images else empty
 
 
-def _to_float(pixels: np.ndarray) -> torch.Tensor:
+def _to_float(pixels: np.ndarray, gray: bool) -> torch.Tensor:
     # Of Pillow's, mapped and flipped arrays torch takes only a copy.
     usable = np.require(pixels, requirements=["C", "W"])
-    return torch.from_numpy(usable).permute(0, 3, 1, 2).float().div_(255)  # (N, C, H, W)
+    images = torch.from_numpy(usable).permute(0, 3, 1, 2).float().div_(255)  # (N, C, H, W)
+    return _gray(images) if gray else images
 
 
 def _jittered(images: torch.Tensor, factors: np.ndarray) -> torch.Tensor:
-    """Brightness, contrast and (colour only) saturation, times (3, N, 1, 1, 1)."""
+    """Brightness, contrast and (RGB only) saturation, times (3, N, 1, 1, 1)."""
     channels = images.shape[1]
     brightness, contrast, saturation = torch.from_numpy(factors.astype(np.float32))
     images = (images * brightness).clamp_(0, 1)
@@ -294,10 +320,12 @@ def _jittered(images: torch.Tensor, factors: np.ndarray) -> torch.Tensor:
 
 
 def _gray(images: torch.Tensor) -> torch.Tensor:
-    if images.shape[1] == 1:
+    """(N, C, H, W) to (N, 1, H, W): the luminance of RGB, of other channels the mean."""
+    channels = images.shape[1]
+    if channels == 1:
         return images
-    weights = torch.tensor(LUMA).view(1, 3, 1, 1)
-    return (images * weights).sum(dim=1, keepdim=True)  # (N, 1, H, W)
+    weights = torch.tensor(LUMA if channels == 3 else (1 / channels,) * channels)
+    return (images * weights.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)  # (N, 1, H, W)
 
 
 def _open(path: str) -> Image.Image:
@@ -313,17 +341,27 @@ def _open(path: str) -> Image.Image:
     return image
 
 
-def _decoded(image: Image.Image, box: np.ndarray, size: int) -> tuple[Image.Image, np.ndarray]:
-    """The image as RGB, and the box in its pixels: a JPEG much larger than needed is decoded at a
-    half, a quarter or an eighth, which saves most of the time of decoding."""
+def _decoded(
+    image: Image.Image, box: np.ndarray, size: Size, gray: bool
+) -> tuple[Image.Image, np.ndarray]:
+    """The image as RGB or gray, and the box in its pixels: a JPEG much larger than needed is
+    decoded at a half, a quarter or an eighth, which saves most of the time of decoding."""
+    mode = "L" if gray else "RGB"
     width, height = image.size
     crop_width, crop_height = box[2] - box[0], box[3] - box[1]
-    image.draft("RGB", (ceil(width * size / crop_width), ceil(height * size / crop_height)))
+    rows, columns = sides(size)
+    image.draft(mode, (ceil(width * columns / crop_width), ceil(height * rows / crop_height)))
     scale = np.array([image.width / width, image.height / height] * 2)
     box = np.clip(box * scale, 0, [image.width, image.height] * 2)
     if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB"), box
-    return image.convert("RGB"), box
+        image = image.convert("RGBA")
+    return image.convert(mode), box
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """Of an image of RGB or gray, uint8 (H, W, 3 or 1)."""
+    pixels = np.array(image, dtype=np.uint8)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def _unreadable(path: str, error: Exception) -> str:

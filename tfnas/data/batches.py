@@ -18,9 +18,11 @@ from tfnas.data.images import (
     FileImages,
     Images,
     checked_seed,
+    feeds,
 )
 from tfnas.data.rand_augment import RandAugment
 from tfnas.process.ranks import ALONE, Ranks
+from tfnas.space.size import Size, sides
 
 if TYPE_CHECKING:
     import torch
@@ -29,16 +31,18 @@ _ORDER_STREAM = 0  # beside those of tfnas.data.augment
 
 
 class Batches:
-    """Batches of the images at `indices`, resized to `size` pixels and normalized.
+    """Batches of the images at `indices`, resized to `size` and normalized.
+
+    They have as many channels as `mean` has values: gray images are fed as RGB, or RGB as gray.
 
     With `augment`, images are cropped (to a share `crop_scale` of their area), mirrored and changed
-    in brightness, contrast and saturation by up to `jitter`; then by RandAugment of a magnitude
-    above 0, and of a share `erasing` of them a rectangle is erased. With `shuffle` (default: where
-    they are augmented) they come in another order every epoch. A batch is a function of (seed,
-    epoch, batch index) and nothing else: neither the number of workers nor where an epoch is
-    entered changes it. `workers` is the number of processes that decode image files; images in
-    memory are handled at once, in this process. Of several `ranks` each gets its own part of every
-    batch, the same images as one process would have there.
+    in brightness, contrast and (RGB only) saturation by up to `jitter`; then by RandAugment of a
+    magnitude above 0, and of a share `erasing` of them a rectangle is erased. With `shuffle`
+    (default: where they are augmented) they come in another order every epoch. A batch is a
+    function of (seed, epoch, batch index) and nothing else: neither the number of workers nor where
+    an epoch is entered changes it. `workers` is the number of processes that decode image files;
+    images in memory are handled at once, in this process. Of several `ranks` each gets its own part
+    of every batch, the same images as one process would have there.
 
     Raises ValueError for sizes that make no batch and for indices outside of `images`.
     """
@@ -49,7 +53,7 @@ class Batches:
         indices: np.ndarray,
         *,
         batch: int,
-        size: int,
+        size: Size,
         mean: Sequence[float],
         std: Sequence[float],
         seed: int,
@@ -66,7 +70,7 @@ class Batches:
         if crop_scale is None:
             in_memory = isinstance(images, ArrayImages)
             crop_scale = ARRAY_CROP_SCALE if in_memory else FILES_CROP_SCALE
-        if batch < 1 or size < 1 or workers < 0:
+        if batch < 1 or min(sides(size)) < 1 or workers < 0:
             raise ValueError(
                 f"batch={batch} size={size} workers={workers}: expected batch and size of at "
                 "least 1, workers of at least 0"
@@ -76,8 +80,16 @@ class Batches:
                 f"crop_scale={crop_scale} jitter={jitter}: expected 0 < low <= high <= 1 and a "
                 "jitter from 0 to 1"
             )
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(f"mean {mean}, std {std}: expected three each, std above 0")
+        if len(mean) != len(std) or not feeds(images, len(mean)) or min(std) <= 0:
+            raise ValueError(
+                f"mean {mean}, std {std}: expected one each for the {images.channels} channels of "
+                "the images, std above 0"
+            )
+        if rand_augment and len(mean) not in (1, 3):
+            raise ValueError(
+                f"recipe.rand_augment={rand_augment}: images of {len(mean)} channels, expected "
+                "gray or RGB"
+            )
         self.indices = np.array(indices, np.int64)
         if len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < len(images):
             raise ValueError(f"indices outside of the {len(images)} images")
@@ -97,7 +109,12 @@ class Batches:
     def __len__(self) -> int:
         return self._count
 
-    def like(self, size: int, most: int | None = None) -> Batches:
+    @property
+    def gray(self) -> bool:
+        """Whether images have one channel, whatever they have where they lie."""
+        return len(self.mean) == 1
+
+    def like(self, size: Size, most: int | None = None) -> Batches:
         """The same images at another size, whole batches alone; the first `most` of them."""
         whole = min(len(self.indices) // self.batch, len(self) if most is None else most)
         return Batches(
@@ -111,9 +128,9 @@ class Batches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches of an epoch from batch `start` on.
 
-        Yields images float32 (N, 3, size, size), channels last, and labels int64 (N,); N may be 0
-        where several ranks share the rest of a set. Raises
-        ValueError for a `start` past the end; OSError, naming the file, for an unreadable image.
+        Yields images float32 (N, channels, *size), channels last, and labels int64 (N,); N may be
+        0 where several ranks share the rest of a set. Raises ValueError for a `start` past the end;
+        OSError, naming the file, for an unreadable image.
         Where processes read images, see `reading`.
         """
         if epoch < 0 or not 0 <= start <= len(self):
@@ -142,7 +159,7 @@ class Batches:
             labels = torch.from_numpy(images.labels[chosen[part]])
             pixels = images.pixels[chosen]  # (N, H, W, C)
             if len(labels) == 0:
-                batch = torch.empty(0, 3, self.size, self.size)
+                batch = torch.empty(0, len(self.mean), *sides(self.size))
             elif self.augment:
                 batch = augment.augmented_arrays(
                     pixels,
@@ -150,13 +167,14 @@ class Batches:
                     augment.augment_rng(self.seed, epoch, index),
                     crop_scale=self.crop_scale,
                     jitter=self.jitter,
+                    gray=self.gray,
                     part=part,
                 )
                 if rand_augment is not None:
                     rngs = self._rngs(epoch, index, augment.RAND_AUGMENT_STREAM)
                     batch = augment.rand_augmented(batch, rand_augment, rngs)
             else:
-                batch = augment.resized_arrays(pixels[part], self.size)
+                batch = augment.resized_arrays(pixels[part], self.size, self.gray)
             yield self._finished(batch, epoch, index), labels
 
     def _from_files(
@@ -176,6 +194,7 @@ class Batches:
             crop_scale=self.crop_scale,
             jitter=self.jitter,
             rand_augment=self._rand_augment,
+            gray=self.gray,
             ranks=self.ranks,
         )
         # Its own generator: a loader without one draws from torch's global one.
@@ -196,7 +215,7 @@ class Batches:
             for index, item in enumerate(items, start):
                 if isinstance(item, str):
                     raise OSError(item)
-                batch = torch.from_numpy(item).permute(0, 3, 1, 2).float().div_(255)  # (N, 3, H, W)
+                batch = torch.from_numpy(item).permute(0, 3, 1, 2).float().div_(255)  # (N, C, H, W)
                 chosen = order[index * self.batch : (index + 1) * self.batch]
                 labels = torch.from_numpy(images.labels[chosen[self.ranks.part(len(chosen))]])
                 yield self._finished(batch, epoch, index), labels
@@ -212,8 +231,7 @@ class Batches:
     def _rand_augment(self) -> RandAugment | None:
         if self.rand_augment == 0:
             return None
-        red, green, blue = (round(255 * mean) for mean in self.mean)
-        return RandAugment(self.rand_augment, (red, green, blue))
+        return RandAugment(self.rand_augment, tuple(round(255 * mean) for mean in self.mean))
 
     def _finished(self, images: torch.Tensor, epoch: int, index: int) -> torch.Tensor:
         """Normalized, and erased in part where that is asked for."""

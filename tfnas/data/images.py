@@ -11,19 +11,21 @@ from pathlib import Path
 
 import numpy as np
 
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to gray
 # The usual figures of ImageNet, whose subsets come as files; those of other files aren't far.
 FILES_MEAN, FILES_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILES_CROP_SCALE, ARRAY_CROP_SCALE = (0.08, 1.0), (0.6, 1.0)
 _SPLIT_STREAM = 2  # beside those of tfnas.data.augment
 
-Triple = tuple[float, float, float]
+PerChannel = tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayImages:
-    """Images in memory: `pixels` uint8 (N, H, W, C) with C 1 or 3.
+    """Images in memory: `pixels` uint8 (N, H, W, C).
 
-    `labels` are int64 (N,), the class of each, or float32 (N, K), K numbers for each.
+    `labels` are int64 (N,), the class of each, or float32 (N, K), K numbers for each. One channel
+    is gray, three are RGB, any other number is what it is.
     """
 
     pixels: np.ndarray
@@ -31,14 +33,16 @@ class ArrayImages:
 
     def __post_init__(self) -> None:
         shape = self.pixels.shape
-        if self.pixels.dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3):
-            raise ValueError(
-                f"pixels {self.pixels.dtype} {shape}: expected uint8 (N, H, W, C) with C 1 or 3"
-            )
+        if self.pixels.dtype != np.uint8 or len(shape) != 4 or shape[3] == 0:
+            raise ValueError(f"pixels {self.pixels.dtype} {shape}: expected uint8 (N, H, W, C)")
         _check_labels(self.labels, len(self.pixels))
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def channels(self) -> int:
+        return int(self.pixels.shape[3])
 
     def take(self, indices: np.ndarray) -> ArrayImages:
         """Only the images at `indices`, int64 (M,)."""
@@ -59,12 +63,17 @@ class FileImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def channels(self) -> int:
+        return 3  # once they are read; as gray they can be read, too
+
     def take(self, indices: np.ndarray) -> FileImages:
         """Only the images at `indices`, int64 (M,)."""
         return FileImages(tuple(self.paths[i] for i in indices), self.labels[indices])
 
 
 Images = ArrayImages | FileImages
+INTERCHANGEABLE = {1, 3}  # channels: gray images and RGB are made of each other
 
 
 @dataclass(frozen=True)
@@ -92,20 +101,30 @@ class Dataset:
     """An image set, its labels counted from 0 in the order of `classes`.
 
     Where labels are several numbers for each image, `classes` are their names.
+
+    Attributes:
+        mean, std: in 0..1, of each channel that a net is fed. Gray images are fed as RGB, unless
+            `fed_as` asks for one channel.
+        origin: one line: which files these are.
     """
 
     name: str
     classes: tuple[str, ...]
     train: Images
     test: Images
-    mean: Triple  # of RGB in 0..1
-    std: Triple  # of RGB in 0..1
-    origin: str  # one line: which files these are
+    mean: PerChannel
+    std: PerChannel
+    origin: str
 
     def __post_init__(self) -> None:
         for part, images in (("training", self.train), ("test", self.test)):
             if len(images) == 0:
                 raise ValueError(f"data {self.name}: no {part} images ({self.origin})")
+            if not feeds(images, self.channels):
+                raise ValueError(
+                    f"data {self.name}: {part} images of {images.channels} channels, expected "
+                    f"{self.channels} ({self.origin})"
+                )
             if not self.by_class:
                 if images.labels.shape[1:] != (len(self.classes),):
                     raise ValueError(
@@ -127,6 +146,29 @@ class Dataset:
             raise ValueError(
                 f"data {self.name}: no training images for {some(empty)} ({self.origin})"
             )
+
+    @property
+    def channels(self) -> int:
+        """Those that a net is fed."""
+        return len(self.mean)
+
+    def fed_as(self, channels: int) -> Dataset:
+        """The set for a net of so many input channels: gray images as RGB, RGB as gray, if asked.
+
+        Raises:
+            ValueError: if the images can't be had so.
+        """
+        if channels == self.channels:
+            return self
+        if not feeds(self.train, channels):
+            own = self.train.channels
+            expected = "1 (gray) or 3 (RGB)" if own in INTERCHANGEABLE else own
+            raise ValueError(
+                f"data {self.name}: its images have {own} channel{'s' if own > 1 else ''}, the net "
+                f"takes {channels}: expected space.in_channels to be {expected} ({self.origin})"
+            )
+        mean, std = (_as_fed(values, channels) for values in (self.mean, self.std))
+        return replace(self, mean=mean, std=std)
 
     @property
     def by_class(self) -> bool:
@@ -201,7 +243,12 @@ def data_set(
     return Dataset(name, classes, train, test, mean, std, origin)
 
 
-def _mean_std(pixels: np.ndarray) -> tuple[Triple, Triple]:
+def feeds(images: Images, channels: int) -> bool:
+    """Whether a net with so many input channels can be fed with the images."""
+    return channels == images.channels or {channels, images.channels} <= INTERCHANGEABLE
+
+
+def _mean_std(pixels: np.ndarray) -> tuple[PerChannel, PerChannel]:
     """Of uint8 (N, H, W, C) in 0..1 by channel, gray counted as three equal ones."""
     values = np.arange(256) / 255
     means, stds = [], []
@@ -214,8 +261,19 @@ def _mean_std(pixels: np.ndarray) -> tuple[Triple, Triple]:
         mean = float(share @ values)
         means.append(round(mean, 4))
         stds.append(round(max(math.sqrt(share @ (values - mean) ** 2), 1 / 255), 4))
-    r, g, b = range(3) if len(means) == 3 else (0, 0, 0)
-    return (means[r], means[g], means[b]), (stds[r], stds[g], stds[b])
+    copies = 3 if len(means) == 1 else 1
+    return tuple(means * copies), tuple(stds * copies)
+
+
+def _as_fed(values: PerChannel, channels: int) -> PerChannel:
+    """Means or deviations of RGB as one of gray, or the other way round.
+
+    The deviation of gray is that of channels that vary together, which those of photographs nearly
+    do.
+    """
+    if channels == 1:
+        return (round(sum(w * value for w, value in zip(LUMA, values, strict=True)), 4),)
+    return values * channels
 
 
 def first_per_class(labels: np.ndarray, total: int) -> np.ndarray:

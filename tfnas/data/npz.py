@@ -23,8 +23,8 @@ PARTS = ("train", "test")
 CLASSES, SUFFIX = "classes", ".npy"
 EXPECTED = (
     "expected the arrays train_images, train_labels, test_images and test_labels: images uint8 "
-    "(N, H, W) or (N, H, W, 3), labels whole numbers (N,) or (N, 1), or several for each image "
-    "(N, K); and perhaps the texts classes"
+    "(N, H, W) or (N, H, W, channels), labels whole numbers (N,) or (N, 1), or several for each "
+    "image (N, K); and perhaps the texts classes"
 )
 
 
@@ -151,7 +151,7 @@ def _form(array: np.ndarray) -> str:
 
 def _pixels(array: np.ndarray, where: str) -> np.ndarray:
     gray = array.ndim == 3
-    if array.dtype != np.uint8 or not (gray or (array.ndim == 4 and array.shape[3] in (1, 3))):
+    if array.dtype != np.uint8 or not (gray or array.ndim == 4):
         raise ValueError(f"{where} is {_form(array)}; {EXPECTED}")
     if 0 in array.shape:
         raise ValueError(f"{where} is empty: {array.shape}")

@@ -79,11 +79,11 @@ class RandAugment:
 
     Attributes:
         magnitude: 0 to 10, the mean of what is drawn for each operation.
-        fill: RGB of what is uncovered at the edges.
+        fill: gray or RGB of what is uncovered at the edges.
     """
 
     magnitude: float
-    fill: tuple[int, int, int]
+    fill: tuple[int, ...]
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         names = tuple(OPERATIONS)

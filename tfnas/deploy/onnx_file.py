@@ -22,6 +22,7 @@ from tfnas.nets.blocks import ConvBN, Network
 from tfnas.nets.weights import Trained, fingerprint, load_weights
 from tfnas.process.versions import versions
 from tfnas.space.ops import OpSpec
+from tfnas.space.size import area, sides
 from tfnas.space.subnet import Subnet
 
 TOLERANCE = 1e-3  # largest difference between torch and onnxruntime, fraction of the largest output
@@ -62,7 +63,7 @@ def export(
     table_ms: float | None = None,
     table: str | None = None,
 ) -> Exported:
-    """Write a subnet as ONNX, input float32 (batch, in_channels, R, R), output (batch, classes).
+    """Write a subnet as ONNX, input float32 (batch, in_channels, H, W), output (batch, classes).
 
     Args:
         weights: those that `tfnas.train` wrote; None for seeded random ones, marked as such in the
@@ -177,12 +178,11 @@ def untrained(subnet: Subnet, seed: int) -> Network:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         network = Network(subnet)
-        size = subnet.resolution
         norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
         for norm in norms:
             norm.momentum = 1.0
-        images = max(2, CALIBRATION_PIXELS // size**2)
-        network(torch.randn(images, subnet.in_channels, size, size))
+        images = max(2, CALIBRATION_PIXELS // area(subnet.resolution))
+        network(torch.randn(images, subnet.in_channels, *sides(subnet.resolution)))
         for norm in norms:
             norm.momentum = 0.1
     return network.eval()
@@ -199,10 +199,10 @@ def _compare(
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(seed)
-    subnet, size = network.subnet, network.subnet.resolution
+    subnet = network.subnet
     difference = scale = 0.0
     for batch in batches:
-        shape = (batch, subnet.in_channels, size, size)
+        shape = (batch, subnet.in_channels, *sides(subnet.resolution))
         images = rng.standard_normal(shape, dtype=np.float32)
         with torch.inference_mode():
             given = network(torch.from_numpy(images))
@@ -220,7 +220,7 @@ def _metadata(subnet: Subnet, trained: Trained | None, target: Target, seed: int
         "space": subnet.space,
         "subnet": fingerprint(subnet),
         "resolution": str(subnet.resolution),
-        "channels": "RGB",
+        "channels": _channels(subnet),
         "layout": "NCHW",
         "macs": str(subnet.macs),
     }
@@ -232,7 +232,11 @@ def _metadata(subnet: Subnet, trained: Trained | None, target: Target, seed: int
     values = {name: json.dumps(value) for name, value in trained.values.items()}
     return metadata | {
         "weights": "trained",
-        "preprocessing": "(RGB / 255 - mean) / std",
+        "preprocessing": f"({_channels(subnet)} / 255 - mean) / std",
         "top1_resolution": values.pop("resolution"),
         **values,
     }
+
+
+def _channels(subnet: Subnet) -> str:
+    return {1: "gray", 3: "RGB"}.get(subnet.in_channels, f"{subnet.in_channels} channels")

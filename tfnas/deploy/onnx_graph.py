@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tfnas.process.checks import lookup
 from tfnas.space.ops import MAX_LAYERS, OpSpec
+from tfnas.space.size import Size, sides, size_of
 
 OPSET = 17  # the newest that TensorRT 8.6 reads
 IR_VERSION = 8  # of opset 17
@@ -97,7 +98,7 @@ def _write_conv(graph: _Graph, x: str, op: OpSpec, name: str) -> str:
     return graph.conv(x, f"{name}.conv", op.kernel, op.stride, 1, op.act)
 
 
-def _read_conv(model: _Written, name: str, size: int) -> OpSpec | None:
+def _read_conv(model: _Written, name: str, size: Size) -> OpSpec | None:
     layer = f"{name}.conv"
     if (shape := model.shape(layer)) is None or f"{name}.pool" in model.nodes:
         return None
@@ -141,7 +142,7 @@ def _write_mbconv(graph: _Graph, x: str, op: OpSpec, name: str) -> str:
     return graph.node("Add", [x, y], f"{name}.residual") if op.residual else y
 
 
-def _read_mbconv(model: _Written, name: str, size: int) -> OpSpec | None:
+def _read_mbconv(model: _Written, name: str, size: Size) -> OpSpec | None:
     layer = f"{name}.depthwise"
     shape, project = model.shape(layer), model.shape(f"{name}.project")
     if shape is None or project is None:
@@ -163,7 +164,7 @@ def _write_pooled_conv(graph: _Graph, x: str, op: OpSpec, name: str) -> str:
     return graph.conv(pooled, f"{name}.conv", 1, act=op.act)
 
 
-def _read_pooled_conv(model: _Written, name: str, size: int) -> OpSpec | None:
+def _read_pooled_conv(model: _Written, name: str, size: Size) -> OpSpec | None:
     layer = f"{name}.conv"
     if (shape := model.shape(layer)) is None or f"{name}.pool" not in model.nodes:
         return None
@@ -177,7 +178,7 @@ def _write_classifier(graph: _Graph, x: str, op: OpSpec, name: str) -> str:
     return graph.node("Gemm", [flat, *weights], f"{name}.linear", transB=1)
 
 
-def _read_classifier(model: _Written, name: str, size: int) -> OpSpec | None:
+def _read_classifier(model: _Written, name: str, size: Size) -> OpSpec | None:
     if (shape := model.shape(f"{name}.linear")) is None:
         return None
     return OpSpec("classifier", size, shape[1], 0, 0, shape[0], 1, 1, "none")
@@ -192,7 +193,7 @@ class OnnxKind(NamedTuple):
     """
 
     write: Callable[[_Graph, str, OpSpec, str], str]
-    read: Callable[[_Written, str, int], OpSpec | None]
+    read: Callable[[_Written, str, Size], OpSpec | None]
 
 
 ONNX_KINDS: Mapping[str, OnnxKind] = {
@@ -213,7 +214,7 @@ def build_model(
     metadata: Mapping[str, str] | None = None,
     taken: Sequence[int] | None = None,
 ) -> onnx.ModelProto:
-    """A row of ops as one float32 ONNX model, input (batch, c_in, size, size).
+    """A row of ops as one float32 ONNX model, input (batch, c_in, height, width).
 
     Args:
         ops: each takes what the one before it gives.
@@ -239,13 +240,13 @@ def build_model(
         names = [after[index] for index in taken]
     for index, name in zip(taken, names, strict=True):
         op = ops[index]
-        shape = [n, op.c_out, *([] if op.classifies else [op.out_size] * 2)]
+        shape = [n, op.c_out, *(() if op.classifies else sides(op.out_size))]
         outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     proto = helper.make_graph(
         graph.nodes,
         "tfnas",
         [helper.make_tensor_value_info(
-            INPUT, TensorProto.FLOAT, [n, first.c_in, first.size, first.size]
+            INPUT, TensorProto.FLOAT, [n, first.c_in, *sides(first.size)]
         )],
         outputs,
         graph.initializers,
@@ -322,7 +323,8 @@ def _batch_of(model: onnx.ModelProto) -> int | None:
 
 def _read_ops(model: onnx.ModelProto) -> tuple[OpSpec, ...]:
     written = _Written(model)
-    size, c = (d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[2:0:-1])
+    c, *maps = (d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:])
+    size = size_of(*maps)
     ops: list[OpSpec] = []
     indices = {int(name.partition(".")[0]) for name in written.nodes if ".identity" not in name}
     count = 1 + max(int(name.partition(".")[0]) for name in written.nodes)

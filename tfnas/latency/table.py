@@ -25,6 +25,7 @@ from tfnas.files.bounded import parse_json, read_bytes, shown
 from tfnas.files.decode import Count, Positive, convert
 from tfnas.space.ops import OP_FIELDS, OpSpec
 from tfnas.space.search_space import Choice, SearchSpace
+from tfnas.space.size import Size
 from tfnas.space.subnet import Subnet
 
 TABLE_FORMAT = "tfnas.table/2"
@@ -462,7 +463,7 @@ def _null(value: float) -> float | None:
 
 Ms = Annotated[float, Meta(ge=-MAX_MS, le=MAX_MS)]
 Sampled = tuple[Ms, Ms | None, Count]  # as `Measurement`, None for nan
-Row = tuple[str, int, int, int, int, int, int, int, str, Ms, Ms | None, Count]
+Row = tuple[str, Size, int, int, int, int, int, int, str, Ms, Ms | None, Count]
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from tfnas.files.atomic import replacing
 from tfnas.files.bounded import shown
 from tfnas.files.decode import Fraction, Positive, decode
 from tfnas.nets.blocks import Network
-from tfnas.space.ops import MAX_SIZE, OP_FIELDS
+from tfnas.space.ops import OP_FIELDS
+from tfnas.space.size import Size, is_size
 from tfnas.space.subnet import Subnet
 
-Triple = tuple[float, float, float]
 HEADER, METADATA_KEY = {"format": "tfnas.weights/1"}, "tfnas"
 ABOUT = ("subnet", "space", "trained", "scores")  # files may lack any of it
 WEIGHTS = "weights.safetensors"  # what tfnas.train names its file
@@ -56,11 +56,11 @@ class Trained:
 
     data: str  # name and origin
     classes: tuple[str, ...]
-    mean: Triple  # of RGB in 0..1
-    std: tuple[Positive, Positive, Positive]  # of RGB in 0..1
+    mean: tuple[float, ...]  # of each channel that the net is fed, in 0..1
+    std: tuple[Positive, ...]
     # Part of the shorter side that testing keeps; 1: the image is only resized.
     crop_fraction: Annotated[float, Meta(gt=0, le=1)]
-    resolution: Annotated[int, Meta(ge=1, le=MAX_SIZE)]  # pixels, of training and test
+    resolution: Size  # of training and test
     top1: Fraction | None  # of the test set; None: there is no one class for each image
     top5: Fraction | None
     scores: tuple[Score, ...] = ()  # what tells it then
@@ -70,6 +70,10 @@ class Trained:
             raise ValueError(f"top1={self.top1}, top5={self.top5}, scores={self.scores}")
         if self.top1 is not None and self.top5 is not None and self.top1 > self.top5:
             raise ValueError(f"top1={self.top1} is above top5={self.top5}")
+        if not is_size(self.resolution):
+            raise ValueError(f"resolution={shown(self.resolution)} is no size of images")
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean={shown(self.mean)} and std={shown(self.std)} differ in number")
 
     @property
     def values(self) -> dict[str, Any]:
@@ -152,6 +156,11 @@ def load_weights(network: Network, path: Path, complete: bool) -> Loaded:
     if trained is not None and len(trained.classes) != network.subnet.classes:
         raise ValueError(
             f"{path} names {len(trained.classes)} classes, the subnet has {network.subnet.classes}"
+        )
+    if trained is not None and len(trained.mean) != network.subnet.in_channels:
+        raise ValueError(
+            f"{path} was trained on {len(trained.mean)} channels, the subnet takes "
+            f"{network.subnet.in_channels}"
         )
     network.load_state_dict({**expected, **tensors})
     return Loaded(kept, trained)

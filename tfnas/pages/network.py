@@ -12,6 +12,7 @@ from tfnas.latency.table import LatencyTable
 from tfnas.pages.page import Part, bar, element
 from tfnas.space.ops import KINDS, OpSpec
 from tfnas.space.search_space import SearchSpace
+from tfnas.space.size import Size
 from tfnas.space.subnet import Subnet
 
 LARGEST = 7  # kernel that is drawn
@@ -100,7 +101,7 @@ def _row(block: Block, columns: int, largest: float, total_ms: float | None) -> 
         return element("tr", *cells, class_="muted", style=style)
     cells = [
         element("td", block.name),
-        element("td", f"{op.size}² × {op.c_in}", class_="muted"),
+        element("td", _map(op.size, op.c_in), class_="muted"),
         element("td", *_op(op)),
         element("td", str(op.stride) if op.stride > 1 else None, class_="num"),
         element("td", f"{op.c_mid / op.c_in:.2f}" if op.c_mid else None, class_="num"),
@@ -108,7 +109,7 @@ def _row(block: Block, columns: int, largest: float, total_ms: float | None) -> 
                 title=f"squeeze-excite, {op.c_se} channels" if op.c_se else None),
         element("td", "" if op.act == "none" else op.act.replace("_", " "), class_="muted"),
         element("td", *_width(op, block.bounds), class_="span"),
-        element("td", f"{op.out_size}² × {op.c_out}", class_="num muted"),
+        element("td", _map(op.out_size, op.c_out), class_="num muted"),
     ]  # fmt: skip
     if total_ms is not None:
         cells += _time(block.ms, largest, total_ms)
@@ -121,6 +122,11 @@ def _row(block: Block, columns: int, largest: float, total_ms: float | None) -> 
         data_block=block.name if inside else None,
         data_width=op.c_mid if inside else None,
     )
+
+
+def _map(size: Size, channels: int) -> str:
+    pixels = f"{size}²" if isinstance(size, int) else f"{size.height} × {size.width}"
+    return f"{pixels} × {channels}"
 
 
 def _time(ms: float | None, largest: float, total_ms: float) -> list[Markup]:

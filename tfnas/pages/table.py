@@ -23,6 +23,7 @@ from tfnas.pages.card import space_section
 from tfnas.pages.page import Part
 from tfnas.pages.plots import SERIES, Chart, Line, Point, draw
 from tfnas.space.ops import OpSpec
+from tfnas.space.size import Size, area, sides
 
 Row = tuple[OpSpec, Measurement]
 
@@ -39,7 +40,7 @@ ROW_HEADER = ("op", "ms, alone", "95 % interval", "samples", "ms, inside a net")
 class Shape(NamedTuple):
     """What blocks have in common that are drawn in one figure."""
 
-    size: int
+    size: Size
     c_in: int
     c_out: int
     stride: int
@@ -89,7 +90,10 @@ def gather_table(table: LatencyTable) -> TableData:
     return TableData(
         table=table,
         findings=lint(table),
-        curves={s: curves[s] for s in sorted(curves, key=lambda s: (-s.size, *s[1:]))},
+        curves={
+            s: curves[s]
+            for s in sorted(curves, key=lambda s: (-area(s.size), sides(s.size), *s[1:]))
+        },
         coverage=[
             _coverage(table, file.stem) for file in sorted((conf_path() / "space").glob("*.yaml"))
         ],
@@ -368,7 +372,8 @@ def _rows(table: LatencyTable) -> Markup:
     def order(row: Row) -> tuple[object, ...]:
         op = row[0]
         return (
-            -op.size, op.kind, op.c_in, op.c_out, op.stride, op.act, op.kernel, op.c_se, op.c_mid,
+            -op.pixels, sides(op.size), op.kind, op.c_in, op.c_out, op.stride, op.act, op.kernel,
+            op.c_se, op.c_mid,
         )  # fmt: skip
 
     rows = sorted(table.rows.items(), key=order)

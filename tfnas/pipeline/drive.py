@@ -198,7 +198,7 @@ def search(
         log.info("taking the net for %g ms by the scores in %s", cfg.target_ms, cfg.reuse)
     else:
         log.info(
-            "searching with %s: %d epochs of %d steps on %s, %d px, target %g ms",
+            "searching with %s: %d epochs of %d steps on %s, %s px, target %g ms",
             cfg.strategy["name"],
             cfg.budget.epochs,
             len(task.train),

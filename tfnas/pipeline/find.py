@@ -19,6 +19,7 @@ from tfnas.pipeline.planned import Ground, make_plan, of_group, open_budget
 from tfnas.process.accelerator import cpu_threads, pick_accelerator
 from tfnas.process.checks import check_positive
 from tfnas.runs.found import FoundNet
+from tfnas.space.size import scaled
 from tfnas.space.spec import SpaceSpec
 from tfnas.strategies.contract import Budget, Progress, Strategy, Task
 
@@ -87,11 +88,12 @@ def new_task(
 ) -> Task:
     """What a strategy gets; ValueError for what doesn't fit together, or can't be reached."""
     space = with_classes(spec, images).build(table.device.quantum)
+    images = images.fed_as(space.in_channels)
     table = table.for_space(space)
     constraint = reachable(
         space, table, target_ms, derive=derive, tolerance=tolerance, beside=beside
     )
     if budget.max_train is not None:
         images = images.at_most(budget.max_train)
-    train, held_out = split(images, budget, budget.resolution or space.resolution, seed)
+    train, held_out = split(images, budget, scaled(space.resolution, budget.resolution), seed)
     return Task(space, (constraint, *beside), train, held_out, budget, seed, derive.method, device)

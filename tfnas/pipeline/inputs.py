@@ -44,6 +44,7 @@ from tfnas.runs.folder import RunFolder
 from tfnas.runs.plan import Plan
 from tfnas.runs.scalars import check_tensorboard
 from tfnas.runs.scores import ScoreFile
+from tfnas.space.size import Size, scaled
 from tfnas.space.spec import SpaceSpec
 from tfnas.strategies import strategy_class
 from tfnas.strategies.contract import Budget, Strategy
@@ -110,11 +111,11 @@ def load_inputs(cfg: SearchConfig, ranks: Ranks = ALONE) -> Inputs:
     accelerator = pick_accelerator(cfg.accelerator, ranks)
     check_amp(cfg.amp, accelerator)
     strategy = make_strategy(cfg.strategy, cfg.derive.method)
-    dataset = load_data(cfg.data, budget.max_train)
+    dataset = load_data(cfg.data, budget.max_train).fed_as(cfg.space.in_channels)
     if cfg.reuse is not None:
         strategy = reusing(Path(cfg.reuse), strategy, dataset)
     spec = with_classes(cfg.space, dataset)
-    size = budget.resolution or spec.resolution
+    size = scaled(spec.size, budget.resolution)
     train, held_out = split(dataset, budget, size, cfg.seed, cfg.data.workers, ranks)
     others = beside(cfg, spec)
     return Inputs(cfg, spec, others, dataset, train, held_out, strategy, accelerator, ranks)
@@ -222,10 +223,6 @@ def check_values(cfg: SearchConfig) -> None:
         why = f" ({cores.limit})" if cores.limit else ""
         raise ValueError(f"cores={cfg.cores}: this process may use {cores.count}{why}")
     check_tensorboard(cfg.tensorboard)
-    if cfg.space.in_channels != 3:
-        raise ValueError(
-            f"space.in_channels={cfg.space.in_channels}: expected 3, images come as RGB"
-        )
     if cfg.budget.warmup_epochs > cfg.budget.epochs:
         raise ValueError(
             f"budget.warmup_epochs={cfg.budget.warmup_epochs}: expected 0 to "
@@ -319,12 +316,12 @@ def with_classes(space: SpaceSpec, dataset: Dataset) -> SpaceSpec:
 def split(
     dataset: Dataset,
     budget: Budget,
-    size: int,
+    size: Size,
     seed: int,
     workers: int = 0,
     ranks: Ranks = ALONE,
 ) -> tuple[Batches, Batches]:
-    """Batches of `size` pixels for weights (augmented) and for the architecture, stratified.
+    """Batches of that size for weights (augmented) and for the architecture, stratified.
 
     Raises:
         ValueError: if a part has fewer images than a batch.

@@ -34,6 +34,7 @@ from tfnas.process.progress import duration
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.plan import Plan, Value
 from tfnas.space.search_space import SearchSpace
+from tfnas.space.size import scaled, sides
 from tfnas.strategies.contract import Budget, Strategy, Task
 
 log = logging.getLogger(__name__)
@@ -209,15 +210,16 @@ def _measuring(ground: Ground, probe_s: float) -> Measure:
 
 
 def proxy_sizes(space: SearchSpace) -> list[int]:
-    """Resolutions that a supernet may be trained at: the space's, and halves of it.
+    """Shorter sides that a supernet's images may have: the space's, and halves of it.
 
     Fewer pixels come before fewer channels: with a quarter of the channels a supernet makes too
     much of late blocks and too little of early ones, see benchmarks/LOG.md, 2026-11-29.
     """
-    sizes = [space.resolution]
+    own, last = min(sides(space.resolution)), min(sides(space.head[0].size))
+    sizes = [own]
     while True:
         half = math.ceil(sizes[-1] / 2)
-        if math.ceil(half * space.head[0].size / space.resolution) < LEAST_LAST_PX:
+        if math.ceil(half * last / own) < LEAST_LAST_PX:
             return sizes
         sizes.append(half)
 
@@ -226,7 +228,7 @@ def _search_asked(ground: Ground) -> SearchAsked:
     budget, given, space = ground.task.budget, ground.given, ground.task.space
     sizes = proxy_sizes(space)
     if "budget.resolution" in given:
-        sizes = [budget.resolution or space.resolution]
+        sizes = [budget.resolution or sizes[0]]
     factors: Sequence[float] = CHANNEL_FACTORS
     if "budget.channel_factor" in given:
         factors = [budget.channel_factor]
@@ -307,10 +309,11 @@ def _lines(
         others: see `OtherWork.share`, while steps were measured.
     """
     factor = found.proxy.channel_factor
+    size = scaled(ground.task.space.resolution, found.proxy.resolution)
     yield f"plan for {minutes:g} minutes:"
     yield (
         f"  supernet: {found.epochs} epochs of {found.steps} steps ({found.images:,} images) at "
-        f"{found.proxy.resolution} px with {'all' if factor == 1 else f'{factor:g} of the'} "
+        f"{size} px with {'all' if factor == 1 else f'{factor:g} of the'} "
         f"channels, {1000 * found.costs.step:.4g} ms a step: {duration(found.train_s)}"
     )
     if found.scores:

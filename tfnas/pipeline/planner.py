@@ -44,7 +44,7 @@ ENTRIES = (Entry(8, 6, 20), Entry(6, 4, 16), Entry(4, 3, 12), Entry(2, 2, 8))
 class Proxy:
     """What the supernet is trained as: the dearest one is the space itself."""
 
-    resolution: int  # pixels
+    resolution: int  # pixels of the shorter side
     channel_factor: float
 
 

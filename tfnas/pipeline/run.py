@@ -201,10 +201,10 @@ def announce(p: Prepared) -> None:
     if table is not None and table.overhead_ms is not None:
         log.warning(
             "warning: the table has one figure for stem, head and classifier (%.4g ms), whatever "
-            "their shapes; this space has %d classes at %d px",
+            "their shapes; this space has %d classes at %s px",
             table.overhead_ms,
             spec.classes,
-            spec.resolution,
+            spec.size,
         )
     if table is not None and table.calibration is None and table.device.kind != IMPORTED:
         log.warning(

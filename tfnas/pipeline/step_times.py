@@ -18,6 +18,7 @@ from tfnas.data.images import Dataset
 from tfnas.files import checkpoint
 from tfnas.pipeline.planner import Proxy, SearchCosts, TrainingCosts
 from tfnas.process.errors import DivergedError, StoppedError
+from tfnas.space.size import scaled
 from tfnas.strategies.contract import Found, Strategy, Task
 from tfnas.strategies.parts.evaluate import Genome
 from tfnas.training.loop import TRAIN_COST, Training
@@ -75,8 +76,9 @@ def _probe(task: Task, proxy: Proxy, batches: int) -> Task:
         task.budget, epochs=2, warmup_epochs=1, resolution=proxy.resolution,
         channel_factor=proxy.channel_factor,
     )  # fmt: skip
-    train = task.train.like(proxy.resolution, batches)
-    return replace(task, budget=budget, train=train, held_out=task.held_out.like(proxy.resolution))
+    size = scaled(task.space.resolution, proxy.resolution)
+    train = task.train.like(size, batches)
+    return replace(task, budget=budget, train=train, held_out=task.held_out.like(size))
 
 
 def _measured(strategy: Strategy, task: Task, probe_s: float) -> SearchCosts:

@@ -12,11 +12,11 @@ from tfnas.space.subnet import Subnet
 
 
 class TrainedNetwork(Network):
-    """A `Network` with what it was trained on, (N, 3, R, R) -> (N, classes).
+    """A `Network` with what it was trained on, (N, in_channels, R, R) -> (N, classes).
 
     Attributes:
         classes: names of the outputs, in order.
-        preprocess: makes (1, 3, R, R) of an image; concatenate several to a batch.
+        preprocess: makes (1, in_channels, R, R) of an image; concatenate several to a batch.
         trained: data, resolution and accuracy.
     """
 

@@ -13,6 +13,7 @@ from tfnas.files.atomic import write_atomically
 from tfnas.files.decode import encode, load
 from tfnas.runs.finals import Finals
 from tfnas.runs.plan import Plan
+from tfnas.space.size import Size
 
 MAX_BYTES = 10_000_000
 LONGEST_MS = 1e9
@@ -94,7 +95,7 @@ class Result:
     reached: bool
     log_prob: float
     argmax_log_prob: float
-    resolution: int
+    resolution: Size
     classes: int
     macs: int
     batch: int

@@ -20,6 +20,7 @@ from tfnas.process.exits import DONE, FAILED, OUTSIDE_TOLERANCE, STATUS_NAMES, U
 from tfnas.runs.folder import MOST_BYTES, RunFolder, load_yaml
 from tfnas.runs.result import LONGEST_MS, Result, within_tolerance
 from tfnas.runs.status import Status, read_status
+from tfnas.space.size import Oblong, Size
 
 TRAIN_HEADER = {"format": "tfnas.train/1"}
 LOG_TAIL = 50_000  # bytes of a log that are looked at
@@ -60,7 +61,7 @@ class Run:
     device: str | None = None
     space: str | None = None
     top1: float | None = None
-    top1_resolution: int | None = None
+    top1_resolution: Size | None = None
     doubtful: str | None = None
 
 
@@ -185,7 +186,7 @@ class _Accuracy:
     """What a report takes from train.json."""
 
     top1: Fraction | None
-    resolution: Annotated[int, Meta(gt=0, lt=100_000)]
+    resolution: Annotated[int, Meta(gt=0, lt=100_000)] | Oblong
 
 
 def _with_accuracy(run: Run, file: Path) -> Run:

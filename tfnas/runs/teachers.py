@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tfnas.data.images import Triple
 from tfnas.files.bounded import parse_json
 from tfnas.files.decode import convert
 from tfnas.runs.model import load_model
+from tfnas.space.size import size_of
 from tfnas.training.teacher import Teacher
 
 
@@ -26,15 +26,15 @@ class _Known:
     """What the metadata of an exported net tells."""
 
     classes: tuple[str, ...]
-    mean: Triple
-    std: Triple
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def load_teacher(given: str | Path | nn.Module, device: torch.device) -> Teacher:
     """Load a net that another one learns from.
 
     Args:
-        given: the folder of a trained run, an ONNX file (float32 (N, 3, R, R) to (N, classes)),
+        given: the folder of a trained run, an ONNX file (float32 (N, C, H, W) to (N, classes)),
             `module:factory`, where the factory takes nothing and gives a torch module; or a module.
 
     Raises:
@@ -121,9 +121,10 @@ def _of_onnx(path: Path) -> Teacher:
                 f"teacher={path}: its metadata isn't as tfnas.export has it: {error}"
             ) from None
     identity = f"{path.name} {hashlib.sha256(content).hexdigest()[:12]}"
-    height = inputs[0].shape[2]
+    height, width = inputs[0].shape[2:]
+    known_size = isinstance(height, int) and isinstance(width, int)
     teacher = Teacher(
-        str(path), identity, logits, resolution=height if isinstance(height, int) else None
+        str(path), identity, logits, resolution=size_of(height, width) if known_size else None
     )
     return teacher if known is None else replace(teacher, **vars(known))
 

@@ -23,6 +23,7 @@ from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import MAX_BYTES
 from tfnas.runs.run import TRAIN_HEADER
 from tfnas.runs.scalars import ScalarWriter, training_figures, training_scalars
+from tfnas.space.size import Size
 from tfnas.space.subnet import Subnet
 from tfnas.training.loop import CHECKPOINT, EpochResult, Training
 from tfnas.training.recipe import Recipe, options
@@ -41,7 +42,7 @@ class TrainResult:
     trained: Trained
     epochs: tuple[EpochResult, ...]
     seconds: float
-    deployed_resolution: int  # pixels, those of the subnet's latency
+    deployed_resolution: Size  # of the subnet's latency
 
     @property
     def line(self) -> str:

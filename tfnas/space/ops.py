@@ -4,22 +4,22 @@ An `OpSpec` is everything that the latency of one op depends on inside a device.
 the key of a latency table, a row of its file, the argument of the module builder and an element of
 a found network, so the table and the network can't disagree about what an op is.
 
-Sizes are pixels, widths are channels. Nothing here imports torch.
+Sizes are pixels, of squares or height and width; widths are channels. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from math import ceil, prod
+from math import prod
 from typing import Any, NamedTuple
 
 from tfnas.files.bounded import shown
 from tfnas.process.checks import lookup
+from tfnas.space.size import MAX_SIZE, Size, area, is_size, strided
 
 ACTIVATIONS = ("relu", "relu6", "swish", "hard_swish", "none")
 MAX_CHANNELS = 65_536
-MAX_SIZE = 8_192
 MAX_OPS = 1_000_000  # a space beyond this is refused before anything is allocated
 MAX_LAYERS = 1_000  # of a space or a subnet
 MAX_OP_LAYERS = 8  # with weights
@@ -74,7 +74,7 @@ class OpSpec:
     """
 
     kind: str
-    size: int  # pixels, height = width of the input
+    size: Size  # of the input
     c_in: int
     c_mid: int
     c_se: int  # channels of the squeeze-excite bottleneck, 0 for none
@@ -88,8 +88,12 @@ class OpSpec:
         if self.act not in ACTIVATIONS:
             expected = ", ".join(ACTIVATIONS)
             raise ValueError(f"activation {shown(self.act)}: expected one of {expected}")
+        if not is_size(self.size):
+            raise ValueError(
+                f"size={shown(self.size)} of a {self.kind}: expected an integer from 1 to "
+                f"{MAX_SIZE}, or height and width that differ"
+            )
         for name, low, high in (
-            ("size", 1, MAX_SIZE),
             ("c_in", 1, MAX_CHANNELS),
             ("c_mid", 0, MAX_CHANNELS),
             ("c_se", 0, MAX_CHANNELS),
@@ -115,7 +119,7 @@ class OpSpec:
             raise ValueError(f"{fault} of a {self.kind}")
         widest = max(self.c_in, self.c_mid, self.c_se, self.c_out)
         weights = MAX_OP_LAYERS * (self.kernel * widest) ** 2
-        if max(weights, widest * self.size**2) > MAX_VALUES:  # a bound, and cheap
+        if max(weights, widest * self.pixels) > MAX_VALUES:  # a bound, and cheap
             self._check_size()
 
     def _check_size(self) -> None:
@@ -137,9 +141,17 @@ class OpSpec:
         return "c_mid" not in KINDS[self.kind].lacks
 
     @property
-    def out_size(self) -> int:
-        """Height and width of the output in pixels ("same" padding of kernel // 2)."""
-        return 1 if KINDS[self.kind].pools else ceil(self.size / self.stride)
+    def out_size(self) -> Size:
+        """Of the output ("same" padding of kernel // 2)."""
+        return 1 if KINDS[self.kind].pools else strided(self.size, self.stride)
+
+    @property
+    def pixels(self) -> int:
+        return area(self.size)
+
+    @property
+    def out_pixels(self) -> int:
+        return area(self.out_size)
 
     @property
     def expands(self) -> bool:
@@ -196,8 +208,8 @@ class OpSpec:
     @property
     def values(self) -> int:
         """The most that are between two layers, for one image."""
-        inner = max(self.c_in, self.c_mid) * self.size**2
-        return max(inner, max(self.c_mid, self.c_out) * self.out_size**2)
+        inner = max(self.c_in, self.c_mid) * self.pixels
+        return max(inner, max(self.c_mid, self.c_out) * self.out_pixels)
 
     def __str__(self) -> str:
         return KINDS[self.kind].label(self)
@@ -219,14 +231,14 @@ def _label(op: OpSpec) -> str:
 
 
 def _conv_layers(op: OpSpec) -> tuple[Layer, ...]:
-    return (Layer("conv", (op.c_out, op.c_in, op.kernel, op.kernel), op.out_size**2),)
+    return (Layer("conv", (op.c_out, op.c_in, op.kernel, op.kernel), op.out_pixels),)
 
 
 def _mbconv_layers(op: OpSpec) -> tuple[Layer, ...]:
-    mid, out = op.c_mid, op.out_size**2
+    mid, out = op.c_mid, op.out_pixels
     depthwise = Layer("depthwise", (mid, 1, op.kernel, op.kernel), out)
     project = Layer("project", (op.c_out, mid, 1, 1), out)
-    expand = (Layer("expand", (mid, op.c_in, 1, 1), op.size**2),) if op.expands else ()
+    expand = (Layer("expand", (mid, op.c_in, 1, 1), op.pixels),) if op.expands else ()
     if not op.c_se:
         return *expand, depthwise, project
     squeeze = Layer("se_reduce", (op.c_se, mid, 1, 1), 1, per_channel=1)

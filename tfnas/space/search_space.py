@@ -11,6 +11,7 @@ from functools import cached_property
 
 from tfnas.files.bounded import shown
 from tfnas.space.ops import OpSpec
+from tfnas.space.size import Size
 from tfnas.space.subnet import Subnet
 
 
@@ -79,7 +80,7 @@ class SearchSpace:
     """
 
     name: str
-    resolution: int
+    resolution: Size
     stem: tuple[OpSpec, ...]
     stages: tuple[Stage, ...]
     head: tuple[OpSpec, ...]

@@ -19,6 +19,7 @@ from tfnas.space.ops import (
     divisible,
 )
 from tfnas.space.search_space import Block, Choice, SearchSpace, Stage
+from tfnas.space.size import Size, size_given, strided
 
 
 @dataclass
@@ -97,7 +98,7 @@ class SpaceSpec:
     """
 
     name: str
-    resolution: int  # pixels, of the deployed net
+    resolution: Any  # pixels of the deployed net: a side, or [height, width]
     in_channels: int
     classes: int | None  # null: as many as the data has
     stem: list[LayerSpec]
@@ -107,6 +108,11 @@ class SpaceSpec:
     expansions: list[ExpansionSpec] = field(default_factory=list)
     squeeze_excite: list[bool] = field(default_factory=lambda: [False])
     ops: list[CandidateSpec] = field(default_factory=list)
+
+    @property
+    def size(self) -> Size:
+        """What `resolution` says. Raises ValueError if it is no size."""
+        return size_given("space.resolution", self.resolution)
 
     def build(self, quantum: int = 1) -> SearchSpace:
         """The space with every searched width a multiple of `quantum`.
@@ -138,7 +144,7 @@ class SpaceSpec:
             for values in (self._list(stage, name) for stage in self.stages):
                 if any(value in values[:index] for index, value in enumerate(values)):
                     raise ValueError(f"space {self.name}: {name} holds {shown(values)}, one twice")
-        stem, c, size = self._fixed(self.stem, self.in_channels, self.resolution)
+        stem, c, size = self._fixed(self.stem, self.in_channels, self.size)
         stages = []
         for spec in self.stages:
             if not 1 <= spec.depth <= 64:
@@ -147,12 +153,12 @@ class SpaceSpec:
             for index in range(spec.depth):
                 stride = spec.stride if index == 0 else 1
                 blocks.append(self._block(spec, candidates, size, c, stride, quantum))
-                c, size = spec.c_out, ceil(size / stride)
+                c, size = spec.c_out, strided(size, stride)
             stages.append(Stage(tuple(blocks), spec.min_depth))
         head, _, _ = self._fixed(self.head, c, size)
         if not head[-1].classifies:
             raise ValueError(f"space {self.name}: the head must end with kind: classifier")
-        space = SearchSpace(self.name, self.resolution, stem, tuple(stages), head, quantum)
+        space = SearchSpace(self.name, self.size, stem, tuple(stages), head, quantum)
         weights = sum(max(c.at(c.widths[-1]).weights for c in block) for block in space.blocks)
         weights += sum(op.weights for op in space.fixed)
         if weights > MAX_VALUES:
@@ -223,8 +229,8 @@ class SpaceSpec:
                 raise ValueError(f"space {self.name}: {e}: expected se_divisor of 1 or more")
 
     def _fixed(
-        self, layers: Sequence[LayerSpec], c: int, size: int
-    ) -> tuple[tuple[OpSpec, ...], int, int]:
+        self, layers: Sequence[LayerSpec], c: int, size: Size
+    ) -> tuple[tuple[OpSpec, ...], int, Size]:
         assert self.classes is not None
         ops = []
         for layer in layers:
@@ -245,7 +251,7 @@ class SpaceSpec:
         self,
         stage: StageSpec,
         candidates: Sequence[CandidateSpec],
-        size: int,
+        size: Size,
         c: int,
         stride: int,
         quantum: int,

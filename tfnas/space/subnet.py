@@ -15,6 +15,7 @@ from tfnas.files.atomic import write_atomically
 from tfnas.files.bounded import MAX_NAME, read_bytes
 from tfnas.files.decode import decode, encode
 from tfnas.space.ops import MAX_LAYERS, MAX_VALUES, OpSpec
+from tfnas.space.size import Size
 
 MAX_SUBNET_BYTES = 1_000_000
 HEADER = {"format": "tfnas.subnet/1"}
@@ -75,7 +76,7 @@ class Subnet:
         return tuple(len(stage) for stage in self.stages)
 
     @property
-    def resolution(self) -> int:
+    def resolution(self) -> Size:
         return self.ops[0].size
 
     @property

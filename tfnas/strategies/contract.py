@@ -41,7 +41,7 @@ class Budget:
     warmup_epochs: Annotated[int, AT_LEAST_0]  # epochs at the start that train weights only
     batch_size: Annotated[int, between(2, 1_000_000)]  # batch norm needs 2
     max_train: int | None  # class-balanced upper limit on the training images; null: all
-    resolution: Annotated[int | None, ABOVE_0]  # pixels; null: that of the space
+    resolution: Annotated[int | None, ABOVE_0]  # pixels of the shorter side; null: the space's
     channel_factor: Annotated[float, ABOVE_0, between(0, 1)]  # proxy: all channels scaled by it
     start_alike: bool  # the ops of a block begin with the same weights, see `Supernet.start_alike`
     arch_fraction: Annotated[float, INSIDE_0_1]  # of the images, held out for the architecture

@@ -24,8 +24,8 @@ def accuracy(
     """Accuracy in eval mode, on the device of the model; its mode is restored.
 
     Args:
-        model: (N, 3, R, R) -> (N, classes) logits.
-        batches: float32 (N, 3, R, R) and int64 (N,); this rank's part of them.
+        model: (N, channels, R, R) -> (N, classes) logits.
+        batches: float32 (N, channels, R, R) and int64 (N,); this rank's part of them.
         ranks: whose parts count together.
 
     Raises:

@@ -31,6 +31,7 @@ from tfnas.nets.weights import WEIGHTS, Score, Trained, fingerprint, load_weight
 from tfnas.process.errors import DivergedError, StoppedError
 from tfnas.process.progress import duration
 from tfnas.process.ranks import ALONE, Ranks, check_batch
+from tfnas.space.size import scaled, sides
 from tfnas.space.subnet import Subnet
 from tfnas.training.mixing import mixed, mixing_rng
 from tfnas.training.recipe import Recipe, check_recipe, learning_rate, options
@@ -150,10 +151,11 @@ class Training:
     ):
         check_recipe(recipe)
         check_batch("recipe.batch_size", recipe.batch_size, ranks)
-        _check_data(subnet, dataset)
+        _check_classes(subnet, dataset)
         check_task(task, dataset, recipe, ranks)
         if teacher is not None and task != CLASSIFICATION:
             raise ValueError(f"teacher={teacher.name} with task={task}: it teaches classes alone")
+        dataset = dataset.fed_as(subnet.in_channels)
         self.subnet, self.dataset, self.recipe, self.ranks = subnet, dataset, recipe, ranks
         who = identity(subnet, dataset, recipe, seed, teacher, task)
         self.identity = {**who, "processes": ranks.size}
@@ -161,7 +163,8 @@ class Training:
         self.device = torch.device(device)
         self.checkpoint_s = 60 * checkpoint_minutes
         self.guard = Guard(on_nonfinite, self.device)
-        self.resolution = min(recipe.resolution or subnet.resolution, subnet.resolution)
+        own = min(sides(subnet.resolution))
+        self.resolution = scaled(subnet.resolution, min(recipe.resolution or own, own))
         self.class_weights = class_weights(recipe, dataset, self.device)
         self.teacher = self.asked = None
         if teacher is not None:
@@ -307,7 +310,7 @@ class Training:
         self._settle()
 
     def _step(self, images: Tensor, labels: Tensor, step: int) -> None:
-        """One step on (N, 3, R, R) and (N,) or (N, numbers)."""
+        """One step on (N, channels, H, W) and (N,) or (N, numbers)."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, len(self.train_batches), self.recipe)
         images = images.to(self.device, non_blocking=True)
@@ -385,7 +388,7 @@ class Training:
         self.epoch, self.batch, self.tested = self.epoch + 1, 0, 0
         self.loss_sum = self.epoch_seconds = 0.0
         log.info(
-            "epoch %d/%d: train loss %.3f, test loss %.3f, %s at %d px, %s",
+            "epoch %d/%d: train loss %.3f, test loss %.3f, %s at %s px, %s",
             result.epoch, self.recipe.epochs, result.train_loss, result.loss,
             told(result.top1, result.scores), self.resolution, duration(result.seconds),
         )  # fmt: skip
@@ -459,15 +462,11 @@ class Training:
         return (self.network if self.ema is None else self.ema).state_dict()
 
 
-def _check_data(subnet: Subnet, dataset: Dataset) -> None:
+def _check_classes(subnet: Subnet, dataset: Dataset) -> None:
     if subnet.classes != len(dataset.classes):
         raise ValueError(
             f"the subnet has {subnet.classes} classes, the data {dataset.name} has "
             f"{len(dataset.classes)} ({dataset.origin}): give the data it was searched for"
-        )
-    if subnet.in_channels != 3:
-        raise ValueError(
-            f"the subnet takes {subnet.in_channels} channels; images are fed as RGB, expected 3"
         )
 
 

@@ -29,7 +29,7 @@ class Recipe:
     # Grows linearly with depth, from 0 at the first block to near this.
     drop_connect: Annotated[float, FRACTION]
     ema: Annotated[float, FRACTION]  # decay of averaged weights, 0 for none
-    # Pixels, at most that of the deployed subnet; null: just that.
+    # Pixels of the shorter side, at most those of the deployed subnet; null: just those.
     resolution: Annotated[int | None, between(1, 8_192)]
     # Smallest area of a random crop, fraction of the image; null: as the kind of data has it, see
     # `tfnas.data.sets`.

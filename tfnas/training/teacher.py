@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfnas.data.images import Dataset, Triple, some
+from tfnas.data.images import Dataset, some
+from tfnas.space.size import Size, sides
 
 
 @dataclass(frozen=True)
@@ -19,22 +20,22 @@ class Teacher:
     Attributes:
         name: as errors call it.
         identity: tells it from others, wherever it lies.
-        logits: float32 (N, 3, R, R) to (N, classes).
+        logits: float32 (N, channels, H, W) to (N, classes).
         classes: None: it doesn't tell.
-        mean, std: of RGB in 0..1, that its images are normalized by; None: as those of the data.
+        mean, std: of each channel in 0..1, that its images are normalized by; None: the data's.
     """
 
     name: str
     identity: str
     logits: Callable[[Tensor], Tensor]
     classes: tuple[str, ...] | None = None
-    mean: Triple | None = None
-    std: Triple | None = None
-    resolution: int | None = None  # pixels that it was trained at or is made for; None: any
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resolution: Size | None = None  # that it was trained at or is made for; None: any
 
 
 def lesson(
-    teacher: Teacher, dataset: Dataset, resolution: int, device: torch.device
+    teacher: Teacher, dataset: Dataset, resolution: Size, device: torch.device
 ) -> Callable[[Tensor], Tensor]:
     """What the teacher says of batches of these images, normalized as the data says: its logits.
 
@@ -52,7 +53,7 @@ def lesson(
             f"{resolution} px: give recipe.resolution or another teacher"
         )
     mean, std, its_mean, its_std = (
-        torch.tensor(values, device=device).view(1, 3, 1, 1)
+        torch.tensor(values, device=device).view(1, -1, 1, 1)
         for values in (
             dataset.mean, dataset.std, teacher.mean or dataset.mean, teacher.std or dataset.std
         )
@@ -63,7 +64,7 @@ def lesson(
     def logits(images: Tensor) -> Tensor:
         return teacher.logits(images * scale + shift)
 
-    shape, classes = (2, 3, resolution, resolution), len(dataset.classes)
+    shape, classes = (2, dataset.channels, *sides(resolution)), len(dataset.classes)
     try:
         found = logits(torch.zeros(shape, device=device))
     except Exception as error:  # whatever a user's module or onnxruntime raises
