@@ -144,7 +144,7 @@ def rand_augmented(
         np.array(rand_augment(Image.fromarray(each if each.shape[2] == 3 else each[..., 0]), rng))
         for each, rng in zip(pixels, rngs, strict=True)
     ]
-    return _to_float(np.stack(changed).reshape(pixels.shape))
+    return _to_float(np.stack(changed).reshape(pixels.shape), gray=False)
 
 
 def erase(images: torch.Tensor, share: float, rngs: Sequence[np.random.Generator]) -> None:
