@@ -123,6 +123,21 @@ def test_a_folder_without_a_trained_net_says_what_makes_one(tmp_path: Path) -> N
         tfnas.load(tmp_path)
 
 
+def test_a_model_comes_by_name_with_random_weights() -> None:
+    assert "tf_nas_a.tfnas" in tfnas.list_models()
+    network = tfnas.create_model("tf_nas_a.tfnas", classes=7, dropout=0.5, drop_connect=0.2)
+    assert network.training
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    assert network.layers[-1].dropout == 0.5
+    backbone = tfnas.create_model("tf_nas_a.tfnas", features_only=True, out_indices=[1, -1])
+    assert backbone.feature_info.channels() == [24, 320]
+    assert backbone.trained is None
+    with pytest.raises(ValueError, match="they need features_only=True"):
+        tfnas.create_model("tf_nas_a.tfnas", out_indices=[1])
+    with pytest.raises(LookupError, match=r"model 'resnet50': expected one of .*tf_nas_a"):
+        tfnas.create_model("resnet50")
+
+
 def test_presets_come_by_name_with_changes() -> None:
     recipe = load("recipe", "quick", epochs=1)
     assert isinstance(recipe, Recipe)

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.nets.test_weights import TRAINED as TOLD
+from tests.support.nets import random_network, tiny_subnet
 from tfnas import report
+from tfnas.nets.weights import save_weights
 from tfnas.process.exits import DONE, FAILED, INTERRUPTED, OUTSIDE_TOLERANCE, UNUSABLE_INPUT
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import RawSamples, Result
@@ -90,6 +93,28 @@ def test_a_run_is_one_line_and_one_row(tmp_path: Path, capsys: pytest.CaptureFix
     assert float(row["gap"]) == RESULT.gap
     assert (row["measured_low_ms"], row["measured_high_ms"]) == ("7.92", "8.06")
     assert (row["device"], row["within"], row["top1"]) == ("Xeon, 1 thread", "true", "0.866")
+
+
+def test_trained_nets_are_listed_as_timm_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subnet = tiny_subnet()
+    for number in range(2):
+        run = saved(tmp_path / str(number), RESULT)
+        (run / "train.json").write_text(json.dumps(TRAINED))
+        subnet.save(run / "subnet.json")
+        weights = random_network(subnet).state_dict()
+        save_weights(weights, subnet, run / "weights.safetensors", TOLD)
+    lines, errors = told(tmp_path, capsys=capsys)
+    assert errors == ""
+    assert f"wrote {tmp_path / 'results.csv'}" in lines
+    rows = cells(tmp_path / "results.csv")
+    assert [row["run"] for row in rows] == [str(tmp_path / name) for name in "01"]
+    assert {row["top1"] for row in rows} == {"50.000"}
+    (run / "weights.safetensors").write_text("no weights")
+    _, errors = told(tmp_path, capsys=capsys)
+    assert errors.startswith(f"warning: can't read the weights {run}")
+    assert len(cells(tmp_path / "results.csv")) == 1
 
 
 def test_a_sweep_lists_all_its_members_and_how_to_go_on(

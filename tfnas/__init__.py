@@ -12,8 +12,10 @@ from tfnas.version import __version__ as __version__
 if TYPE_CHECKING:
     from tfnas.api import FoundNet as FoundNet
     from tfnas.api import Subnet as Subnet
+    from tfnas.api import create_model as create_model
     from tfnas.api import export_net as export_net
     from tfnas.api import find_net as find_net
+    from tfnas.api import list_models as list_models
     from tfnas.api import load as load
     from tfnas.api import load_images as load_images
     from tfnas.api import load_preset as load_preset
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from tfnas.api import train_net as train_net
 
 __all__ = [
-    "FoundNet", "Subnet", "export_net", "find_net", "load", "load_images", "load_preset",
-    "load_space", "load_subnet", "load_table", "train_net",
+    "FoundNet", "Subnet", "create_model", "export_net", "find_net", "list_models", "load",
+    "load_images", "load_preset", "load_space", "load_subnet", "load_table", "train_net",
 ]  # fmt: skip
 
 

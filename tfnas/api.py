@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from tfnas.app import values
 from tfnas.app.values import load_space as load_space
 from tfnas.data.sets import load_images as load_images
 from tfnas.latency.table import LatencyTable
+from tfnas.nets.gallery import list_models as list_models
 from tfnas.runs.found import FoundNet as FoundNet
 from tfnas.space.spec import SpaceSpec
 from tfnas.space.subnet import Subnet as Subnet
@@ -23,12 +24,21 @@ if TYPE_CHECKING:
     from tfnas.data.images import Dataset
     from tfnas.deploy.onnx_file import Exported
     from tfnas.nets.backbone import Backbone
+    from tfnas.nets.blocks import Network
+    from tfnas.nets.weights import Trained
     from tfnas.runs.model import TrainedNetwork
     from tfnas.runs.trained import TrainResult
     from tfnas.strategies.contract import Budget, Progress, Strategy
     from tfnas.training.recipe import Recipe
 
+AnyNetwork = TypeVar("AnyNetwork", bound="Network")
 load_preset = values.load
+"""`load_preset("recipe", "quick", epochs=1)`: the values of conf/recipe/quick.yaml, some changed.
+
+The type is that of the values; of a strategy it is the strategy. Kinds are budget, derive, profile,
+recipe, space, strategy and verify. Raises LookupError for an unknown kind or name, and ValueError
+for a change that the type doesn't have or allow.
+"""
 
 
 def load_table(path: str | Path) -> LatencyTable:
@@ -213,35 +223,103 @@ def export_net(
 
 @overload
 def load(
-    folder: str | Path, *, features_only: Literal[False] = False, out_indices: None = None
+    path: str | Path, *, features_only: Literal[False] = False, out_indices: None = None
 ) -> TrainedNetwork: ...
 @overload
 def load(
-    folder: str | Path, *, features_only: Literal[True], out_indices: Sequence[int] | None = None
+    path: str | Path, *, features_only: Literal[True], out_indices: Sequence[int] | None = None
 ) -> Backbone: ...
 def load(
-    folder: str | Path, *, features_only: bool = False, out_indices: Sequence[int] | None = None
+    path: str | Path, *, features_only: bool = False, out_indices: Sequence[int] | None = None
 ) -> TrainedNetwork | Backbone:
-    """Load the trained network of a run folder: an eval-mode `nn.Module`.
+    """Load a trained network: an eval-mode `nn.Module`.
 
     It has `.classes`, `.preprocess` (an image of Pillow, a file or an array to (1, C, R, R)) and
     `.trained` (data, resolution, accuracy).
 
     Args:
+        path: the folder of a run, or one that `python -m tfnas.export hub=FOLDER` wrote; or a
+            subnet.json or a weights file in it.
         features_only: without head and classifier, as in timm: it gives a list of maps, and
             `.feature_info` has their `channels()` and `reduction()`.
         out_indices: which maps, the largest is 0; None: one of every size.
 
     Raises:
-        FileNotFoundError: if the folder holds no subnet or no weights.
+        FileNotFoundError: if there is no subnet or no weights.
         ValueError: if they are damaged or don't fit together, or there is no such map.
     """
-    from tfnas.nets.backbone import Backbone
     from tfnas.runs.model import load_model
 
-    network = load_model(Path(folder))
+    network = load_model(Path(path))
+    return _as_asked(network, features_only, out_indices, network.trained)
+
+
+@overload
+def create_model(
+    name: str,
+    classes: int | None = None,
+    *,
+    in_channels: int | None = None,
+    features_only: Literal[False] = False,
+    out_indices: None = None,
+    dropout: float = 0.0,
+    drop_connect: float = 0.0,
+) -> Network: ...
+@overload
+def create_model(
+    name: str,
+    classes: int | None = None,
+    *,
+    in_channels: int | None = None,
+    features_only: Literal[True],
+    out_indices: Sequence[int] | None = None,
+    dropout: float = 0.0,
+    drop_connect: float = 0.0,
+) -> Backbone: ...
+def create_model(
+    name: str,
+    classes: int | None = None,
+    *,
+    in_channels: int | None = None,
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
+    dropout: float = 0.0,
+    drop_connect: float = 0.0,
+) -> Network | Backbone:
+    """Make a net of the gallery, a `nn.Module` in training mode. Its weights are random.
+
+    `.subnet` is what `train_net` and `export_net` take.
+
+    Args:
+        name: one of `list_models()`.
+        classes: outputs; None: those of the gallery's file, 1000, or 10 for small images.
+        in_channels: of the image; None: 3.
+        features_only, out_indices: as those of `load`.
+        dropout: before the classifier.
+        drop_connect: how often the last block is left out; fewer times from there to the first.
+
+    Raises:
+        LookupError: for an unknown name.
+        ValueError: for classes or channels that no net can have, or a map that isn't there.
+    """
+    from tfnas.nets.blocks import Network
+    from tfnas.nets.gallery import gallery_subnet
+
+    network = Network(gallery_subnet(name, classes, in_channels), dropout, drop_connect)
+    return _as_asked(network, features_only, out_indices)
+
+
+def _as_asked(
+    network: AnyNetwork,
+    features_only: bool,
+    out_indices: Sequence[int] | None,
+    trained: Trained | None = None,
+) -> AnyNetwork | Backbone:
+    """The network itself, or as a backbone."""
+    from tfnas.nets.backbone import Backbone
+
     if features_only:
-        return Backbone(network, out_indices, network.trained)
+        return Backbone(network, out_indices, trained)
     if out_indices is not None:
         raise ValueError(f"out_indices={list(out_indices)}: they need features_only=True")
     return network

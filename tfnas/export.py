@@ -17,6 +17,7 @@ from tfnas.files.decode import load
 from tfnas.nets.backbone import Backbone
 from tfnas.nets.blocks import Network
 from tfnas.nets.weights import Trained, told
+from tfnas.pages.hub import ModelCard, read_card, write_hub_folder
 from tfnas.process.exits import DONE, FAILED
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import MAX_BYTES
@@ -28,24 +29,48 @@ log = logging.getLogger("tfnas.export")
 def prepare(config: ExportConfig) -> Work:
     source = Path(config.subnet)
     subnet = Subnet.load(source)
+    run = RunFolder(source.parent)
     weights = None if config.weights is None else Path(config.weights)
-    beside = RunFolder(source.parent).weights
-    if weights is None and beside.exists():
-        weights = beside
+    if weights is None and run.weights_there.exists():
+        weights = run.weights_there
     network, trained = network_with(subnet, weights, config.seed)
-    target = _target(RunFolder(source.parent).result, config.target_ms)
+    target = _target(run.result, config.target_ms)
     exported: Network | Backbone = network
     if config.features_only:
         exported = Backbone(network, config.out_indices, trained)
     elif config.out_indices is not None:
         raise ValueError(f"out_indices={config.out_indices}: they need features_only=true")
-    if config.out is None:
+    card = None
+    if config.hub is not None:
+        card = _card(config, network, trained, run, weights)
+        path, trained = RunFolder(Path(config.hub)).model, card.trained
+    elif config.out is None:
         folder = RunFolder(output_dir() if is_sweep() else source.parent)
         path = folder.path / "features.onnx" if config.features_only else folder.model
     else:
         path = Path(config.out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return lambda: _work(exported, weights, trained, path, config.batch, target, config.seed)
+    return lambda: _work(exported, weights, trained, path, config.batch, target, config.seed, card)
+
+
+def _card(
+    config: ExportConfig,
+    network: Network,
+    trained: Trained | None,
+    run: RunFolder,
+    weights: Path | None,
+) -> ModelCard:
+    """What a hub's folder tells of the net. Raises ValueError if there is none to be made."""
+    if config.out is not None or config.features_only or is_sweep():
+        raise ValueError(
+            f"hub={config.hub}: it gets one whole net: leave out out=, features_only= and -m"
+        )
+    if trained is None or weights is None:
+        raise ValueError(
+            f"hub={config.hub}: {config.subnet} has no trained weights: train it with "
+            f"`python -m tfnas.train subnet={config.subnet}`"
+        )
+    return read_card(network.subnet, trained, run, weights)
 
 
 @dataclass(frozen=True)
@@ -65,7 +90,7 @@ def _target(result: Path, target_ms: float | None) -> Target:
         found = load(result, _Promise, "result of a search", MAX_BYTES, partly=True)
     except ValueError as error:
         raise ValueError(f"{error}: take the subnet out of that folder, or mend it") from None
-    known = Target(found.target_ms, found.table_ms, found.table)
+    known = Target(found.target_ms, found.table_ms, Path(found.table).name)
     return known if target_ms is None else Target(target_ms, known.table_ms, known.table)
 
 
@@ -77,9 +102,12 @@ def _work(
     batch: int | None,
     target: Target,
     seed: int,
+    card: ModelCard | None,
 ) -> int:
     try:
         done = export_network(network, trained, path, batch=batch, target=target, seed=seed)
+        if card is not None and isinstance(network, Network):
+            write_hub_folder(card, network, path.parent)
     except (RuntimeError, OSError) as error:
         log.error("error: %s", error)
         return FAILED
@@ -99,6 +127,8 @@ def _work(
         mark = "" if trained.resolution == deployed else f", while the file takes {deployed} px"
         log.info("weights of %s, %s at %s px%s", weights, told(trained.top1, trained.scores),
                  trained.resolution, mark)  # fmt: skip
+    if card is not None:
+        log.info("%s is ready to be pushed; its README.md has no license yet", path.parent)
     return DONE
 
 

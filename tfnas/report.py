@@ -2,8 +2,8 @@
 
 One table of what runs of `tfnas.search` found, and of what became of those that found nothing, and
 a page: of one run all that its folder tells, of several how they compare. nets.csv beside the
-table has all nets that these searches know of. A RUN is the folder of a
-run or of a sweep. What stands in their files is checked and escaped before
+table has all nets that these searches know of, results.csv those that are trained. A RUN is the
+folder of a run or of a sweep. What stands in their files is checked and escaped before
 it is printed or written: a folder may come from elsewhere. A plain command line: exit 0 done, 2
 unusable input, 3 if the page could not be drawn.
 """
@@ -31,10 +31,10 @@ from tfnas.runs.files import read_files
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.nets import Net, together
 from tfnas.runs.nets import to_csv as nets_csv
-from tfnas.runs.run import UNFINISHED, Run
+from tfnas.runs.run import UNFINISHED, Run, clean
 
 NOTHING = "–"
-NETS = "nets.csv"
+NETS, RESULTS = "nets.csv", "results.csv"
 HEADER = (
     "run", "target", "table", "measured ± 95 %", "gap", "within", "strategy", "seed", "device",
     "space", "accuracy", "status",
@@ -94,7 +94,26 @@ def _report(folders: Sequence[Path], file: Path | None) -> int:
     if nets:
         write_atomically(file.parent / NETS, nets_csv(nets))
         print(f"wrote {file.parent / NETS}: {len(nets)} nets")
+    _write_results(runs, file.parent / RESULTS)
     return _write_pages(folders[0] if single else None, runs, nets, file.parent)
+
+
+def _write_results(runs: Sequence[Run], file: Path) -> None:
+    """The nets that are trained, if any is; one that can't be read is a warning."""
+    from tfnas.runs.timm_results import to_csv as results_csv
+    from tfnas.runs.timm_results import trained_net
+
+    trained = []
+    for run in runs:
+        try:
+            net = trained_net(run.folder) if run.top1 is not None else None
+        except ValueError as error:
+            print(f"warning: {clean(str(error))}", file=sys.stderr)
+            continue
+        trained += [net] if net else []
+    if trained:
+        write_atomically(file, results_csv(trained))
+        print(f"wrote {file}")
 
 
 def _write_pages(single: Path | None, runs: Sequence[Run], nets: Sequence[Net], base: Path) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.support.nets import random_network, tiny_subnet
@@ -22,6 +23,7 @@ from tfnas.nets.weights import (
     fingerprint,
     load_weights,
     read_supernet,
+    read_trained,
     save_supernet,
     save_weights,
     take_supernet,
@@ -171,3 +173,26 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         raise OSError("disk full")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_torchs_for_other_readers_and_the_same_each_time(tmp_path: Path) -> None:
+    subnet, files = tiny_subnet(), [tmp_path / f"{i}.safetensors" for i in range(5)]
+    state = random_network(subnet).state_dict()
+    for file in files:
+        save_weights(state, subnet, file, replace(TRAINED, data='späße: "quoted", \\, \n, \x7f'))
+    assert len({file.read_bytes() for file in files}) == 1
+    with safe_open(files[0], framework="pt") as file:
+        assert file.metadata()["format"] == "pt"
+    for name, value in load_file(files[0]).items():
+        assert torch.equal(value, state[name])
+
+
+def test_a_file_of_before_it_named_torch_still_loads(tmp_path: Path) -> None:
+    subnet, path = tiny_subnet(), tmp_path / "w.safetensors"
+    about = {
+        "format": "tfnas.weights/1", "subnet": fingerprint(subnet), "space": subnet.space,
+        "trained": asdict(TRAINED),
+    }  # fmt: skip
+    save_file(random_network(subnet).state_dict(), path, {"tfnas": json.dumps(about)})
+    assert load_weights(Network(subnet), path, complete=True).trained == TRAINED
+    assert read_trained(subnet, path) == TRAINED

@@ -211,6 +211,7 @@ class ExportConfig:
     out: str | None  # file; null: model.onnx beside the subnet, features.onnx of a backbone
     features_only: bool  # the maps of a backbone instead of classes
     out_indices: list[int] | None  # of these maps, the largest is 0; null: all
+    hub: str | None  # folder to fill for a model hub, ONNX file included; null: the ONNX file alone
     batch: Annotated[int | None, ABOVE_0]  # null: dynamic
     target_ms: Annotated[float | None, ABOVE_0]
     seed: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ class Preprocess:
     mean: PerChannel
     std: PerChannel
     crop_fraction: float = 1.0
+
+    interpolation: ClassVar[str] = "bilinear"  # with antialiasing where it shrinks
 
     def __call__(self, image: Image.Image | np.ndarray | str | Path) -> torch.Tensor:
         """Make the network's input, float32 (1, C, H, W), of one image, turned as its EXIF says.

@@ -81,7 +81,7 @@ def hand_made(
         derived = derive_constrained(space, arch, [constraint, *beside])
         if derived.depths == depths and list(derived.picks) == picks:
             return derived.subnet
-    raise ValueError(f"no {name} at {constraint.target} ms: its widths don't reach it")
+    raise ValueError(f"no {name} at {constraint}: its widths don't reach it")
 
 
 def _nearest(block: Block, kernel: int, ratio: int, se: bool) -> int:

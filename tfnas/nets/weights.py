@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import torch
 from msgspec import Meta
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from tfnas.files.atomic import replacing
@@ -24,6 +24,7 @@ from tfnas.space.size import Size, is_size
 from tfnas.space.subnet import Subnet
 
 HEADER, METADATA_KEY = {"format": "tfnas.weights/1"}, "tfnas"
+TORCH = {"format": "pt"}  # whose tensors they are: what readers of other projects look for
 ABOUT = ("subnet", "space", "trained", "scores")  # files may lack any of it
 WEIGHTS = "weights.safetensors"  # what tfnas.train names its file
 MAX_HEADER = 8_000_000  # bytes; names and shapes of a net take some 10,000
@@ -110,19 +111,33 @@ def fingerprint(subnet: Subnet) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
+def net_name(subnet: Subnet) -> str:
+    """What files of many nets call a subnet, such as tfnas_1f2e3d4c."""
+    return f"{subnet.space}_{fingerprint(subnet)[:8]}"
+
+
 def save_weights(
     state: Mapping[str, Tensor], subnet: Subnet, path: Path, trained: Trained | None = None
 ) -> None:
     """Write a network's state dict, atomically, with what `load_weights` checks."""
     about = {**HEADER, **asdict(_About(fingerprint(subnet), subnet.space))}
     about["trained"] = None if trained is None else trained.values
-    # One entry, since safetensors writes several in random order: same weights, same file. A path
-    # that isn't UTF-8 loses what isn't, or the file couldn't be read.
+    # A path that isn't UTF-8 loses what isn't, or the file couldn't be read.
     text = json.dumps(about, ensure_ascii=False).encode(errors="replace").decode()
-    metadata = {METADATA_KEY: text}
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with replacing(path) as new:
-        save_file(tensors, new, metadata)
+        new.write_bytes(_in_order(save(tensors, {**TORCH, METADATA_KEY: text})))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file whose metadata are in order, not in a random one: same weights, same
+    file."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def load_weights(network: Network, path: Path, complete: bool) -> Loaded:
@@ -166,11 +181,27 @@ def load_weights(network: Network, path: Path, complete: bool) -> Loaded:
     return Loaded(kept, trained)
 
 
+def read_trained(subnet: Subnet, path: Path) -> Trained | None:
+    """What a weights file says that it was trained on; its tensors are not read.
+
+    Raises:
+        ValueError: if it can't be read, or is of another subnet.
+    """
+    try:
+        _check_header(path)
+        with safe_open(path, framework="pt") as file:
+            about = _about(file.metadata() or {}, path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"can't read the weights {path}: {str(error)[:500]}") from None
+    _check_subnet(subnet, about.subnet, path)
+    return about.trained
+
+
 def save_supernet(state: Mapping[str, Tensor], path: Path) -> None:
     """Write a supernet's state dict, atomically, for `read_supernet`."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with replacing(path) as new:
-        save_file(tensors, new, {"format": "pt"})
+        save_file(tensors, new, TORCH)
 
 
 def read_supernet(path: Path) -> dict[str, Tensor]:

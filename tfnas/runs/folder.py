@@ -25,6 +25,7 @@ class RunFolder:
         finals: a folder for each net that was trained in them.
         supernet: all its weights, which searches of other targets reuse.
         weights: of the trained net; `supernet_weights` are those that the search shared.
+        hub_weights: those of a folder that goes to a model hub, which has its name for them.
         config: all options of the latest command, as Hydra noted them; only searches keep it.
     """
 
@@ -42,6 +43,7 @@ class RunFolder:
         self.supernet = path / "supernet.safetensors"
         self.supernet_weights = path / "supernet_weights.safetensors"
         self.weights = path / "weights.safetensors"
+        self.hub_weights = path / "model.safetensors"
         self.trained = path / "train.json"
         self.overrides = path / "search_overrides.yaml"
         self.train_overrides = path / "train_overrides.yaml"
@@ -50,6 +52,12 @@ class RunFolder:
         self.finals = path / "finals"
         self.report = path / "report.html"
         self.config = path / ".hydra" / "config.yaml"
+
+    @property
+    def weights_there(self) -> Path:
+        """The weights of the trained net that lie here; those of a run where there are none."""
+        is_for_hub = self.hub_weights.is_file() and not self.weights.is_file()
+        return self.hub_weights if is_for_hub else self.weights
 
     @property
     def is_run(self) -> bool:

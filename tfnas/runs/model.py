@@ -29,16 +29,26 @@ class TrainedNetwork(Network):
         )
 
 
-def load_model(folder: Path) -> TrainedNetwork:
-    """The network of a run folder that was trained, in eval mode on the CPU.
+def load_model(path: Path) -> TrainedNetwork:
+    """The trained network of a folder, in eval mode on the CPU.
+
+    Args:
+        path: the folder, or a subnet or weights in it: the other one has its usual name.
 
     Raises:
         FileNotFoundError: if there is no subnet or no weights; names what makes them.
-        ValueError: if they are damaged or don't fit together.
+        ValueError: if they are damaged or don't fit together, or the file is neither.
     """
-    subnet_file, weights_file = RunFolder(folder).subnet, RunFolder(folder).weights
+    given = path.suffix if path.is_file() else ""
+    if given not in ("", ".json", ".safetensors"):
+        raise ValueError(f"{path}: expected the folder of a run, its subnet.json or its weights")
+    beside = RunFolder(path.parent if given else path)
+    subnet_file = path if given == ".json" else beside.subnet
+    weights_file = path if given == ".safetensors" else beside.weights_there
     if not subnet_file.is_file():
-        raise FileNotFoundError(f"{subnet_file}: no such file; expected the folder of a run")
+        raise FileNotFoundError(
+            f"{subnet_file}: no such file; expected the folder of a run, its subnet or its weights"
+        )
     if not weights_file.is_file():
         raise FileNotFoundError(
             f"{weights_file}: no such file; train the net with "

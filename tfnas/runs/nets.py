@@ -59,9 +59,9 @@ class Net:
 
     @property
     def name(self) -> str:
-        from tfnas.nets.weights import fingerprint  # needs torch
+        from tfnas.nets.weights import net_name  # needs torch
 
-        return f"{self.subnet.space}_{fingerprint(self.subnet)[:8]}"
+        return net_name(self.subnet)
 
 
 def nets_of(files: RunFiles) -> list[Net]:
