@@ -198,6 +198,7 @@ class CompareConfig(TrainingContext):
     table: str | None  # file; null: the one that all runs name
     latency_tolerance: Annotated[float, AT_LEAST_0]  # largest difference on the table, fraction
     seeds: list[int]
+    json: str | None  # file to write the result to; -: standard output, which has nothing else
 
 
 @dataclass
