@@ -1,6 +1,6 @@
-"""python -m tfnas.export subnet=RUN/subnet.json
+"""python -m tfnas.export subnet=RUN/subnet.json [format=onnx|openvino|tflite|ncnn]
 
-Writes a subnet as an ONNX file, see `tfnas.deploy.onnx_file`.
+Writes a subnet as an ONNX file or for another runtime, see `tfnas.deploy.onnx_file`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from pathlib import Path
 from tfnas.app.command_line import is_sweep, output_dir
 from tfnas.app.main import Work, main
 from tfnas.app.schemas import ExportConfig
+from tfnas.deploy.formats import FORMATS, usable_format
 from tfnas.deploy.onnx_file import Target, export_network, network_with
+from tfnas.deploy.onnx_versions import onnx_versions
 from tfnas.files.decode import load
 from tfnas.nets.backbone import Backbone
 from tfnas.nets.blocks import Network
@@ -26,6 +28,7 @@ log = logging.getLogger("tfnas.export")
 
 
 def prepare(config: ExportConfig) -> Work:
+    _check_format(config)
     source = Path(config.subnet)
     subnet = Subnet.load(source)
     weights = None if config.weights is None else Path(config.weights)
@@ -41,11 +44,26 @@ def prepare(config: ExportConfig) -> Work:
         raise ValueError(f"out_indices={config.out_indices}: they need features_only=true")
     if config.out is None:
         folder = RunFolder(output_dir() if is_sweep() else source.parent)
-        path = folder.path / "features.onnx" if config.features_only else folder.model
+        stem = "features" if config.features_only else folder.model.stem
+        path = folder.path / f"{stem}{FORMATS[config.format].suffix}"
     else:
         path = Path(config.out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return lambda: _work(exported, weights, trained, path, config.batch, target, config.seed)
+    return lambda: _work(exported, weights, trained, path, target, config)
+
+
+def _check_format(config: ExportConfig) -> None:
+    """Raises ValueError or LookupError for a format that can't be made so."""
+    form = usable_format(config.format, config.batch)
+    onnx_versions(config.opset, config.ir_version)
+    if config.format == "onnx":
+        return
+    for name in ("opset", "ir_version"):
+        if getattr(config, name) is not None:
+            raise ValueError(f"{name}= beside format={config.format}: it belongs to format=onnx")
+    ending = f".{form.suffix.rpartition('.')[2]}"
+    if config.out is not None and not config.out.endswith(ending):
+        raise ValueError(f"out={config.out}: expected a name that ends with {ending}")
 
 
 @dataclass(frozen=True)
@@ -74,20 +92,26 @@ def _work(
     weights: Path | None,
     trained: Trained | None,
     path: Path,
-    batch: int | None,
     target: Target,
-    seed: int,
+    config: ExportConfig,
 ) -> int:
+    form, batch, seed = FORMATS[config.format], config.batch, config.seed
     try:
-        done = export_network(network, trained, path, batch=batch, target=target, seed=seed)
-    except (RuntimeError, OSError) as error:
+        done = export_network(
+            network, trained, path, batch=batch, target=target, seed=seed, format=config.format,
+            opset=config.opset, ir_version=config.ir_version,
+        )  # fmt: skip
+    except (RuntimeError, ValueError, OSError) as error:
         log.error("error: %s", error)
         return FAILED
     deployed = network.subnet.resolution
+    made = f"by {form.maker}"
+    if config.format == "onnx":
+        v = done.versions
+        made = f"opset {v.opset}, IR version {v.ir}, for onnxruntime {v.runtime} and newer"
     log.info(
-        "%s: opset %d, batch %s, %d px; onnxruntime and torch differ by at most %.2g "
-        "(outputs up to %.2g)",
-        path, done.opset, "any" if batch is None else batch, deployed, done.max_abs_diff,
+        "%s: %s; batch %s, %d px; %s and torch differ by at most %.2g (outputs up to %.2g)",
+        path, made, "any" if batch is None else batch, deployed, form.runtime, done.max_abs_diff,
         done.output_scale,
     )  # fmt: skip
     if isinstance(network, Backbone):

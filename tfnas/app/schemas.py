@@ -208,6 +208,9 @@ class ExportConfig:
     subnet: str
     weights: str | None  # null: weights.safetensors beside the subnet, if there; else untrained
     out: str | None  # file; null: model.onnx beside the subnet, features.onnx of a backbone
+    format: str  # onnx, or another one of `tfnas.deploy.formats.FORMATS`
+    opset: int | None  # of ONNX; null: that of what is measured
+    ir_version: int | None  # of ONNX; null: as old as the opset can have it
     features_only: bool  # the maps of a backbone instead of classes
     out_indices: list[int] | None  # of these maps, the largest is 0; null: all
     batch: Annotated[int | None, ABOVE_0]  # null: dynamic
