@@ -13,13 +13,11 @@ from pathlib import Path
 
 from profilers.configured import configured_device
 from profilers.measure.verification import verify
+from tfnas.app.answer import answer_to, keep_stdout_free
 from tfnas.app.command_line import override
 from tfnas.app.main import Work, main
 from tfnas.app.schemas import VerifierConfig
-from tfnas.files.atomic import write_atomically
 from tfnas.files.decode import encode
-from tfnas.process.bar import ConsoleHandler
-from tfnas.process.checks import check_writable
 from tfnas.process.exits import DONE, FAILED, OUTSIDE_TOLERANCE, UNUSABLE_INPUT
 
 log = logging.getLogger(__name__)
@@ -52,21 +50,12 @@ def _is_file(argument: str) -> bool:
 
 def prepare(config: VerifierConfig) -> Work:
     """Check the input; raises ValueError or LookupError if it is unusable."""
-    if config.json == "-":
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, ConsoleHandler):
-                handler.setStream(sys.stderr)
+    keep_stdout_free(config.json)
     profiler = configured_device(config)
     path, *against = [Path(file) for file in (config.onnx, *config.against)]
     for file in (path, *against):
         profiler.model_workload(file).close()  # an unusable model is found before any waiting
-    answer = None if config.json in (None, "-") else Path(str(config.json))
-    if answer is not None:
-        if answer.is_dir() or answer.resolve() in {f.resolve() for f in (path, *against)}:
-            raise ValueError(
-                f"json={answer}: expected a file for the result, not a folder or a model"
-            )
-        check_writable(answer, "give another json=FILE, or json=- for standard output")
+    answer = answer_to(config.json, (path, *against))
 
     def work() -> int:
         result = verify(
@@ -84,10 +73,7 @@ def prepare(config: VerifierConfig) -> Work:
         if not result.usable:
             log.error("error: no usable measurement; try again on a quieter machine")
             return FAILED
-        if config.json == "-":
-            print(encode(result), end="")
-        elif answer is not None:
-            write_atomically(answer, encode(result))
+        answer(encode(result))
         return OUTSIDE_TOLERANCE if result.within is False else DONE
 
     return work

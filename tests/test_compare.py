@@ -129,6 +129,19 @@ def test_what_is_printed(done: Done) -> None:
     assert "'nets=[A,B]' out=out" in page.replace("&#39;", "'")
 
 
+def test_json_is_all_of_standard_output(done: Done) -> None:
+    again = run_entry("tfnas.compare", *done.command, "out=out", "json=-", cwd=done.folder)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout == (done.folder / "out" / "compare.json").read_text()
+    assert "json=" not in json.loads(again.stdout)["command"]
+    assert "wrote out/compare.json and out/compare.html" in again.stderr
+    nowhere = run_entry("tfnas.compare", "none", "none", "json=-", cwd=done.folder)
+    assert (nowhere.returncode, nowhere.stdout) == (UNUSABLE_INPUT, "")
+    folder = run_entry("tfnas.compare", *done.command, "out=out", "json=A", cwd=done.folder)
+    assert folder.returncode == UNUSABLE_INPUT
+    assert "json=A: expected a file for the result" in folder.stdout
+
+
 def test_an_interrupted_comparison_goes_on_to_the_same_values(done: Done) -> None:
     with Entry("tfnas.compare", *done.command, "out=other", cwd=done.folder) as comparison:
         comparison.until(lambda line: "training 3 of 6" in line)

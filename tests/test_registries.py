@@ -15,7 +15,6 @@ import pytest
 import torch
 from torch import nn
 
-from profilers.remote.tflite_file import TFLITE_LAYERS, tflite_file
 from tests.support.nets import random_network
 from tfnas.deploy.onnx_file import fold
 from tfnas.deploy.onnx_graph import (
@@ -27,6 +26,7 @@ from tfnas.deploy.onnx_graph import (
     ops_of,
     weight_shapes,
 )
+from tfnas.deploy.tflite_file import TFLITE_LAYERS, tflite_file
 from tfnas.nets.activations import EXCITES, TORCH_ACTIVATIONS, activate
 from tfnas.nets.blocks import TORCH_KINDS, build
 from tfnas.nets.supernet import SHARED_KINDS

@@ -424,3 +424,20 @@ def test_status_round_trip(tmp_path: Path) -> None:
     write_status(tmp_path, FAILED, "launch")
     assert read_status(tmp_path) == Status(FAILED, "launch", os.getpid(), socket.gethostname())
     assert read_status(tmp_path / "none") is None
+
+
+def test_json_is_all_of_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved(tmp_path / "0", RESULT)
+    failed = saved(tmp_path / "1", None, FAILED)
+    (failed / "result.json").write_text("{")
+    lines, errors = told(tmp_path, "--json", capsys=capsys)
+    found = json.loads("\n".join(lines))
+    first, second = found["runs"]
+    rows = cells(tmp_path / "runs.csv")
+    assert list(first) == list(rows[0])
+    assert (first["run"], first["within"]) == (str(tmp_path / "0"), True)
+    assert (first["measured_low_ms"], first["gap"]) == (7.92, float(rows[0]["gap"]))
+    assert (second["measured_ms"], second["status"]) == (None, "unreadable")
+    assert found["advice"] == report.advice(report.gather(tmp_path)[0])
+    assert "warning: " in errors
+    assert f"wrote {tmp_path / 'report.html'}" in errors

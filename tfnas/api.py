@@ -198,27 +198,30 @@ def export_net(
     *,
     batch: int | None = 1,
     seed: int = 0,
+    format: str = "onnx",
 ) -> Exported:
-    """Write a net as ONNX; one that isn't trained gets seeded weights, marked as such.
+    """Write a net as ONNX; one that isn't trained gets seeded weights, which ONNX files tell.
 
     Args:
         batch: None leaves it open.
+        format: onnx | openvino | tflite | ncnn; the path ends as its files do.
 
     Raises:
-        ValueError: if the weights don't fit, or the batch is no size.
-        RuntimeError: if ONNX Runtime's output differs from torch's.
+        ValueError: if the weights don't fit, the batch is no size, or there is no such format.
+        LookupError: if a package of the format isn't installed.
+        RuntimeError: if the runtime's output differs from torch's.
     """
     from tfnas.deploy.onnx_file import export
     from tfnas.runs.trained import TrainResult
 
     if isinstance(net, TrainResult):
-        return export(net.subnet, net.weights, Path(path), batch=batch, seed=seed)
+        return export(net.subnet, net.weights, Path(path), batch=batch, seed=seed, format=format)
     if isinstance(net, FoundNet):
         return export(
             net.subnet, None, Path(path), batch=batch, seed=seed, target_ms=net.target_ms,
-            table_ms=net.table_ms, table=Path(net.table.source).name,
+            table_ms=net.table_ms, table=Path(net.table.source).name, format=format,
         )  # fmt: skip
-    return export(net, None, Path(path), batch=batch, seed=seed)
+    return export(net, None, Path(path), batch=batch, seed=seed, format=format)
 
 
 @overload

@@ -3,6 +3,7 @@
 Trains nets of one latency by one recipe with the same seeds, and tells their accuracies with 95 %
 intervals and the differences between them. The same command goes on where it was stopped, and with
 more `seeds` it trains those alone. Writes compare.json after every training, and compare.html.
+`json=-` prints what compare.json holds at the end.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from tfnas.app import job
+from tfnas.app.answer import answer_to, keep_stdout_free
 from tfnas.app.command_line import is_sweep, output_dir, override, overrides
 from tfnas.app.data import load_data
 from tfnas.app.main import Work, main
@@ -62,6 +64,7 @@ LEAST_SEEDS = 3
 
 
 def prepare(config: CompareConfig) -> Work:
+    keep_stdout_free(config.json)
     if from_environment().size > 1:
         raise ValueError(
             "torchrun: comparisons run in one process; start it by `python -m tfnas.compare`"
@@ -99,7 +102,8 @@ def prepare(config: CompareConfig) -> Work:
     plan = Plan(config, _folder(config, dataset, subnets), dataset, subnets, start)
     with_finished(plan)  # refuses now; what counts is read once nobody else writes
     check_writable(plan.out / FILE)
-    return lambda: _work(plan)
+    answer = answer_to(config.json)
+    return lambda: _work(plan, answer)
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:
@@ -122,18 +126,18 @@ def _folder(config: CompareConfig, dataset: Dataset, subnets: dict[str, Subnet])
     return Path("runs") / f"compare_{hashlib.sha256(json.dumps(same).encode()).hexdigest()[:8]}"
 
 
-def _work(plan: Plan) -> int:
-    given = [o for o in overrides() if not o.startswith("out=")]
+def _work(plan: Plan, answer: Callable[[str], None]) -> int:
+    given = [o for o in overrides() if not o.startswith(("out=", "json="))]
     command = f"python -m tfnas.compare {shlex.join([*given, override('out', plan.out)])}"
     return job.run_alone(
         plan.out,
         lambda: with_finished(plan),
-        lambda plan: _compare(plan, command),
+        lambda plan: _compare(plan, command, answer),
         go_on=lambda: command,
     )
 
 
-def _compare(plan: Plan, command: str) -> int:
+def _compare(plan: Plan, command: str, answer: Callable[[str], None]) -> int:
     done = replace(plan.start, command=command)
     done.save(plan.out / FILE)
     _announce(plan, done)
@@ -146,6 +150,7 @@ def _compare(plan: Plan, command: str) -> int:
     write_atomically(plan.out / PAGE, compare_page(done, plan.subnets))
     _print_results(done)
     log.info("wrote %s and %s", plan.out / FILE, plan.out / PAGE)
+    answer(done.to_json())
     return DONE
 
 

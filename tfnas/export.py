@@ -1,6 +1,6 @@
-"""python -m tfnas.export subnet=RUN/subnet.json
+"""python -m tfnas.export subnet=RUN/subnet.json [format=onnx|openvino|tflite|ncnn]
 
-Writes a subnet as an ONNX file, see `tfnas.deploy.onnx_file`.
+Writes a subnet as an ONNX file or for another runtime, see `tfnas.deploy.onnx_file`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from pathlib import Path
 from tfnas.app.command_line import is_sweep, output_dir
 from tfnas.app.main import Work, main
 from tfnas.app.schemas import ExportConfig
+from tfnas.deploy.formats import FORMATS, usable_format
 from tfnas.deploy.onnx_file import Target, export_network, network_with
+from tfnas.deploy.onnx_versions import onnx_versions
 from tfnas.files.decode import load
 from tfnas.nets.backbone import Backbone
 from tfnas.nets.blocks import Network
@@ -27,6 +29,7 @@ log = logging.getLogger("tfnas.export")
 
 
 def prepare(config: ExportConfig) -> Work:
+    _check_format(config)
     source = Path(config.subnet)
     subnet = Subnet.load(source)
     run = RunFolder(source.parent)
@@ -46,11 +49,12 @@ def prepare(config: ExportConfig) -> Work:
         path, trained = RunFolder(Path(config.hub)).model, card.trained
     elif config.out is None:
         folder = RunFolder(output_dir() if is_sweep() else source.parent)
-        path = folder.path / "features.onnx" if config.features_only else folder.model
+        stem = "features" if config.features_only else folder.model.stem
+        path = folder.path / f"{stem}{FORMATS[config.format].suffix}"
     else:
         path = Path(config.out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return lambda: _work(exported, weights, trained, path, config.batch, target, config.seed, card)
+    return lambda: _work(exported, weights, trained, path, target, config, card)
 
 
 def _card(
@@ -61,9 +65,10 @@ def _card(
     weights: Path | None,
 ) -> ModelCard:
     """What a hub's folder tells of the net. Raises ValueError if there is none to be made."""
-    if config.out is not None or config.features_only or is_sweep():
+    if config.out is not None or config.features_only or config.format != "onnx" or is_sweep():
         raise ValueError(
-            f"hub={config.hub}: it gets one whole net: leave out out=, features_only= and -m"
+            f"hub={config.hub}: it gets one whole net as ONNX: leave out out=, features_only=, "
+            "format= and -m"
         )
     if trained is None or weights is None:
         raise ValueError(
@@ -71,6 +76,20 @@ def _card(
             f"`python -m tfnas.train subnet={config.subnet}`"
         )
     return read_card(network.subnet, trained, run, weights)
+
+
+def _check_format(config: ExportConfig) -> None:
+    """Raises ValueError or LookupError for a format that can't be made so."""
+    form = usable_format(config.format, config.batch)
+    onnx_versions(config.opset, config.ir_version)
+    if config.format == "onnx":
+        return
+    for name in ("opset", "ir_version"):
+        if getattr(config, name) is not None:
+            raise ValueError(f"{name}= beside format={config.format}: it belongs to format=onnx")
+    ending = f".{form.suffix.rpartition('.')[2]}"
+    if config.out is not None and not config.out.endswith(ending):
+        raise ValueError(f"out={config.out}: expected a name that ends with {ending}")
 
 
 @dataclass(frozen=True)
@@ -99,23 +118,29 @@ def _work(
     weights: Path | None,
     trained: Trained | None,
     path: Path,
-    batch: int | None,
     target: Target,
-    seed: int,
+    config: ExportConfig,
     card: ModelCard | None,
 ) -> int:
+    form, batch, seed = FORMATS[config.format], config.batch, config.seed
     try:
-        done = export_network(network, trained, path, batch=batch, target=target, seed=seed)
+        done = export_network(
+            network, trained, path, batch=batch, target=target, seed=seed, format=config.format,
+            opset=config.opset, ir_version=config.ir_version,
+        )  # fmt: skip
         if card is not None and isinstance(network, Network):
             write_hub_folder(card, network, path.parent)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         log.error("error: %s", error)
         return FAILED
     deployed = network.subnet.resolution
+    made = f"by {form.maker}"
+    if config.format == "onnx":
+        v = done.versions
+        made = f"opset {v.opset}, IR version {v.ir}, for onnxruntime {v.runtime} and newer"
     log.info(
-        "%s: opset %d, batch %s, %s px; onnxruntime and torch differ by at most %.2g "
-        "(outputs up to %.2g)",
-        path, done.opset, "any" if batch is None else batch, deployed, done.max_abs_diff,
+        "%s: %s; batch %s, %s px; %s and torch differ by at most %.2g (outputs up to %.2g)",
+        path, made, "any" if batch is None else batch, deployed, form.runtime, done.max_abs_diff,
         done.output_scale,
     )  # fmt: skip
     if isinstance(network, Backbone):

@@ -5,7 +5,7 @@ a page: of one run all that its folder tells, of several how they compare. nets.
 table has all nets that these searches know of, results.csv those that are trained. A RUN is the
 folder of a run or of a sweep. What stands in their files is checked and escaped before
 it is printed or written: a folder may come from elsewhere. A plain command line: exit 0 done, 2
-unusable input, 3 if the page could not be drawn.
+unusable input, 3 if the page could not be drawn. With --json standard output is the runs alone.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import json
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tfnas.app.command_line import override
 from tfnas.app.gathering import gather
@@ -49,7 +51,7 @@ COLUMNS = (
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Parse, report, and exit with the status."""
     args = _parser().parse_args(arguments)
-    exit_after(lambda: _report(args.runs, args.csv))
+    exit_after(lambda: _report(args.runs, args.csv, args.json))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,10 +67,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="table file to write; runs.csv in the folder if one is given, else in the current one",
     )
+    parser.add_argument(
+        "--json", action="store_true", help="print the runs as JSON, all else on standard error"
+    )
     return parser
 
 
-def _report(folders: Sequence[Path], file: Path | None) -> int:
+def _report(folders: Sequence[Path], file: Path | None, as_json: bool) -> int:
     file = file or (folders[0] if len(folders) == 1 else Path()) / "runs.csv"
     single = len(folders) == 1 and RunFolder(folders[0]).is_run
     if not single and RunFolder(file.parent).is_run:
@@ -84,9 +89,16 @@ def _report(folders: Sequence[Path], file: Path | None) -> int:
         for run in runs:
             found.setdefault(run.folder.resolve(), run)
     runs = list(found.values())
-    print(table(runs))
-    for line in advice(runs):
-        print(line)
+    if not as_json:
+        print("\n".join([table(runs), *advice(runs)]))
+        return _write(folders[0] if single else None, runs, file)
+    print(to_json(runs), end="", flush=True)
+    with redirect_stdout(sys.stderr):
+        return _write(folders[0] if single else None, runs, file)
+
+
+def _write(single: Path | None, runs: Sequence[Run], file: Path) -> int:
+    """The table files, and the pages; the exit status."""
     check_writable(file)
     write_atomically(file, to_csv(runs))
     print(f"wrote {file}: {len(runs)} run{'s' if len(runs) != 1 else ''}")
@@ -95,7 +107,7 @@ def _report(folders: Sequence[Path], file: Path | None) -> int:
         write_atomically(file.parent / NETS, nets_csv(nets))
         print(f"wrote {file.parent / NETS}: {len(nets)} nets")
     _write_results(runs, file.parent / RESULTS)
-    return _write_pages(folders[0] if single else None, runs, nets, file.parent)
+    return _write_pages(single, runs, nets, file.parent)
 
 
 def _write_results(runs: Sequence[Run], file: Path) -> None:
@@ -208,16 +220,26 @@ def to_csv(runs: Iterable[Run]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for run in runs:
-        low, high = run.measured_ci_ms or (None, None)
-        values = {
-            **{name: getattr(run, name, None) for name in COLUMNS},
-            "run": str(run.folder),
-            "told": run.reason,
-            "measured_low_ms": low,
-            "measured_high_ms": high,
-        }
-        writer.writerow(csv_cell(values[name]) for name in COLUMNS)
+        writer.writerow(map(csv_cell, _values(run).values()))
     return text.getvalue()
+
+
+def to_json(runs: Sequence[Run]) -> str:
+    """The runs by the names of the columns, and why some have no result."""
+    rows = [_values(run) for run in runs]
+    return json.dumps({"runs": rows, "advice": advice(runs)}, indent=1, allow_nan=False) + "\n"
+
+
+def _values(run: Run) -> dict[str, Any]:
+    """By `COLUMNS`."""
+    low, high = run.measured_ci_ms or (None, None)
+    return {
+        **{name: getattr(run, name, None) for name in COLUMNS},
+        "run": str(run.folder),
+        "told": run.reason,
+        "measured_low_ms": low,
+        "measured_high_ms": high,
+    }
 
 
 if __name__ == "__main__":

@@ -1,23 +1,24 @@
 """python -m tfnas.table show | page | lint | compare | import FILE ...
 
-A plain command line: exit 0 done (warnings included), 1 lint errors, 2 unusable input.
+A plain command line: exit 0 done (warnings included), 1 lint errors, 2 unusable input. With --json
+standard output is the result alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, NoReturn
 
 from tfnas.files.atomic import write_atomically
-from tfnas.latency.lint import lint
-from tfnas.latency.table import CARD_FIELDS, LatencyTable, Measurement
+from tfnas.files.decode import encode
+from tfnas.latency.lint import Finding, lint
+from tfnas.latency.summary import CompareResult, LintResult, Summary
+from tfnas.latency.table import CARD_FIELDS, LatencyTable
 from tfnas.process.exits import DONE, exit_after
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 LINT_ERRORS = 1
 SHOWN = 5  # findings of a kind
-Key = TypeVar("Key")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -50,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     for command in (show, page, lint_, compare, import_):
         command.add_argument("file", type=Path)
     compare.add_argument("other", type=Path)
+    for command in (show, lint_, compare):
+        command.add_argument("--json", action="store_true", help="print all of it as JSON")
     show.add_argument("--rows", type=int, default=20, help="how many rows to print (0: all)")
     page.add_argument(
         "--out", type=Path, help="page to write; FILE.html beside the table if not given"
@@ -68,19 +70,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show(args: argparse.Namespace) -> int:
-    table = _load(args.file)
-    device = table.device
+    found = Summary.of(_load(args.file))
+    if args.json:
+        print(encode(found), end="")
+        return DONE
+    device = found.device
     versions = ", ".join(f"{name} {version}" for name, version in device.versions.items())
-    print(f"{args.file}")
+    print(f"{found.file}")
     print(
         f"  device       {device.name} ({device.kind}, {device.backend}; {versions or 'unknown'})"
     )
     print(f"  context      {device.precision}, batch {device.batch}, threads {device.threads}")
     print(f"  fingerprint  {device.fingerprint}")
-    print(f"  quantum      {device.quantum} ({len(table.quantum_evidence)} widths probed)")
-    if table.overhead_ms is not None:
-        print(f"  overhead     {table.overhead_ms:.4g} ms for stem and head")
-    for key, fit in table.spaces.items():
+    print(f"  quantum      {device.quantum} ({found.widths_probed} widths probed)")
+    if found.overhead_ms is not None:
+        print(f"  overhead     {found.overhead_ms:.4g} ms for stem and head")
+    for key, fit in found.spaces.items():
         print(f"  space        {key}")
         if c := fit.calibration:
             print(f"    calibration  × {c.scale:.4f} from {c.nets} nets (error {c.mape_pct:.2f} %)")
@@ -91,17 +96,17 @@ def _show(args: argparse.Namespace) -> int:
             figures = ((name, fit.card.get(name)) for name in CARD_FIELDS)
             shown = ", ".join(f"{name} {value:.3g}" for name, value in figures if value is not None)
             print(f"    card         {shown}")
-    for note in table.notes:
+    for note in found.notes:
         print(f"  note         {note}")
-    print(f"  rows         {len(table.rows)}, as measured (before calibration)")
-    rows = sorted(table.rows.items(), key=lambda item: str(item[0]))
-    limit = args.rows or len(rows)
-    for op, row in rows[:limit]:
-        known = row.median_ms > 0 and not math.isnan(row.spread_ms)
-        spread = f" ± {100 * row.spread_ms / row.median_ms:.1f} %" if known else ""
-        print(f"    {row.median_ms:9.4f} {table.unit}{spread}  {op}  ({row.runs} samples)")
-    if len(rows) > limit:
-        print(f"    ... {len(rows) - limit} more (--rows 0 prints all)")
+    print(f"  rows         {len(found.rows)}, as measured (before calibration)")
+    limit = args.rows or len(found.rows)
+    for row in found.rows[:limit]:
+        spread = ""
+        if row.spread is not None and row.median > 0:
+            spread = f" ± {100 * row.spread / row.median:.1f} %"
+        print(f"    {row.median:9.4f} {found.unit}{spread}  {row.op}  ({row.samples} samples)")
+    if len(found.rows) > limit:
+        print(f"    ... {len(found.rows) - limit} more (--rows 0 prints all)")
     return DONE
 
 
@@ -123,82 +128,50 @@ def _page(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     """Ops and whole nets that both measured: the second against the first."""
-    tables = [_load(path) for path in (args.file, args.other)]
-    for path, table in zip((args.file, args.other), tables, strict=True):
-        d = table.device
-        print(f"{path}: {d.name} ({d.kind}, {d.backend}, {d.precision}, batch {d.batch}, "
+    found = CompareResult.of(_load(args.file), _load(args.other))
+    if args.json:
+        print(encode(found), end="")
+        return DONE
+    for file, d in zip(found.files, found.devices, strict=True):
+        print(f"{file}: {d.name} ({d.kind}, {d.backend}, {d.precision}, batch {d.batch}, "
               f"threads {d.threads}), quantum {d.quantum}")  # fmt: skip
-    one, other = tables
-    compared = [
-        _comparison(what, pairs)
-        for what, pairs in (
-            ("ops", _common(one.rows, other.rows)),
-            ("nets", _common(one.nets, other.nets)),
-        )
-        if pairs
-    ]
-    if not compared:
-        raise ValueError("the tables have no op and no net in common")
-    print("\n".join(compared))
+    print("\n".join(map(str, found.agreements)))
     return DONE
 
 
-def _common(
-    rows: Mapping[Key, Measurement], others: Mapping[Key, Measurement]
-) -> list[tuple[Measurement, Measurement]]:
-    return [(row, others[key]) for key, row in rows.items() if key in others]
-
-
-def _comparison(what: str, pairs: Sequence[tuple[Measurement, Measurement]]) -> str:
-    """How the second measurements stand to the first."""
-    ratios = np.array([b.median_ms / a.median_ms for a, b in pairs])
-    middle = float(np.median(ratios))
-    off = 100 * abs(ratios / middle - 1)
-    # Both half-widths are of 95 % intervals, so their difference has one of the root of squares.
-    noise = [math.hypot(a.spread_ms / a.median_ms, b.spread_ms / b.median_ms) for a, b in pairs]
-    known = np.isfinite(noise)
-    within = "their intervals aren't known"
-    if known.any():
-        inside = 100 * np.mean(off[known] / 100 <= np.array(noise)[known])
-        within = f"{inside:.0f} % of {known.sum()} within both 95 % intervals"
-    total = sum(b.median_ms for _, b in pairs) / sum(a.median_ms for a, _ in pairs)
-    return (
-        f"  {len(pairs)} {what}: median ratio {middle:.4f}, ratio of sums {total:.4f}; off the "
-        f"median ratio by {off.mean():.2f} % on average, {np.percentile(off, 95):.2f} % (95th "
-        f"percentile); {within}"
-    )
-
-
 def _lint(args: argparse.Namespace) -> int:
-    """Lint a table of ours, or any file that `import` reads, as far as it can be read."""
-    raw: tuple[str, ...] = ()
-    unstated = False
-    if _is_ours(args.file):
-        findings = lint(LatencyTable.load(args.file))
-    else:
-        from tfnas.latency.importers import fixed_unit, impossible_values
-
-        raw = impossible_values(args.file, layout=args.layout, unit=args.unit)
-        unstated = not (args.unit or fixed_unit(args.file, args.layout))
-        args.unit, args.partial = "ms" if unstated else args.unit, True
-        imported = _read(args)
-        findings = lint(imported.table)
-        for line in imported.report[1 + len(raw) :]:
-            print(line)
+    found = _linted(args)
+    if args.json:
+        print(encode(found), end="")
+        return LINT_ERRORS if found.errors else DONE
+    for line in found.remarks:
+        print(line)
     kinds: Counter[str] = Counter()
-    for line in raw:
-        print(f"error: {line}")
-    for finding in findings:
+    for finding in found.findings:
         kinds[finding.rule] += 1
         if args.all or kinds[finding.rule] <= SHOWN:
-            # The figures are those of the file then, whatever they are.
-            print(re.sub(r"(?<=\d) ms\b", "", str(finding)) if unstated else finding)
+            print(finding)
     for rule, count in kinds.items():
         if count > SHOWN and not args.all:
             print(f"... {count - SHOWN} more of {rule} (--all prints them)")
-    errors = len(raw) + sum(finding.error for finding in findings)
-    print(f"{args.file}: {errors} errors, {len(raw) + len(findings) - errors} warnings")
-    return LINT_ERRORS if errors else DONE
+    print(f"{found.file}: {found.errors} errors, {found.warnings} warnings")
+    return LINT_ERRORS if found.errors else DONE
+
+
+def _linted(args: argparse.Namespace) -> LintResult:
+    """Lint a table of ours, or any file that `import` reads, as far as it can be read."""
+    if _is_ours(args.file):
+        return LintResult.of(str(args.file), lint(LatencyTable.load(args.file)), ())
+    from tfnas.latency.importers import fixed_unit, impossible_values
+
+    raw = impossible_values(args.file, layout=args.layout, unit=args.unit)
+    unstated = not (args.unit or fixed_unit(args.file, args.layout))
+    args.unit, args.partial = "ms" if unstated else args.unit, True
+    imported = _read(args)
+    findings = [Finding(True, "raw values", line) for line in raw] + lint(imported.table)
+    if unstated:  # the figures are those of the file then, whatever they are
+        findings = [replace(f, text=re.sub(r"(?<=\d) ms\b", "", f.text)) for f in findings]
+    return LintResult.of(str(args.file), findings, imported.report[1 + len(raw) :])
 
 
 def _load(path: Path) -> LatencyTable:

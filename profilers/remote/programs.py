@@ -25,8 +25,8 @@ from profilers.onboard.linux import WATCHED, conditions
 from profilers.onboard.rounds import Sample
 from profilers.remote import convert
 from profilers.remote.runner import Described, describe
-from profilers.remote.tflite_file import tflite_file
 from profilers.remote.transport import Transport
+from tfnas.deploy.tflite_file import tflite_file
 from tfnas.files.bounded import shown
 
 FILL_MS = 20.0  # a sample lasts at least: starting the process takes as long

@@ -19,8 +19,18 @@ from tests.support.nets import few_images, random_network, tiny_subnet
 from tests.support.spaces import load_space
 from tests.test_train import recipe
 from tfnas.app.schemas import ExportConfig
+from tfnas.deploy.formats import FORMATS
 from tfnas.deploy.onnx_file import export, export_network, fold
-from tfnas.deploy.onnx_graph import INPUT, OPSET, OUTPUT, build_model, random_weights, weight_shapes
+from tfnas.deploy.onnx_graph import (
+    INPUT,
+    IR_VERSION,
+    OPSET,
+    OUTPUT,
+    build_model,
+    random_weights,
+    weight_shapes,
+)
+from tfnas.deploy.onnx_versions import RUNTIMES, OnnxVersions, onnx_versions
 from tfnas.export import prepare
 from tfnas.nets.backbone import Backbone
 from tfnas.nets.blocks import Network
@@ -47,7 +57,7 @@ def test_output_equals_torch(tmp_path: Path, seed: int) -> None:
     network = random_network(tiny_subnet(seed), seed)
     done = export_network(network, TRAINED, tmp_path / "model.onnx", batch=2, seed=seed)
     assert done.max_abs_diff < 1e-4 * done.output_scale
-    assert done.opset == OPSET
+    assert done.versions == OnnxVersions(OPSET, IR_VERSION)
 
 
 def test_a_net_of_the_published_space(tmp_path: Path) -> None:
@@ -187,6 +197,20 @@ def test_bad_input_is_refused_before_work(tmp_path: Path) -> None:
     assert "batch=0" in refused(f"subnet={good}", "batch=0")
     assert "target_ms=-1" in refused(f"subnet={good}", "target_ms=-1")
     assert "weights of the subnet" in refused(f"subnet={good}", f"weights={weights}")
+    for given, said in (
+        (["format=tensorrt"], "format 'tensorrt': expected one of onnx, openvino, tflite, ncnn"),
+        (["opset=13"], "opset=13: expected 14 to 21"),
+        (["ir_version=11"], "ir_version=11: expected 7 to 10"),
+        (["format=ncnn", "batch=2"], "format=ncnn with batch=2: expected batch=1"),
+        (["format=tflite", "batch=null"], "format=tflite with batch=null: expected batch=a number"),
+    ):
+        assert said in refused(f"subnet={good}", *given)
+    for name in OTHERS:
+        skip_without(name)
+        assert "it belongs to format=onnx" in refused(
+            f"subnet={good}", f"format={name}", "opset=17"
+        )
+        assert "expected a name that ends with" in refused(f"subnet={good}", f"format={name}")
     for text in ("{", "[]", '{"target_ms": 3}', '{"target_ms": "x", "table_ms": 1, "table": 1}'):
         (tmp_path / "result.json").write_text(text)
         assert "is no result of a search" in refused(f"subnet={good}")
@@ -203,7 +227,8 @@ def test_the_entry_point_takes_weights_and_result_beside_the_subnet(tmp_path: Pa
     done = run_entry("tfnas.export", "subnet=run/subnet.json", "batch=null", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    assert "differ by at most" in done.stdout
+    assert "opset 17, IR version 8, for onnxruntime 1.12 and newer" in done.stdout
+    assert "onnxruntime and torch differ by at most" in done.stdout
     assert "top-1 50.0 % at 32 px" in done.stdout
     found = metadata_of(run / "model.onnx")
     assert (found["target_ms"], found["table_ms"], found["table"]) == ("3.0", "2.9", "cpu")
@@ -216,6 +241,11 @@ def test_the_entry_point_takes_weights_and_result_beside_the_subnet(tmp_path: Pa
     done = run_entry("tfnas.export", *maps[::2], cwd=tmp_path)
     assert done.returncode == UNUSABLE_INPUT
     assert "they need features_only=true" in done.stdout + done.stderr
+    done = run_entry("tfnas.export", *maps[:1], "format=tflite", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "run/model.tflite: by ai-edge-litert " in done.stdout
+    assert "LiteRT and torch differ by at most" in done.stdout
+    assert (run / "model.tflite").is_file()
 
 
 @pytest.mark.parametrize(
@@ -227,3 +257,88 @@ def test_unusable_input_ends_with_2(tmp_path: Path, override: str, expected: str
     assert expected in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+PACKAGES = {name: [p.replace("-", "_") for p in FORMATS[name].packages] for name in FORMATS}
+OTHERS = [name for name in FORMATS if name != "onnx"]
+
+
+def skip_without(name: str) -> None:
+    for package in PACKAGES[name]:
+        pytest.importorskip(package, reason=f"needs {' '.join(FORMATS[name].packages)}")
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_formats_equal_torch(tmp_path: Path, name: str) -> None:
+    skip_without(name)
+    form = FORMATS[name]
+    for seed in range(3):
+        network = random_network(tiny_subnet(seed), seed)
+        path = tmp_path / f"net{form.suffix}"
+        done = export_network(network, TRAINED, path, seed=seed, format=name)
+        assert 0 < done.max_abs_diff < 1e-4 * done.output_scale
+        x = np.random.default_rng(9).standard_normal((1, 3, 32, 32), dtype=np.float32)
+        (found,) = form.run(path)(x)  # what was written
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(x)).numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * done.output_scale)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_formats_of_a_backbone(tmp_path: Path, name: str) -> None:
+    skip_without(name)
+    backbone = Backbone(random_network(tiny_subnet()))
+    path = tmp_path / f"features{FORMATS[name].suffix}"
+    done = export_network(backbone, None, path, format=name)
+    assert done.max_abs_diff < 1e-4 * done.output_scale
+    maps = FORMATS[name].run(path)(np.zeros((1, 3, 32, 32), np.float32))
+    assert [m.shape[1] for m in maps] == backbone.feature_info.channels()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_difference_in_another_runtime_is_refused(tmp_path: Path, name: str) -> None:
+    skip_without(name)
+    network = random_network(tiny_subnet())
+    network.layers[-1].register_forward_hook(lambda _m, _x, y: y + 0.1 * y.abs().max())
+    with pytest.raises(RuntimeError, match=rf"{FORMATS[name].runtime}'s output differs"):
+        export_network(network, None, tmp_path / f"n{FORMATS[name].suffix}", format=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_openvino_takes_an_open_batch(tmp_path: Path) -> None:
+    skip_without("openvino")
+    network = random_network(tiny_subnet())
+    done = export_network(network, None, tmp_path / "n.xml", batch=None, format="openvino")
+    assert done.max_abs_diff < 1e-4 * done.output_scale
+    run = FORMATS["openvino"].run(done.path)
+    assert run(np.zeros((5, 3, 32, 32), np.float32))[0].shape == (5, 10)
+
+
+@pytest.mark.parametrize(("runtime", "opset", "ir"), RUNTIMES)
+def test_every_opset_is_the_same_net(tmp_path: Path, runtime: str, opset: int, ir: int) -> None:
+    network = random_network(tiny_subnet())
+    path = tmp_path / "model.onnx"
+    done = export_network(network, None, path, opset=opset, ir_version=ir)
+    assert done.max_abs_diff < 1e-4 * done.output_scale
+    assert done.versions.runtime == runtime
+    model = onnx.load(path)
+    assert (model.opset_import[0].version, model.ir_version) == (opset, ir)
+
+
+def test_the_ir_version_is_as_old_as_the_opset_can_have_it() -> None:
+    assert onnx_versions(None, None) == OnnxVersions(OPSET, IR_VERSION)
+    assert [onnx_versions(o, None).ir for o in (14, 15, 19, 20, 21)] == [7, 8, 8, 9, 10]
+    assert onnx_versions(15, 10).runtime == "1.18"
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_missing_package_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    good = tmp_path / "subnet.json"
+    tiny_subnet().save(good)
+    config = compose_config(ExportConfig, "export", f"subnet={good}", f"format={name}")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(LookupError, match=rf"format={name} needs packages: pip install ") as caught:
+        prepare(config)
+    assert all(package in str(caught.value) for package in FORMATS[name].packages)

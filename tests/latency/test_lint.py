@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +136,11 @@ def test_command(tmp_path: Path) -> None:
         run = run_entry("tfnas.table", "lint", str(path), cwd=tmp_path)
         assert (run.returncode, run.stderr) == (status, "")
         assert said in run.stdout
+        run = run_entry("tfnas.table", "lint", str(path), "--json", cwd=tmp_path)
+        assert (run.returncode, run.stderr) == (status, "")
+        found = json.loads(run.stdout)
+        assert (found["errors"] > 0) == (status == 1)
+        assert found["errors"] + found["warnings"] == len(found["findings"])
     path.write_text("[]")
     for arguments in (("lint", str(path)), ("show", str(path)), ("lint", "nowhere.json"), ()):
         run = run_entry("tfnas.table", *arguments, cwd=tmp_path)

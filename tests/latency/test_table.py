@@ -19,7 +19,7 @@ from tests.support.entry import run_entry
 from tests.support.simulated_device import DEVICE, plain_ms
 from tests.support.spaces import load_space
 from tfnas.files.atomic import write_atomically
-from tfnas.latency.table import Calibration, HeldOut, LatencyTable, Measurement, SpaceFit
+from tfnas.latency.table import Calibration, Device, HeldOut, LatencyTable, Measurement, SpaceFit
 from tfnas.space.ops import OpSpec
 
 OP = OpSpec("mbconv", 28, 32, 64, 0, 32, 3, 1, "relu")
@@ -226,14 +226,23 @@ def test_compare(tmp_path: Path) -> None:
     same = run_entry("tfnas.table", "compare", str(first), str(first), cwd=tmp_path)
     assert "off the median ratio by 0.00 % on average" in same.stdout
     assert f"; 100 % of {len(table.rows)} within both 95 % intervals" in same.stdout
+    found = json.loads(
+        run_entry("tfnas.table", "compare", str(first), str(second), "--json", cwd=tmp_path).stdout
+    )
+    assert found["files"] == [str(first), str(second)]
+    (ops,) = found["agreements"]
+    assert (ops["what"], ops["pairs"], ops["known"]) == ("ops", len(table.rows), len(table.rows))
+    assert f"median ratio {ops['median_ratio']:.4f}" in run.stdout
+    assert f"; {ops['within_pct']:.0f} % of" in run.stdout
     unknown = {op: replace(row, spread_ms=math.nan) for op, row in table.rows.items()}
     replace(table, rows=unknown).save(second)
     run = run_entry("tfnas.table", "compare", str(first), str(second), cwd=tmp_path)
     assert "; their intervals aren't known" in run.stdout
     two_points().save(second)
-    run = run_entry("tfnas.table", "compare", str(first), str(second), cwd=tmp_path)
-    assert run.returncode == 2
-    assert "no op and no net in common" in run.stderr
+    for option in ((), ("--json",)):
+        run = run_entry("tfnas.table", "compare", str(first), str(second), *option, cwd=tmp_path)
+        assert (run.returncode, run.stdout) == (2, "")
+        assert "no op and no net in common" in run.stderr
 
 
 def test_show(tmp_path: Path) -> None:
@@ -243,6 +252,25 @@ def test_show(tmp_path: Path) -> None:
     assert (run.returncode, run.stderr) == (0, "")
     for part in ("simulated", "aaaaaa-bbbbbb", "classifier 64→10", "more"):
         assert part in run.stdout
+
+
+def test_show_as_json_has_all_rows(tmp_path: Path) -> None:
+    path, table = tmp_path / "t.json", full()
+    op = next(iter(table.rows))
+    table = table.with_rows({op: replace(table.rows[op], spread_ms=math.nan)})
+    table = table.with_fit(load_space(), calibration=Calibration(1.2, 5, 1.0))
+    table.save(path)
+    run = run_entry("tfnas.table", "show", str(path), "--json", cwd=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    found = json.loads(run.stdout)
+    assert (found["file"], found["unit"]) == (str(path), "ms")
+    assert Device(**found["device"]) == table.device
+    assert found["spaces"][load_space().key]["calibration"]["scale"] == 1.2
+    rows = {OpSpec(**row.pop("op")): row for row in found["rows"]}
+    assert rows.keys() == table.rows.keys()
+    for each, row in table.rows.items():
+        spread = None if each == op else row.spread_ms
+        assert rows[each] == {"median": row.median_ms, "spread": spread, "samples": row.runs}
 
 
 def test_lint_and_import_of_a_published_file(tmp_path: Path) -> None:
@@ -289,6 +317,11 @@ def test_lint_reads_what_it_can_of_another_projects_file(tmp_path: Path) -> None
         assert "takes 1.13, 160 only 0.83" in run.stdout  # in whatever the file's unit is
     assert f"... {2 * len(sizes) - 5} more of non-monotone" in few.stdout
     assert every.stdout.count("warning:") == 2 * len(sizes)
+    found = json.loads(run_cli("lint", str(file), "--json").stdout)
+    assert (found["errors"], found["warnings"]) == (0, 2 * len(sizes))
+    assert len(found["findings"]) == 2 * len(sizes)
+    assert "takes 1.13, 160 only 0.83" in found["findings"][0]["text"]
+    assert found["remarks"][-1] in few.stdout
     shown = run_cli("show", str(file))
     assert shown.returncode == 2
     assert f"tfnas.table import {file} --out FILE" in shown.stderr

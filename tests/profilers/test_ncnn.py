@@ -141,7 +141,7 @@ def test_a_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object) -> None:
         raise AssertionError("converted twice")
 
-    monkeypatch.setattr(convert, "_convert", refuse)
+    monkeypatch.setattr(convert, "ncnn_net", refuse)
     assert convert.ncnn_files(model) == first
     monkeypatch.setattr(convert, "KEPT_BYTES", 0)
     folder = tmp_path / "cache" / "tfnas" / "ncnn"

@@ -200,6 +200,7 @@ class CompareConfig(TrainingContext):
     table: str | None  # file; null: the one that all runs name
     latency_tolerance: Annotated[float, AT_LEAST_0]  # largest difference on the table, fraction
     seeds: list[int]
+    json: str | None  # file to write the result to; -: standard output, which has nothing else
 
 
 @dataclass
@@ -209,6 +210,9 @@ class ExportConfig:
     subnet: str
     weights: str | None  # null: weights.safetensors beside the subnet, if there; else untrained
     out: str | None  # file; null: model.onnx beside the subnet, features.onnx of a backbone
+    format: str  # onnx, or another one of `tfnas.deploy.formats.FORMATS`
+    opset: int | None  # of ONNX; null: that of what is measured
+    ir_version: int | None  # of ONNX; null: as old as the opset can have it
     features_only: bool  # the maps of a backbone instead of classes
     out_indices: list[int] | None  # of these maps, the largest is 0; null: all
     hub: str | None  # folder to fill for a model hub, ONNX file included; null: the ONNX file alone

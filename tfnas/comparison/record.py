@@ -186,8 +186,8 @@ class Comparison:
             )
         return rows
 
-    def save(self, path: Path) -> None:
-        """Raises OSError."""
+    def to_json(self) -> str:
+        """The text of compare.json."""
         record = {
             **HEADER,
             **asdict(self),
@@ -196,7 +196,11 @@ class Comparison:
             "unit": "net" if self.several else "seed",
             "results": self.results() if self.status == FINISHED else None,
         }
-        write_atomically(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        return json.dumps(record, indent=1, allow_nan=False) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Raises OSError."""
+        write_atomically(path, self.to_json())
 
 
 def _interval(interval: Interval) -> dict[str, float | int]:

@@ -1,11 +1,12 @@
-"""Subnets as ONNX files: batch norm folded in, built by the same builder as what the
-profilers measure, checked by onnx, run in onnxruntime and compared with torch before they are kept.
+"""Subnets as ONNX files: batch norm folded in, built by the same builder as what the profilers
+measure, checked by onnx; and as what other runtimes' converters make of these. All are run in their
+runtime and compared with torch before they are kept.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,11 @@ import onnx
 import torch
 from torch import nn
 
-from tfnas.deploy.onnx_graph import INPUT, OPSET, build_model, weight_shapes
-from tfnas.files.atomic import replacing
+from tfnas.deploy.contract import Run
+from tfnas.deploy.formats import usable_format
+from tfnas.deploy.onnx_graph import build_model, weight_shapes
+from tfnas.deploy.onnx_versions import OnnxVersions, onnx_versions
+from tfnas.files.atomic import take_place
 from tfnas.nets.backbone import Backbone
 from tfnas.nets.blocks import ConvBN, Network
 from tfnas.nets.weights import Trained, fingerprint, load_weights
@@ -25,7 +29,7 @@ from tfnas.space.ops import OpSpec
 from tfnas.space.size import area, sides
 from tfnas.space.subnet import Subnet
 
-TOLERANCE = 1e-3  # largest difference between torch and onnxruntime, fraction of the largest output
+TOLERANCE = 1e-3  # largest difference between torch and a runtime, fraction of the largest output
 DYNAMIC_BATCHES = (1, 3)  # what an open batch size is tried with
 CALIBRATION_PIXELS = 16 * 64**2  # of a batch that sets batch norm, of two images or more
 
@@ -41,12 +45,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Exported:
-    """A written ONNX file and how well it agrees with torch."""
+    """A written file and how well it agrees with torch."""
 
     path: Path
-    opset: int
+    versions: OnnxVersions  # of the ONNX file, or of that which it was made of
     batch: int | None  # None: any
-    max_abs_diff: float  # between the outputs of torch and onnxruntime on the same seeded inputs
+    max_abs_diff: float  # between the outputs of torch and the runtime on the same seeded inputs
     output_scale: float  # largest absolute output
     trained: Trained | None
     metadata: Mapping[str, str] = field(repr=False)
@@ -62,8 +66,9 @@ def export(
     target_ms: float | None = None,
     table_ms: float | None = None,
     table: str | None = None,
+    format: str = "onnx",
 ) -> Exported:
-    """Write a subnet as ONNX, input float32 (batch, in_channels, H, W), output (batch, classes).
+    """Write a subnet, input float32 (batch, in_channels, H, W), output (batch, classes).
 
     Args:
         weights: those that `tfnas.train` wrote; None for seeded random ones, marked as such in the
@@ -71,14 +76,19 @@ def export(
         batch: None leaves it open.
         seed: of random weights, and of the inputs of the comparison.
         target_ms, table_ms, table: as in `Target`.
+        format: of `tfnas.deploy.formats.FORMATS`; files of TFLite have channels last.
 
     Raises:
-        ValueError: if the weights don't fit or are incomplete, or the batch is no size.
-        RuntimeError: if onnxruntime's output differs from torch's.
+        ValueError: if the weights don't fit or are incomplete, the batch is no size, or there is no
+            such format.
+        LookupError: if a package of the format isn't installed.
+        RuntimeError: if the runtime's output differs from torch's.
     """
     network, trained = network_with(subnet, weights, seed)
     target = Target(target_ms, table_ms, table)
-    return export_network(network, trained, path, batch=batch, target=target, seed=seed)
+    return export_network(
+        network, trained, path, batch=batch, target=target, seed=seed, format=format
+    )
 
 
 def network_with(subnet: Subnet, weights: Path | None, seed: int) -> tuple[Network, Trained | None]:
@@ -101,30 +111,44 @@ def export_network(
     batch: int | None = 1,
     target: Target | None = None,
     seed: int = 0,
+    format: str = "onnx",
+    opset: int | None = None,
+    ir_version: int | None = None,
 ) -> Exported:
     """As `export`, for a network on the CPU; `trained` is None for weights that are random.
 
     A backbone's outputs are its maps, in order.
+
+    Args:
+        opset: None: that of what is measured.
+        ir_version: None: as old as the opset can have it.
     """
     if batch is not None and batch < 1:
         raise ValueError(f"batch={batch}: expected 1 or more, or null for any")
+    form = usable_format(format, batch)
+    asked = onnx_versions(opset, ir_version)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected a file to write")
     metadata = _metadata(network.subnet, trained, target or Target(), seed)
     taken = network.taken if isinstance(network, Backbone) else None
     if isinstance(network, Backbone):
         metadata["reductions"] = json.dumps(network.feature_info.reduction())
     model = build_model(_ops(network), fold(network), batch, metadata, taken)
+    model.opset_import[0].version, model.ir_version = asked.opset, asked.ir
     onnx.checker.check_model(model, full_check=True)
-    content = model.SerializeToString()
-    difference, scale = _compare(network, content, DYNAMIC_BATCHES if batch is None else (batch,),
-                                 seed)  # fmt: skip
-    if not difference <= TOLERANCE * scale:
-        raise RuntimeError(
-            f"onnxruntime's output differs from torch's by {difference:.3g}, more than "
-            f"{TOLERANCE:g} of the largest output {scale:.3g}; nothing was written"
-        )
-    with replacing(path) as new:
-        new.write_bytes(content)
-    return Exported(path, OPSET, batch, difference, scale, trained, metadata)
+    batches = DYNAMIC_BATCHES if batch is None else (batch,)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        draft = Path(folder) / path.name
+        form.write(model.SerializeToString(), _shape(network.subnet, batches[0]), draft)
+        difference, scale = _compare(network, form.run(draft), batches, seed)
+        if not difference <= TOLERANCE * scale:
+            raise RuntimeError(
+                f"{form.runtime}'s output differs from torch's by {difference:.3g}, more than "
+                f"{TOLERANCE:g} of the largest output {scale:.3g}; nothing was written"
+            )
+        for file in sorted(Path(folder).iterdir()):
+            take_place(file, path.parent / file.name)
+    return Exported(path, asked, batch, difference, scale, trained, metadata)
 
 
 def _ops(network: Network | Backbone) -> tuple[OpSpec, ...]:
@@ -188,26 +212,22 @@ def untrained(subnet: Subnet, seed: int) -> Network:
     return network.eval()
 
 
-def _compare(
-    network: Network | Backbone, content: bytes, batches: tuple[int, ...], seed: int
-) -> tuple[float, float]:
-    """Largest absolute difference of torch and onnxruntime, and largest absolute output."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as profilers/ort.py
-    import onnxruntime
+def _shape(subnet: Subnet, batch: int) -> tuple[int, int, int, int]:
+    return batch, subnet.in_channels, *sides(subnet.resolution)
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+def _compare(
+    network: Network | Backbone, run: Run, batches: tuple[int, ...], seed: int
+) -> tuple[float, float]:
+    """Largest absolute difference of torch and a runtime, and largest absolute output."""
     rng = np.random.default_rng(seed)
-    subnet = network.subnet
     difference = scale = 0.0
     for batch in batches:
-        shape = (batch, subnet.in_channels, *sides(subnet.resolution))
-        images = rng.standard_normal(shape, dtype=np.float32)
+        images = rng.standard_normal(_shape(network.subnet, batch), dtype=np.float32)
         with torch.inference_mode():
             given = network(torch.from_numpy(images))
         expected = given if isinstance(given, list) else [given]
-        for wanted, found in zip(expected, session.run(None, {INPUT: images}), strict=True):
+        for wanted, found in zip(expected, run(images), strict=True):
             apart = np.abs(found - wanted.numpy()).max()
             difference = float(np.maximum(difference, apart))  # nan stays
             scale = max(scale, float(wanted.abs().max()))

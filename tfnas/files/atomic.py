@@ -23,13 +23,18 @@ def replacing(path: Path) -> Iterator[Path]:
     new = Path(name)
     try:
         yield new
-        with new.open("rb+") as file:
-            os.fsync(file.fileno())
-        new.chmod(0o644)
-        new.replace(path)
+        take_place(new, path)
     except BaseException:
         new.unlink(missing_ok=True)
         raise
+
+
+def take_place(new: Path, path: Path) -> None:
+    """Have a file on the same disk replace `path` in one step. Raises OSError."""
+    with new.open("rb+") as file:
+        os.fsync(file.fileno())
+    new.chmod(0o644)
+    new.replace(path)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -22,7 +22,7 @@ with warnings.catch_warnings():
         "ai_edge_litert.interpreter", reason="needs LiteRT: pip install ai-edge-litert"
     )
 
-from profilers.remote.tflite_file import tflite_file
+from tfnas.deploy.tflite_file import tflite_file
 
 pytestmark = pytest.mark.slow
 

@@ -6,12 +6,14 @@ Channels go last, as TFLite has them; an image's too, so inputs and outputs are 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from tfnas.deploy.contract import Format, Run
 from tfnas.files.bounded import shown
 from tfnas.process.checks import lookup
 
@@ -43,6 +45,27 @@ def tflite_file(model: bytes) -> bytes:
     builder = flatbuffers.Builder(len(model) + 10_000)
     builder.Finish(writer.model().Pack(builder), FILE_ID)
     return bytes(builder.Output())
+
+
+def _write(model: bytes, _shape: Sequence[int], path: Path) -> None:
+    path.write_bytes(tflite_file(model))
+
+
+def _run(path: Path) -> Run:
+    """On one thread of the CPU."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    (given,) = interpreter.get_input_details()
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        interpreter.set_tensor(given["index"], images.transpose(0, 2, 3, 1))
+        interpreter.invoke()
+        outputs = [interpreter.get_tensor(o["index"]) for o in interpreter.get_output_details()]
+        return [maps.transpose(0, 3, 1, 2) if maps.ndim == 4 else maps for maps in outputs]
+
+    return run
 
 
 class _Writer:
@@ -281,3 +304,8 @@ def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """What TFLite's SAME pads before and behind."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
+
+
+TFLITE = Format(
+    "LiteRT", ".tflite", ("ai-edge-litert",), lambda batch: batch is not None, _write, _run
+)
