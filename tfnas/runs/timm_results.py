@@ -31,8 +31,6 @@ class TrainedNet:
     run: Path
     subnet: Subnet
     trained: Trained
-    top1: float
-    top5: float
 
 
 def trained_net(run: Path) -> TrainedNet | None:
@@ -46,9 +44,9 @@ def trained_net(run: Path) -> TrainedNet | None:
         return None
     subnet = Subnet.load(files.subnet)
     trained = read_trained(subnet, files.weights)
-    if trained is None or trained.top1 is None or trained.top5 is None:
-        return None  # one of another task has no top-1
-    return TrainedNet(run, subnet, trained, trained.top1, trained.top5)
+    if trained is None or trained.top1 is None:  # one of another task has no top-1
+        return None
+    return TrainedNet(run, subnet, trained)
 
 
 def to_csv(nets: Iterable[TrainedNet]) -> str:
@@ -56,13 +54,15 @@ def to_csv(nets: Iterable[TrainedNet]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(map(_row, sorted(nets, key=lambda net: -net.top1)))
+    writer.writerows(map(_row, sorted(nets, key=lambda net: -(net.trained.top1 or 0.0))))
     return text.getvalue()
 
 
 def _row(net: TrainedNet) -> tuple[object, ...]:
     t = net.trained
-    accuracies = (f"{100 * part:.3f}" for top in (net.top1, net.top5) for part in (top, 1 - top))
+    assert t.top1 is not None
+    assert t.top5 is not None
+    accuracies = (f"{100 * part:.3f}" for top in (t.top1, t.top5) for part in (top, 1 - top))
     return (
         csv_cell(net_name(net.subnet)), *accuracies, f"{net.subnet.params / 1e6:.2f}", t.resolution,
         f"{t.crop_fraction:g}", Preprocess.interpolation, csv_cell(t.data), csv_cell(net.run),
