@@ -297,7 +297,8 @@ def create_model(
         name: one of `list_models()`.
         classes: outputs; None: those of the gallery's file, 1000, or 10 for small images.
         in_channels: of the image; None: 3.
-        features_only, out_indices: as those of `load`.
+        features_only: as of `load`.
+        out_indices: as of `load`.
         dropout: before the classifier.
         drop_connect: how often the last block is left out; fewer times from there to the first.
 
