@@ -42,7 +42,7 @@ from tfnas.process.errors import DisagreementError
 from tfnas.process.ranks import ALONE, Ranks, check_batch
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.plan import Plan
-from tfnas.runs.scalars import check_tensorboard
+from tfnas.runs.scalars import check_trackers
 from tfnas.runs.scores import ScoreFile
 from tfnas.space.spec import SpaceSpec
 from tfnas.strategies import strategy_class
@@ -221,7 +221,7 @@ def check_values(cfg: SearchConfig) -> None:
     if cfg.cores is not None and cfg.cores > cores.count:
         why = f" ({cores.limit})" if cores.limit else ""
         raise ValueError(f"cores={cfg.cores}: this process may use {cores.count}{why}")
-    check_tensorboard(cfg.tensorboard)
+    check_trackers(cfg.tensorboard, cfg.trackers)
     if cfg.space.in_channels != 3:
         raise ValueError(
             f"space.in_channels={cfg.space.in_channels}: expected 3, images come as RGB"
