@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageEnhance, ImageOps
 
+from tfnas.data.pieces import file_of, openable
 from tfnas.process.ranks import ALONE, Ranks
 
 EVAL_FRACTION = 224 / 256  # part of the shorter side that evaluation keeps, as for ImageNet
@@ -254,12 +254,12 @@ def _gray(images: torch.Tensor) -> torch.Tensor:
 
 
 def _open(path: str) -> Image.Image:
-    if not stat.S_ISREG(Path(path).stat().st_mode):
+    if not stat.S_ISREG(file_of(path).stat().st_mode):
         raise ValueError("it is no plain file")  # a pipe may wait for ever
     with warnings.catch_warnings():
         # Pillow only warns about an image between one and two times its limit.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(path)
+        image = Image.open(openable(path))
     if image.mode == "F" or image.mode.startswith("I"):
         image.close()
         raise ValueError(f"its pixels are of mode {image.mode}, expected 8 bits a channel")
