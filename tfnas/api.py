@@ -204,7 +204,7 @@ def export_net(
 
     Args:
         batch: None leaves it open.
-        format: onnx | openvino | tflite | ncnn; the path ends as its files do.
+        format: onnx | openvino | tflite | ncnn | coreml; the path ends as its files do.
 
     Raises:
         ValueError: if the weights don't fit, the batch is no size, or there is no such format.

@@ -1,4 +1,4 @@
-"""python -m tfnas.export subnet=RUN/subnet.json [format=onnx|openvino|tflite|ncnn]
+"""python -m tfnas.export subnet=RUN/subnet.json [format=onnx|openvino|tflite|ncnn|coreml]
 
 Writes a subnet as an ONNX file or for another runtime, see `tfnas.deploy.onnx_file`.
 """
@@ -138,10 +138,15 @@ def _work(
     if config.format == "onnx":
         v = done.versions
         made = f"opset {v.opset}, IR version {v.ir}, for onnxruntime {v.runtime} and newer"
+    checked = f"not compared with torch: {form.runtime} doesn't run here"
+    if done.max_abs_diff is not None:
+        checked = (
+            f"{form.runtime} and torch differ by at most {done.max_abs_diff:.2g} "
+            f"(outputs up to {done.output_scale:.2g})"
+        )
     log.info(
-        "%s: %s; batch %s, %s px; %s and torch differ by at most %.2g (outputs up to %.2g)",
-        path, made, "any" if batch is None else batch, deployed, form.runtime, done.max_abs_diff,
-        done.output_scale,
+        "%s: %s; batch %s, %s px; %s",
+        path, made, "any" if batch is None else batch, deployed, checked,
     )  # fmt: skip
     if isinstance(network, Backbone):
         info = network.feature_info

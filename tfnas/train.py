@@ -28,7 +28,7 @@ from tfnas.process.progress import duration
 from tfnas.process.ranks import Ranks, join
 from tfnas.process.stopping import stop_on_signals
 from tfnas.runs.folder import RunFolder
-from tfnas.runs.scalars import check_tensorboard
+from tfnas.runs.scalars import check_trackers
 from tfnas.runs.teachers import load_teacher
 from tfnas.runs.trained import check_finished, finish
 from tfnas.space.subnet import Subnet
@@ -45,7 +45,7 @@ def prepare(config: TrainConfig) -> Work:
     if ranks.rank:  # rank 0 checks, and says what is wrong
         return lambda: job.follow(ranks, lambda: _agreed_training(config, ranks), _steps)
     pick_accelerator(config.accelerator, ranks)
-    check_tensorboard(config.tensorboard)
+    check_trackers(config.tensorboard, config.trackers)
     path = Path(config.subnet)
     subnet, dataset = Subnet.load(path), _images(config)
     out = path.parent if config.out is None else Path(config.out)
@@ -144,12 +144,12 @@ def _work(config: TrainConfig, training: Training, path: Path, resumed: bool) ->
     return job.run_alone(
         out,
         lambda: save_overrides(RunFolder(out).train_overrides, resumed),
-        lambda _: _train(training, path, config.tensorboard),
+        lambda _: _train(training, path, config),
         go_on=go_on,
     )
 
 
-def _train(training: Training, path: Path, tensorboard: bool | None) -> int:
+def _train(training: Training, path: Path, config: TrainConfig) -> int:
     subnet, recipe = training.subnet, training.recipe
     log.info(
         "%s: %.0f M multiply-adds at %s px, %d classes; data %s",
@@ -166,7 +166,7 @@ def _train(training: Training, path: Path, tensorboard: bool | None) -> int:
         log.info("not in these weights, initialized anew: %s", ", ".join(training.kept))
     with stop_on_signals(training.ranks) as stop:
         training.meet()
-        result = finish(training, stop, tensorboard)
+        result = finish(training, stop, config.tensorboard, config.trackers)
     log.info("%s (%s)", result.line, duration(result.seconds))
     log.info("wrote %s and %s", result.weights, RunFolder(training.out).trained)
     log.info(

@@ -534,7 +534,7 @@ def test_list_that_is_missing_or_binary(folder_root: Path) -> None:
 
 
 def test_names() -> None:
-    known = "expected one of fashion_mnist, cifar10, cifar100, npz, folder, list"
+    known = f"expected one of {', '.join(SOURCES)}"
     for function in (load_images, num_classes):
         with pytest.raises(LookupError, match=known):
             function("mnist")
@@ -562,7 +562,8 @@ def test_yaml(name: str) -> None:
     assert f"data={name}" in first_line
     config = OmegaConf.load(path)
     keys = {"name", "root", "train_list", "test_list", "max_train", "classes", "workers"}
-    of_files = {"check", "on_unreadable"} if name in ("folder", "list") else set()
+    in_memory = name not in ("folder", "list", "webdataset", "huggingface")
+    of_files = set() if in_memory else {"check", "on_unreadable"}
     assert set(config) == keys | of_files
     assert config["name"] == name
 

@@ -24,13 +24,13 @@ from tfnas.derive.menu import feasible
 from tfnas.process.errors import StoppedError
 from tfnas.process.exits import DONE, INTERRUPTED
 from tfnas.runs.scalars import (
-    FOLDER,
     ScalarWriter,
-    check_tensorboard,
+    check_trackers,
     search_figures,
     search_scalars,
     training_scalars,
 )
+from tfnas.runs.trackers import FOLDER
 from tfnas.runs.trained import finish
 from tfnas.strategies.contract import EpochRecord
 from tfnas.training.loop import EpochResult, Training
@@ -216,9 +216,9 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, caplog: pytest.LogCaptureF
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ValueError, match=r"tensorboard=true: .* isn't installed; pip install"):
-        check_tensorboard(True)
+        check_trackers(True, [])
     for asked in (None, False):
-        check_tensorboard(asked)
+        check_trackers(asked, [])
         ScalarWriter(asked, tmp_path, "search", first_step=1).add(1, [("loss/train", 2.5)])
     assert not list(tmp_path.iterdir())
 
@@ -228,8 +228,8 @@ def test_a_broken_package(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ValueError, match=r"tensorboard=true: .* can't be imported"):
-        check_tensorboard(True)
-    check_tensorboard(None)
+        check_trackers(True, [])
+    check_trackers(None, [])
     ScalarWriter(None, tmp_path, "search", first_step=1).add(1, [("loss/train", 2.5)])
     (warning,) = caplog.messages
     assert "no scalars" in warning

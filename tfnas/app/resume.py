@@ -27,7 +27,7 @@ MAX_BYTES = 10_000_000
 HARMLESS = {
     "search": (
         "tolerance", "loop_minutes", "stage_minutes", "checkpoint_minutes", "on_nonfinite",
-        "resume", "cores", "table", "profile", "verify", "data.workers", "tensorboard",
+        "resume", "cores", "table", "profile", "verify", "data.workers", "tensorboard", "trackers",
         "finals.jobs", "finals.backend",
         # Where images lie; which they are, a digest tells.
         "data.root", "data.train_list", "data.test_list", "data.check", "data.on_unreadable",
@@ -37,8 +37,8 @@ HARMLESS = {
         "device.memory_mb",
     ),
     "train": (
-        "threads", "checkpoint_minutes", "on_nonfinite", "data.workers", "tensorboard", "data.root",
-        "data.train_list", "data.test_list", "data.check", "data.on_unreadable",
+        "threads", "checkpoint_minutes", "on_nonfinite", "data.workers", "tensorboard", "trackers",
+        "data.root", "data.train_list", "data.test_list", "data.check", "data.on_unreadable",
     ),
 }  # fmt: skip
 

@@ -175,6 +175,7 @@ class SearchConfig(SteppingContext, TableContext):
     amp: bool  # bfloat16 autocast where a GPU searches
     cores: Annotated[int | None, ABOVE_0]  # CPU threads of the supernet; null: all
     tensorboard: bool | None  # write scalars; null: if the package tensorboard is installed
+    trackers: list[str]  # that get scalars too: mlflow, wandb; see `tfnas.runs.trackers`
     resume: str | None  # folder of a run, or of a sweep, to go on with
     reuse: str | None  # folder of a run whose scores decide, without any training
 
@@ -189,6 +190,7 @@ class TrainConfig(TrainingContext):
     teacher: str | None  # a run, an ONNX file or module:factory; see `tfnas.runs.teachers`
     seed: int
     tensorboard: bool | None  # write scalars; null: if the package tensorboard is installed
+    trackers: list[str]  # that get scalars too: mlflow, wandb; see `tfnas.runs.trackers`
     resume: bool
 
 

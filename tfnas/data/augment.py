@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, exp, log, sqrt
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageEnhance, ImageOps
 
 from tfnas.data.images import LUMA
+from tfnas.data.pieces import file_of, openable
 from tfnas.data.rand_augment import RandAugment
 from tfnas.process.ranks import ALONE, Ranks
 from tfnas.space.size import Size, sides
@@ -329,12 +329,12 @@ def _gray(images: torch.Tensor) -> torch.Tensor:
 
 
 def _open(path: str) -> Image.Image:
-    if not stat.S_ISREG(Path(path).stat().st_mode):
+    if not stat.S_ISREG(file_of(path).stat().st_mode):
         raise ValueError("it is no plain file")  # a pipe may wait for ever
     with warnings.catch_warnings():
         # Pillow only warns about an image between one and two times its limit.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(path)
+        image = Image.open(openable(path))
     if image.mode == "F" or image.mode.startswith("I"):
         image.close()
         raise ValueError(f"its pixels are of mode {image.mode}, expected 8 bits a channel")

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tfnas.data.images import Dataset, FileImages, Place, data_set, some, stratified_split
+from tfnas.data.images import Dataset, FileImages, Place, data_set, some, split_off
 from tfnas.files.bounded import check_text, shown
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-TRAIN_FRACTION, SPLIT_SEED = 0.8, 0
 
 
 def load(place: Place) -> Dataset:
@@ -22,14 +21,7 @@ def load(place: Place) -> Dataset:
     others: Counter[str] = Counter()
     train = FileImages(*scan_classes(train_folder, classes, others))
     if test_folder is None:
-        rare = [c for c, n in zip(classes, np.bincount(train.labels), strict=True) if n < 2]
-        if rare:
-            raise ValueError(
-                f"{train_folder}: one image only in {some(rare)}; expected two or more a "
-                "class, or train/ and val/ folders, since a test set must be split off"
-            )
-        kept, held_out = stratified_split(train.labels, TRAIN_FRACTION, SPLIT_SEED)
-        train, test = train.take(kept), train.take(held_out)
+        train, test = split_off(train, classes, str(train_folder))
         origin = f"class folders in {train_folder}, no val/ or test/: a fixed stratified 80/20"
     else:
         test_classes = class_folders(test_folder)

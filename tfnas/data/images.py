@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from tfnas.data.pieces import name_of
+
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to gray
 # The usual figures of ImageNet, whose subsets come as files; those of other files aren't far.
 FILES_MEAN, FILES_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILES_CROP_SCALE, ARRAY_CROP_SCALE = (0.08, 1.0), (0.6, 1.0)
+TRAIN_FRACTION, SPLIT_SEED = 0.8, 0  # where no test set is given
 _SPLIT_STREAM = 2  # beside those of tfnas.data.augment
 
 PerChannel = tuple[float, ...]
@@ -207,8 +210,7 @@ class Dataset:
                 digest.update(np.ascontiguousarray(images.pixels).data)
             else:
                 for path in images.paths:
-                    name = "/".join(Path(path).parts[-2:])
-                    digest.update(f"{name}\n".encode(errors="replace"))
+                    digest.update(f"{name_of(path)}\n".encode(errors="replace"))
         return digest.hexdigest()[:12]
 
     def at_most(self, max_train: int) -> Dataset:
@@ -305,6 +307,25 @@ def stratified_split(
         first.append(members[:cut])
         second.append(members[cut:])
     return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
+
+
+def split_off(
+    images: FileImages, classes: Sequence[str], where: str
+) -> tuple[FileImages, FileImages]:
+    """Training and test images of one set: always the same fifth of each class is the latter.
+
+    Raises:
+        ValueError: for a class with a single image.
+    """
+    counts = np.bincount(images.labels, minlength=len(classes))
+    rare = [name for name, count in zip(classes, counts, strict=True) if count == 1]
+    if rare:
+        raise ValueError(
+            f"{where}: one image only in {some(rare)}; expected two or more a class, or a test set "
+            "beside (train and val), since one must be split off"
+        )
+    kept, held_out = stratified_split(images.labels, TRAIN_FRACTION, SPLIT_SEED)
+    return images.take(kept), images.take(held_out)
 
 
 def _check_labels(labels: np.ndarray, count: int) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from tfnas.data.images import Dataset, FileImages
+from tfnas.data.pieces import file_of
 from tfnas.process.cores import usable_cores
 from tfnas.process.progress import duration
 
@@ -51,7 +51,7 @@ def readable(dataset: Dataset, check: bool | None, on_unreadable: str) -> Datase
             len(paths), duration(seconds),
         )  # fmt: skip
         return dataset
-    bad = dict(_unreadable(paths, tuple(Path(path).stat().st_mtime_ns for path in paths)))
+    bad = dict(_unreadable(paths, tuple(file_of(path).stat().st_mtime_ns for path in paths)))
     if not bad:
         return dataset
     some = "; ".join(list(bad.values())[:NAMED])

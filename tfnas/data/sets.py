@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from tfnas.data import cifar, folders, idx, lists, npz
+from tfnas.data import cifar, folders, huggingface, idx, lists, npz, tars
 from tfnas.data.cifar import CIFAR10, CIFAR100
 from tfnas.data.images import Dataset, Place
 from tfnas.data.readable import readable
@@ -29,6 +29,8 @@ SOURCES = {
     "npz": Source(npz.load, npz.count),
     "folder": Source(folders.load, folders.count),
     "list": Source(lists.load, lists.count),
+    "webdataset": Source(tars.load, tars.count),
+    "huggingface": Source(huggingface.load, huggingface.count),
 }
 
 
@@ -48,8 +50,9 @@ def load_images(
     this package; None is Debian's full set where installed, else the cut. `cifar10`, `cifar100`:
     `root` is the published archive or its folder. `npz`: a numpy archive, see `tfnas.data.npz`.
     `folder`: `root` holds train/<class> and val/<class> (or test/), or only class folders. `list`:
-    two files of `path label` lines, paths relative to `root`. `max_train` keeps at most that many
-    training images, balanced over classes.
+    two files of `path label` lines, paths relative to `root`. `webdataset`: tar files, see
+    `tfnas.data.tars`. `huggingface`: Arrow or parquet files, see `tfnas.data.huggingface`.
+    `max_train` keeps at most that many training images, balanced over classes.
 
     Raises LookupError for an unknown name, FileNotFoundError for what is missing, ValueError for
     what is there but unusable.

@@ -23,7 +23,7 @@ class Format:
         packages: what is needed here, by pip's names; the first one makes the file.
         takes: whether it can have a batch size; None is an open one.
         write: makes the file of an ONNX file and the shape of its input.
-        run: what runs the file here, for comparing it with torch.
+        run: what runs the file here, for comparing it with torch; None: nothing does.
     """
 
     runtime: str
@@ -31,7 +31,7 @@ class Format:
     packages: tuple[str, ...]
     takes: Callable[[int | None], bool]
     write: Callable[[bytes, Sequence[int], Path], None]
-    run: Callable[[Path], Run]
+    run: Callable[[Path], Run] | None
 
     @property
     def maker(self) -> str:

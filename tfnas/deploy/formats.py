@@ -8,6 +8,7 @@ from importlib import util
 from pathlib import Path
 
 from tfnas.deploy.contract import Format, Run
+from tfnas.deploy.coreml_file import COREML
 from tfnas.deploy.ncnn_file import NCNN
 from tfnas.deploy.openvino_file import OPENVINO
 from tfnas.deploy.tflite_file import TFLITE
@@ -34,7 +35,7 @@ ONNX = Format(
     "onnxruntime", ".onnx", ("onnx", "onnxruntime"), lambda _batch: True, _write_onnx, _run_onnx
 )
 FORMATS: Mapping[str, Format] = {
-    "onnx": ONNX, "openvino": OPENVINO, "tflite": TFLITE, "ncnn": NCNN,
+    "onnx": ONNX, "openvino": OPENVINO, "tflite": TFLITE, "ncnn": NCNN, "coreml": COREML,
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import nn
 
-from tfnas.deploy.contract import Run
+from tfnas.deploy.contract import Format, Run
 from tfnas.deploy.formats import usable_format
 from tfnas.deploy.onnx_graph import build_model, weight_shapes
 from tfnas.deploy.onnx_versions import OnnxVersions, onnx_versions
@@ -50,8 +50,9 @@ class Exported:
     path: Path
     versions: OnnxVersions  # of the ONNX file, or of that which it was made of
     batch: int | None  # None: any
-    max_abs_diff: float  # between the outputs of torch and the runtime on the same seeded inputs
-    output_scale: float  # largest absolute output
+    # Between torch and the runtime on the same seeded inputs; None: it can't run here.
+    max_abs_diff: float | None
+    output_scale: float | None  # largest absolute output
     trained: Trained | None
     metadata: Mapping[str, str] = field(repr=False)
 
@@ -127,7 +128,7 @@ def export_network(
         raise ValueError(f"batch={batch}: expected 1 or more, or null for any")
     form = usable_format(format, batch)
     asked = onnx_versions(opset, ir_version)
-    if path.is_dir():
+    if path.is_dir() and not path.name.endswith(form.suffix):
         raise IsADirectoryError(f"{path} is a folder; expected a file to write")
     metadata = _metadata(network.subnet, trained, target or Target(), seed)
     taken = network.taken if isinstance(network, Backbone) else None
@@ -140,12 +141,7 @@ def export_network(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / path.name
         form.write(model.SerializeToString(), _shape(network.subnet, batches[0]), draft)
-        difference, scale = _compare(network, form.run(draft), batches, seed)
-        if not difference <= TOLERANCE * scale:
-            raise RuntimeError(
-                f"{form.runtime}'s output differs from torch's by {difference:.3g}, more than "
-                f"{TOLERANCE:g} of the largest output {scale:.3g}; nothing was written"
-            )
+        difference, scale = _checked(network, form, draft, batches, seed)
         for file in sorted(Path(folder).iterdir()):
             take_place(file, path.parent / file.name)
     return Exported(path, asked, batch, difference, scale, trained, metadata)
@@ -214,6 +210,21 @@ def untrained(subnet: Subnet, seed: int) -> Network:
 
 def _shape(subnet: Subnet, batch: int) -> tuple[int, int, int, int]:
     return batch, subnet.in_channels, *sides(subnet.resolution)
+
+
+def _checked(
+    network: Network | Backbone, form: Format, draft: Path, batches: tuple[int, ...], seed: int
+) -> tuple[float | None, float | None]:
+    """As `_compare`, where the runtime can run here. Raises RuntimeError for another output."""
+    if form.run is None:
+        return None, None
+    difference, scale = _compare(network, form.run(draft), batches, seed)
+    if not difference <= TOLERANCE * scale:
+        raise RuntimeError(
+            f"{form.runtime}'s output differs from torch's by {difference:.3g}, more than "
+            f"{TOLERANCE:g} of the largest output {scale:.3g}; nothing was written"
+        )
+    return difference, scale
 
 
 def _compare(

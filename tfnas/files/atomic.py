@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def take_place(new: Path, path: Path) -> None:
-    """Have a file on the same disk replace `path` in one step. Raises OSError."""
+    """Have a file on the same disk replace `path` in one step; a folder in two. Raises OSError."""
+    if new.is_dir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        new.rename(path)
+        return
     with new.open("rb+") as file:
         os.fsync(file.fileno())
     new.chmod(0o644)

@@ -77,9 +77,13 @@ class Journal:
         self._text = f"epoch 1/{task.budget.epochs}"
         self._saved = time.monotonic()
         write_atomically(p.folder.history, "".join(self._history))
-        first_step = len(self._history) + 1
-        asked = p.inputs.cfg.tensorboard
-        self._scalars = ScalarWriter(asked, p.folder.path, "search", first_step)
+        cfg = p.inputs.cfg
+        self.scalars = ScalarWriter(
+            cfg.tensorboard, p.folder.path, "search", len(self._history) + 1, cfg.trackers,
+            {"target_ms": cfg.target_ms, "space": cfg.space.name, "seed": cfg.seed,
+             "strategy": cfg.strategy["name"], "data": cfg.data.name, "budget": cfg.budget.name,
+             "epochs": cfg.budget.epochs, "device": task.constraints[0].table.device.name},
+        )  # fmt: skip
 
     @property
     def is_due(self) -> bool:
@@ -103,7 +107,7 @@ class Journal:
         with self._p.folder.history.open("a", encoding="utf-8") as lines:
             lines.write(self._history[-1])
         scalars = search_scalars(record, self._task.space, self._target_ms)
-        self._scalars.add(record.epoch + 1, scalars)
+        self.scalars.add(record.epoch + 1, scalars)
         self._figures = search_figures(record, self._target_ms)
         log.info("%s", describe(record, epochs))
 
@@ -207,7 +211,8 @@ def search(
             cfg.target_ms,
         )
     journal = Journal(p, task, latencies, seconds)
-    return run_strategy(p.inputs.strategy, task, state, stop, journal)
+    with journal.scalars:
+        return run_strategy(p.inputs.strategy, task, state, stop, journal)
 
 
 def follow(cfg: SearchConfig, ranks: Ranks) -> int:

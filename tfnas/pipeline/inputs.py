@@ -42,7 +42,7 @@ from tfnas.process.errors import DisagreementError
 from tfnas.process.ranks import ALONE, Ranks, check_batch
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.plan import Plan
-from tfnas.runs.scalars import check_tensorboard
+from tfnas.runs.scalars import check_trackers
 from tfnas.runs.scores import ScoreFile
 from tfnas.space.size import Size, scaled
 from tfnas.space.spec import SpaceSpec
@@ -222,7 +222,7 @@ def check_values(cfg: SearchConfig) -> None:
     if cfg.cores is not None and cfg.cores > cores.count:
         why = f" ({cores.limit})" if cores.limit else ""
         raise ValueError(f"cores={cfg.cores}: this process may use {cores.count}{why}")
-    check_tensorboard(cfg.tensorboard)
+    check_trackers(cfg.tensorboard, cfg.trackers)
     if cfg.budget.warmup_epochs > cfg.budget.epochs:
         raise ValueError(
             f"budget.warmup_epochs={cfg.budget.warmup_epochs}: expected 0 to "

@@ -1,12 +1,14 @@
-"""Figures of an epoch: in short below a bar, and as scalars for TensorBoard.
+"""Figures of an epoch: in short below a bar, and as scalars for trackers.
 
-`tensorboard --logdir RUN` shows them. Steps are epochs, from 1 as in log lines.
+Steps are epochs, from 1 as in log lines.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,19 +16,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfnas.nets.weights import told
+from tfnas.process.checks import lookup
+from tfnas.runs.trackers import TRACKERS, Scalar, Tracked, Tracker
 from tfnas.space.search_space import SearchSpace
 from tfnas.strategies.contract import EpochRecord
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
     from tfnas.training.loop import EpochResult
 
 log = logging.getLogger(__name__)
-
-FOLDER = "tensorboard"  # in that of a run
-Scalar = tuple[str, float]
-"""A tag, such as `latency_ms/derived`, and its value."""
 
 
 def search_scalars(r: EpochRecord, space: SearchSpace, target_ms: float) -> list[Scalar]:
@@ -115,54 +113,92 @@ def training_figures(r: EpochResult) -> str:
     )
 
 
-def check_tensorboard(asked: bool | None) -> None:
-    """Raises ValueError if scalars are asked for and can't be written."""
-    if not asked:
-        return
-    how = "pip install 'tfnas[tensorboard]', or give tensorboard=false"
-    if find_spec("tensorboard") is None:
-        raise ValueError(f"tensorboard=true: the package tensorboard isn't installed; {how}")
+def check_trackers(tensorboard: bool | None, trackers: Sequence[str]) -> None:
+    """Raises ValueError for a tracker that is asked for and isn't known or can't be imported."""
+    if tensorboard is False and "tensorboard" in trackers:
+        raise ValueError("tensorboard=false beside trackers=[tensorboard]: give one of them")
+    for name in trackers:
+        _check_tracker(name, f"trackers=[{','.join(trackers)}]", f"leave out {name}")
+    if tensorboard:
+        _check_tracker("tensorboard", "tensorboard=true", "give tensorboard=false")
+
+
+def _check_tracker(name: str, asked: str, otherwise: str) -> None:
+    module = lookup(f"{asked}: tracker", name, TRACKERS).module
+    how = f"pip install 'tfnas[{name}]', or {otherwise}"
+    if find_spec(name) is None:
+        raise ValueError(f"{asked}: the package {name} isn't installed; {how}")
     try:
-        import torch.utils.tensorboard  # noqa: F401
+        import_module(module)
     except Exception as error:  # a broken installation raises anything
         raise ValueError(
-            f"tensorboard=true: the package tensorboard can't be imported ({error!r}); {how}"
+            f"{asked}: the package {name} can't be imported ({error!r}); {how}"
         ) from None
 
 
+@contextmanager
+def _same_handlers() -> Iterator[None]:
+    """Leave the log lines as they are: what MLflow makes its database with configures all anew."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
 class ScalarWriter:
-    """An event file of one run. What can't be written ends nothing: one warning, no more scalars.
+    """Scalars of one run to its trackers. What one can't write ends nothing: one warning, and no
+    more scalars there.
 
     Args:
-        asked: false writes nothing; None writes if the package tensorboard is installed.
+        tensorboard: false writes no event file; None does if the package is installed.
         run: its folder.
         kind: search | train, which may share the folder.
-        first_step: that comes next; TensorBoard forgets what stands there from it on.
+        first_step: that comes next; what a tracker has from there on is of a try before.
+        trackers: others of `TRACKERS`.
+        about: options that tell the run from others.
     """
 
-    def __init__(self, asked: bool | None, run: Path, kind: str, first_step: int) -> None:
-        self._writer: SummaryWriter | None = None
-        if asked is False or find_spec("tensorboard") is None:
-            return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
+    def __init__(
+        self,
+        tensorboard: bool | None,
+        run: Path,
+        kind: str,
+        first_step: int,
+        trackers: Sequence[str] = (),
+        about: Mapping[str, str | float] | None = None,
+    ) -> None:
+        tracked = Tracked(run, kind, first_step, about or {})
+        names = dict.fromkeys(trackers)
+        if tensorboard or (tensorboard is None and find_spec("tensorboard") is not None):
+            names["tensorboard"] = None
+        self._open: dict[str, Tracker] = {}
+        for name in names:
+            title = TRACKERS[name].title
+            try:
+                with _same_handlers():
+                    self._open[title] = TRACKERS[name].start(tracked)
+            except Exception as error:  # as above, or of the disk, or a server's
+                log.warning("warning: no scalars for %s: %r", title, error)
+            else:
+                log.info("scalars: %s", self._open[title].shown_by)
 
-            self._writer = SummaryWriter(str(run / FOLDER / kind), purge_step=first_step)
-            self._writer.flush()
-        except Exception as error:  # as above, or of the disk
-            log.warning("warning: no scalars for TensorBoard: %r", error)
-            self._writer = None
-            return
-        log.info("scalars: tensorboard --logdir %s", run)
+    def __enter__(self) -> ScalarWriter:
+        return self
 
-    def add(self, step: int, scalars: Iterable[Scalar]) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._each(lambda tracker: tracker.close(kind is None))
+
+    def add(self, step: int, scalars: Sequence[Scalar]) -> None:
         """Write what an epoch tells."""
-        if self._writer is None:
-            return
-        try:
-            for tag, value in scalars:
-                self._writer.add_scalar(tag, value, step)
-            self._writer.flush()
-        except OSError as error:  # also what its thread came upon
-            log.warning("warning: no more scalars for TensorBoard: %s", error)
-            self._writer = None
+        self._each(lambda tracker: tracker.add(step, scalars))
+
+    def _each(self, work: Callable[[Tracker], None]) -> None:
+        for title, tracker in list(self._open.items()):
+            try:
+                work(tracker)
+            except Exception as error:  # also what TensorBoard's thread came upon
+                log.warning("warning: no more scalars for %s: %s", title, error)
+                del self._open[title]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -90,9 +90,16 @@ def finish(
     training: Training,
     stop: Callable[[], bool] = lambda: False,
     tensorboard: bool | None = False,
+    trackers: Sequence[str] = (),
 ) -> TrainResult:
     """Run a training to its end and write its files; then its checkpoint has had its use."""
-    scalars = ScalarWriter(tensorboard, training.out, "train", len(training.history) + 1)
+    about: dict[str, str | float] = {
+        "space": training.subnet.space, "subnet": fingerprint(training.subnet),
+        "recipe": training.recipe.name, "epochs": training.recipe.epochs, "seed": training.seed,
+        "data": training.dataset.name,
+    }  # fmt: skip
+    step = len(training.history) + 1
+    scalars = ScalarWriter(tensorboard, training.out, "train", step, trackers, about)
 
     def on_epoch(result: EpochResult) -> None:
         scalars.add(result.epoch, training_scalars(result))
@@ -100,7 +107,7 @@ def finish(
     def figures() -> str:
         return training_figures(training.history[-1]) if training.history else ""
 
-    with heartbeat(log, "training", training.progress, figures):
+    with scalars, heartbeat(log, "training", training.progress, figures):
         training.run(stop, on_epoch)
     training.ranks.leave()
     result = leave(training, training.out, training.trained)
