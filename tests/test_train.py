@@ -88,6 +88,17 @@ def test_it_learns_real_images(tmp_path: Path) -> None:
     assert load_weights(network, result.weights, complete=True).trained == result.trained
 
 
+def test_a_folder_of_its_own_is_complete(tmp_path: Path) -> None:
+    subnet, images, out = tiny_subnet(), few_images(40, 20), tmp_path / "elsewhere"
+    train(subnet, images, recipe(epochs=1), seed=0, out=out)
+    assert load_model(out).subnet == subnet
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "subnet.json").write_text("the user's own")
+    train(subnet, images, recipe(epochs=1), seed=0, out=other)
+    assert (other / "subnet.json").read_text() == "the user's own"
+
+
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_same_seed_same_weights_and_another_seed_others(tmp_path: Path, ema: float) -> None:
     files: list[bytes] = []

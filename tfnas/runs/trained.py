@@ -116,8 +116,13 @@ def finish(
 
 
 def leave(training: Training, out: Path, trained: Trained) -> TrainResult:
-    """Write weights.safetensors and train.json of a training that is done into a folder."""
+    """Write weights.safetensors and train.json of a training that is done into a folder.
+
+    The subnet goes there too, if none is: `tfnas.load` takes the folder, wherever it was found.
+    """
     path = out / WEIGHTS
+    if not RunFolder(out).subnet.exists():
+        training.subnet.save(RunFolder(out).subnet)
     save_weights(training.state, training.subnet, path, trained)
     result = TrainResult(
         training.subnet, path, trained, tuple(training.history), training.seconds,
