@@ -1,4 +1,4 @@
-"""What people and tools find at the root: citation, image, notebook, site."""
+"""What people and tools find at the root: citation, notebook, site."""
 
 from __future__ import annotations
 
@@ -29,17 +29,6 @@ def test_the_citation_has_what_its_schema_requires() -> None:
     (paper,) = found["references"]
     assert {"type", "title", "authors"} <= set(paper)
     assert paper["url"] == "https://arxiv.org/abs/2008.05314"
-
-
-def test_the_image_copies_what_is_there_and_runs_as_a_user() -> None:
-    lines = (REPOSITORY / "Dockerfile").read_text().splitlines()
-    copies = [line.split()[1:-1] for line in lines if line.startswith("COPY ") and "--" not in line]
-    copied = {path for paths in copies for path in paths}
-    assert {"conf", "latency_tables", "profilers", "tfnas", "setup.cfg"} <= copied
-    for path in copied:
-        assert (REPOSITORY / path).exists(), path
-    assert lines.index("USER tfnas") > max(n for n, x in enumerate(lines) if x.startswith("RUN "))
-    assert 'ENTRYPOINT ["tfnas"]' in lines
 
 
 def test_what_contributors_type_is_accepted(tmp_path: Path) -> None:
