@@ -12,6 +12,7 @@ from tests.support.run_folders import RESULT, history, saved_run, space_options,
 from tests.support.spaces import load_space, macs_table
 from tfnas.latency.table import LatencyTable
 from tfnas.runs.files import read_files
+from tfnas.space.size import Oblong
 
 
 def test_a_finished_run(tmp_path: Path) -> None:
@@ -41,6 +42,18 @@ def test_an_unfinished_run(tmp_path: Path) -> None:
     assert found.space is not None
     assert found.space.stages == load_space("tiny", quantum=1).stages
     assert (found.subnet, found.table) == (None, None)
+
+
+def test_an_unfinished_run_at_an_oblong_size(tmp_path: Path) -> None:
+    folder = unfinished_run(tmp_path / "run")
+    file = folder / ".hydra" / "config.yaml"
+    text = file.read_text()
+    assert "resolution: 32" in text
+    file.write_text(text.replace("resolution: 32", "resolution: [24, 40]"))
+    found = read_files(folder)
+    assert found.warnings == ()
+    assert found.space is not None
+    assert found.space.resolution == Oblong(24, 40)
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
@@ -78,6 +91,7 @@ def test_a_table_that_has_changed_is_told(tmp_path: Path) -> None:
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no lists": ({"space.stem": 3}, "space has stem=3, expected `array`"),
     "kernels": ({"space.kernels": "x"}, "space has kernels='x', expected `array`"),
+    "no size": ({"space.resolution": ["x", 3]}, "space has resolution[0]='x'"),
     "unknown field": ({"space.head": [{"hack": 1}]}, "has the fields ['hack'], expected kind"),
     "long product": (
         {"space.stem": [{"kind": "mbconv", "expansion": "x" * 1000}]},

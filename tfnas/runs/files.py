@@ -148,13 +148,21 @@ def _space_values(options: Mapping[str, Any]) -> dict[str, Any] | None:
     return found or None
 
 
+@dataclass(frozen=True)
+class _Resolution:
+    """Which Hydra has as anything."""
+
+    resolution: int | list[int]
+
+
 def _space_of(values: object, quantum: int = 1) -> SearchSpace:
     """Raises ValueError for what is no space."""
     if not isinstance(values, dict):
         raise ValueError(f"space is {shown(values)}, expected names and values")
     # How many classes the data has makes no difference to what is searched.
     try:
-        spec = convert({**values, "classes": 1}, SpaceSpec, older=OLDER, texts=True)
+        typed = vars(convert(values, _Resolution, partly=True, texts=True))
+        spec = convert({**values, **typed, "classes": 1}, SpaceSpec, older=OLDER, texts=True)
     except ValueError as error:
         raise ValueError(f"the space {error}") from None
     return spec.build(quantum)
