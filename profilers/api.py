@@ -31,7 +31,7 @@ def open(  # as a file is opened: cheaply, and to be read from
 
     Args:
         batch: images of one run; all latencies are those of a batch.
-        precision: fp32 | tf32 | fp16, as far as the backend has it.
+        precision: fp32 | tf32 | fp16 | int8, as far as the backend has it.
         options: on top of those of conf/device/`kind`.yaml.
 
     Raises:

@@ -8,6 +8,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -33,10 +34,12 @@ class Profiler(ABC):
 
     Attributes:
         device: the context of every figure it gives; its `quantum` is 1 until a table tells it.
+        evidence: what `device.activations` were chosen by.
         options: that `open_profiler` opened it with, `kind` among them.
     """
 
     device: Device
+    evidence: str = ""
     options: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
@@ -49,7 +52,8 @@ class Profiler(ABC):
 
     def workload(self, ops: Sequence[OpSpec]) -> Workload:
         """A model made of these ops, with weights that don't matter, ready to run."""
-        return self.load(" | ".join(map(str, ops)), op_model(ops, self.device.batch))
+        model = op_model(ops, self.device.batch, self.device.activations)
+        return self.load(" | ".join(map(str, ops)), model)
 
     def model_workload(self, onnx_path: Path) -> Workload:
         """The model of an ONNX file. Raises ValueError if it can't be read or run here."""
@@ -71,6 +75,17 @@ class Profiler(ABC):
 def fingerprint(hardware: Mapping[str, object], context: Mapping[str, object]) -> str:
     """`hardware-context`, six digits each; the second tells contexts of one machine apart."""
     return f"{_digest(hardware)}-{_digest({'hardware': hardware, **context})}"
+
+
+def int8_device(device: Device, activations: str) -> Device:
+    """The same device where int8 models with these activations are measured."""
+    hardware, _, context = device.fingerprint.partition("-")
+    return replace(
+        device,
+        precision="int8",
+        activations=activations,
+        fingerprint=f"{hardware}-{_digest({'context': context, 'activations': activations})}",
+    )
 
 
 def _digest(value: object) -> str:

@@ -13,6 +13,8 @@ from profilers.onboard.rounds import CpuWorkload
 from tfnas.latency.table import Device
 from tfnas.process.checks import check_choice
 
+PRECISIONS = ("fp32", "int8")
+
 
 @dataclass
 class Options:
@@ -20,11 +22,12 @@ class Options:
 
     kind: str
     backend: str  # auto | onnxruntime
+    activations: str  # auto | uint8 | int8: of int8 models; auto: the faster ones
 
 
 def open_device(options: Options, *, threads: int, batch: int, precision: str) -> CpuProfiler:
     check_choice("backend", options.backend, ("auto", "onnxruntime"))
-    check_choice("precision of device=cpu", precision, ("fp32",))
+    check_choice("precision of device=cpu", precision, PRECISIONS)
     cores = len(own_cores())
     if threads > cores:
         raise ValueError(f"threads={threads}: this process may use {cores} cores")

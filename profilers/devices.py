@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from profilers.contract import Profiler
+from profilers.measure.activations import AUTO, INT8, check_activations, choose_activations
 from profilers.onboard.lock import check_lockable
 from tfnas.app.values import conf_path
 from tfnas.process.checks import check_choice
@@ -24,7 +25,8 @@ BACKENDS = {
 def open_profiler(
     kind: str, *, threads: int = 1, batch: int = 1, precision: str = "fp32", **options: Any
 ) -> Profiler:
-    """The profiler of a device, cheaply: nothing is measured yet.
+    """The profiler of a device, cheaply: nothing is measured yet, but which activations are faster
+    where int8 is asked for.
 
     Args:
         options: on top of those of conf/device/`kind`.yaml.
@@ -41,10 +43,16 @@ def open_profiler(
     module = importlib.import_module(BACKENDS[kind])
     values = {**usual_options(kind), "kind": kind, **options}
     given = OmegaConf.merge(OmegaConf.structured(module.Options), values)
+    activations = str(values.get("activations", AUTO))
+    check_activations(activations, precision)
     profiler: Profiler = module.open_device(
         OmegaConf.to_object(given), threads=threads, batch=batch, precision=precision
     )
     profiler.options = values
+    if precision == INT8:
+        choose_activations(profiler, activations)
+        # What was chosen stands for `auto`: whoever opens it likewise gets the same device.
+        profiler.options = {**values, "activations": profiler.device.activations}
     return profiler
 
 

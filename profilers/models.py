@@ -19,10 +19,18 @@ if TYPE_CHECKING:
 MAX_ONNX_BYTES = 1_500_000_000  # what protobuf can hold is 2 GiB
 
 
-def op_model(ops: Sequence[OpSpec], batch: int) -> bytes:
-    """An ONNX file of a row of ops, with weights that don't matter."""
+def op_model(ops: Sequence[OpSpec], batch: int, activations: str | None = None) -> bytes:
+    """An ONNX file of a row of ops, with weights that don't matter.
+
+    Args:
+        activations: uint8 | int8: an int8 one with these; None: float32.
+    """
     from tfnas.deploy.onnx_graph import build_model, random_weights
 
+    if activations is not None:
+        from tfnas.deploy.int8 import int8_row
+
+        return int8_row(ops, batch, activations).SerializeToString()
     weights = random_weights(ops, np.random.default_rng(0))
     return build_model(ops, weights, batch).SerializeToString()
 

@@ -80,7 +80,7 @@ def _show(args: argparse.Namespace) -> int:
     print(
         f"  device       {device.name} ({device.kind}, {device.backend}; {versions or 'unknown'})"
     )
-    print(f"  context      {device.precision}, batch {device.batch}, threads {device.threads}")
+    print(f"  context      {device.numbers}, batch {device.batch}, threads {device.threads}")
     print(f"  fingerprint  {device.fingerprint}")
     print(f"  quantum      {device.quantum} ({found.widths_probed} widths probed)")
     if found.overhead_ms is not None:
@@ -133,7 +133,7 @@ def _compare(args: argparse.Namespace) -> int:
         print(encode(found), end="")
         return DONE
     for file, d in zip(found.files, found.devices, strict=True):
-        print(f"{file}: {d.name} ({d.kind}, {d.backend}, {d.precision}, batch {d.batch}, "
+        print(f"{file}: {d.name} ({d.kind}, {d.backend}, {d.numbers}, batch {d.batch}, "
               f"threads {d.threads}), quantum {d.quantum}")  # fmt: skip
     print("\n".join(map(str, found.agreements)))
     return DONE

@@ -46,6 +46,7 @@ class RemoteOptions:
     rest_s: float  # pause after each round, for phones to cool down
     job_s: float  # seconds that one job on the device lasts: a broken link costs at most these
     memory_mb: float  # of models that a job loads at once
+    activations: str  # auto | uint8 | int8: of int8 models; auto: the faster ones
 
 
 class RemoteProfiler(Profiler):
@@ -67,7 +68,8 @@ class RemoteProfiler(Profiler):
         batch: int,
         precision: str,
     ):
-        check_choice(f"precision of device={kind}", precision, (runner.precision,))
+        precisions = (runner.precision, "int8") if runner.int8 else (runner.precision,)
+        check_choice(f"precision of device={kind}", precision, precisions)
         check_positive(**{"device.job_s": options.job_s, "device.memory_mb": options.memory_mb})
         if not 0 <= options.rest_s < math.inf:
             raise ValueError(f"device.rest_s={options.rest_s}: expected 0 or more")
@@ -86,13 +88,14 @@ class RemoteProfiler(Profiler):
         pinned = (("cores", ",".join(map(str, self.cores))),) if self.cores else ()
         versions = (*described.versions, *pinned)
         context = {
-            "versions": versions, "threads": threads, "batch": batch, "precision": precision,
+            "versions": versions, "threads": threads, "batch": batch,
+            "precision": runner.precision,
         }  # fmt: skip
         self.device = Device(
             kind=kind,
             name=described.name,
             backend=runner.runtime,
-            precision=precision,
+            precision=runner.precision,
             batch=batch,
             threads=threads,
             fingerprint=fingerprint(described.hardware, context),

@@ -123,6 +123,7 @@ class ProgramRunner:
 
     def __init__(self, program: Program, path: Path, libraries: Sequence[Path], batch: int):
         self.runtime, self.precision = program.name, program.precision
+        self.int8 = program.name == "onnxruntime_perf_test"
         self._program, self._batch = program, batch
         self._files = {"program": _read("device.program", path)}
         for library in libraries:

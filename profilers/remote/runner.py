@@ -98,10 +98,12 @@ class Runner(Protocol):
     Attributes:
         runtime: as `Job.runtime` has it.
         precision: what it computes in.
+        int8: whether it computes QDQ models in int8.
     """
 
     runtime: str
     precision: str
+    int8: bool
 
     def files(self) -> Mapping[str, bytes]:
         """What it needs on the device beside the models, by name."""

@@ -86,6 +86,7 @@ class PythonRunner:
     def __init__(self, runtime: str, python: str):
         self.runtime = runtime
         self.precision = "fp32"
+        self.int8 = runtime == "onnxruntime"
         self._python = python
 
     def files(self) -> Mapping[str, bytes]:

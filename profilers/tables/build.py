@@ -147,7 +147,8 @@ def build_table(
 def open_table(profiler: Profiler, path: Path) -> LatencyTable:
     """The table to complete, or an empty one. Raises ValueError for one that can't be."""
     if not path.exists():
-        return LatencyTable(profiler.device, {}, source=str(path))
+        notes = (f"activations: {profiler.evidence}",) if profiler.evidence else ()
+        return LatencyTable(profiler.device, {}, notes=notes, source=str(path))
     table = LatencyTable.load(path)
     check_own(table.device, profiler.device, path)
     return table

@@ -65,7 +65,7 @@ def check_own(table: Device, device: Device, path: Path) -> None:
         return
     pairs = [
         (name, getattr(table, name), getattr(device, name))
-        for name in ("name", "backend", "precision", "batch", "threads", "versions")
+        for name in ("name", "backend", "precision", "activations", "batch", "threads", "versions")
     ]
     if hardware_of(table) != hardware_of(device):
         pairs.append(("hardware", hardware_of(table), hardware_of(device)))

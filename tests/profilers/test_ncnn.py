@@ -116,7 +116,7 @@ def test_rounds_over_ncnn(tmp_path: Path) -> None:
 
 
 def test_ncnn_at_the_other_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = RemoteOptions(cores=None, rest_s=0.0, job_s=1.0, memory_mb=400)
+    options = RemoteOptions(cores=None, rest_s=0.0, job_s=1.0, memory_mb=400, activations="auto")
     profiler = RemoteProfiler(
         "ssh", LocalTransport(str(tmp_path)), PythonRunner("ncnn", sys.executable), options,
         threads=1, batch=1, precision="fp32",

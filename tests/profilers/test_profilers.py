@@ -20,6 +20,7 @@ import profilers.devices
 from profilers.contract import Profiler
 from profilers.devices import BACKENDS, open_profiler, usual_options
 from profilers.gpu.cuda import CudaProfiler
+from profilers.measure.activations import choose_activations
 from profilers.onboard.conditions import Conditions
 from profilers.onboard.rounds import Sample, Target
 from profilers.remote.device import RemoteOptions, RemoteProfiler
@@ -44,7 +45,9 @@ NAMES = (
     "cpu",
     "cpu two threads",
     "cpu batch 3",
+    "cpu int8",
     "remote",
+    "remote int8",
     "remote batch 3",
     "ncnn",
     "program",
@@ -78,10 +81,13 @@ def profiler(
         add_example(tmp_path, monkeypatch)
         return open_profiler("eager")
     batch = 3 if "batch 3" in name else 1
+    precision = "int8" if "int8" in name else "fp32"
     if name == "simulated":
         return SimulatedProfiler(Machine(jitter=0.01))
     if name.startswith("cpu"):
-        return open_profiler("cpu", threads=2 if "two" in name else 1, batch=batch)
+        return open_profiler(
+            "cpu", threads=2 if "two" in name else 1, batch=batch, precision=precision
+        )
     if name.startswith("torch"):
         device = replace(DEVICE, kind="gpu", backend="cuda")
         return CudaProfiler(device, HostSession(), Quiet(), graph=False, compile=False)
@@ -97,11 +103,14 @@ def profiler(
         stand_in = REPOSITORY / "tests" / "support" / "perf_test.py"
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{stand_in}" "$@"\n')
         runner = ProgramRunner(PROGRAMS["onnxruntime_perf_test"], program, [], batch)
-    return RemoteProfiler(
+    remote = RemoteProfiler(
         "ssh", LocalTransport(str(scratch)), runner,
-        RemoteOptions(cores=None, rest_s=0.0, job_s=1.0, memory_mb=400),
-        threads=1, batch=batch, precision="fp32",
+        RemoteOptions(cores=None, rest_s=0.0, job_s=1.0, memory_mb=400, activations="auto"),
+        threads=1, batch=batch, precision=precision,
     )  # fmt: skip
+    if precision == "int8":
+        choose_activations(remote, "auto")
+    return remote
 
 
 def sampled(profiler: Profiler, *models: list, count: int = 8) -> list[list[Sample]]:

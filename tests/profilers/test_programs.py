@@ -43,7 +43,7 @@ from tfnas.space.ops import OpSpec
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = RemoteOptions(cores=None, rest_s=0.0, job_s=2.0, memory_mb=400)
+OPTIONS = RemoteOptions(cores=None, rest_s=0.0, job_s=2.0, memory_mb=400, activations="auto")
 PERF_TEST = PROGRAMS["onnxruntime_perf_test"]
 BENCHNCNN = PROGRAMS["benchncnn"]
 # A device's shell and its tools: busybox and toybox by links of their names.
@@ -506,8 +506,8 @@ def test_this_machine_is_described_as_by_the_python_runner(board: LocalTransport
 
 def options(**changes: object) -> RunnerOptions:
     usual = RunnerOptions(
-        cores=None, rest_s=0.0, job_s=2.0, memory_mb=400, backend="auto", python="python3",
-        program=None, libraries=[],
+        cores=None, rest_s=0.0, job_s=2.0, memory_mb=400, activations="auto", backend="auto",
+        python="python3", program=None, libraries=[],
     )  # fmt: skip
     return replace(usual, **changes)  # type: ignore[arg-type]
 

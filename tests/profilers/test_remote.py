@@ -40,7 +40,7 @@ from tfnas.latency.table import LatencyTable
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = RemoteOptions(cores=None, rest_s=0.0, job_s=2.0, memory_mb=400)
+OPTIONS = RemoteOptions(cores=None, rest_s=0.0, job_s=2.0, memory_mb=400, activations="auto")
 JOB = Job(
     device="aaaaaa-bbbbbb", runtime="onnxruntime", threads=1, batch=1, cores=(4, 5), seed="s",
     reference="a", targets=(("b", 0.8),), at_least=6, seconds=2.0, rest_s=0.0, lock_s=20.0,

@@ -91,7 +91,7 @@ class DeviceContext:
     device: dict[str, Any]  # conf/device/; checked against its module's own `Options`
     threads: int
     batch: int
-    precision: str  # fp32 | tf32 | fp16
+    precision: str  # fp32 | tf32 | fp16 | int8
     seed: Annotated[int, between(0, 2**32 - 1)]
 
 
@@ -206,6 +206,18 @@ class CompareConfig(TrainingContext):
 
 
 @dataclass
+class Int8Config:
+    """How `tfnas.export` makes an int8 net; see `tfnas.deploy.int8.Quantization`."""
+
+    activations: str  # auto | uint8 | int8; auto: those of the search
+    method: str  # minmax | entropy | percentile
+    images: Annotated[int, between(1, 1_000_000)]  # of the training set, which calibrate
+    check_images: Annotated[int, between(1, 10_000_000)]  # of the test set, at most
+    float_ops: list[int]  # numbers of ops that stay float, the stem is 0
+    reduce_range: bool  # 7-bit weights, for x86 processors without VNNI
+
+
+@dataclass
 class ExportConfig:
     """python -m tfnas.export"""
 
@@ -219,5 +231,8 @@ class ExportConfig:
     out_indices: list[int] | None  # of these maps, the largest is 0; null: all
     hub: str | None  # folder to fill for a model hub, ONNX file included; null: the ONNX file alone
     batch: Annotated[int | None, ABOVE_0]  # null: dynamic
+    precision: str | None  # fp32 | int8; null: the search's, as far as files have one
+    data: DataConfig  # whose images calibrate and check an int8 net
+    int8: Int8Config
     target_ms: Annotated[float | None, ABOVE_0]
     seed: int

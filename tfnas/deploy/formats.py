@@ -19,7 +19,7 @@ def _write_onnx(onnx: bytes, _shape: Sequence[int], path: Path) -> None:
     path.write_bytes(onnx)
 
 
-def _run_onnx(path: Path) -> Run:
+def run_onnx(path: Path) -> Run:
     """On one thread of the CPU."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as profilers/onboard/ort.py
     import onnxruntime
@@ -32,7 +32,7 @@ def _run_onnx(path: Path) -> Run:
 
 
 ONNX = Format(
-    "onnxruntime", ".onnx", ("onnx", "onnxruntime"), lambda _batch: True, _write_onnx, _run_onnx
+    "onnxruntime", ".onnx", ("onnx", "onnxruntime"), lambda _batch: True, _write_onnx, run_onnx
 )
 FORMATS: Mapping[str, Format] = {
     "onnx": ONNX, "openvino": OPENVINO, "tflite": TFLITE, "ncnn": NCNN, "coreml": COREML,

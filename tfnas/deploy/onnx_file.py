@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from tfnas.deploy.contract import Format, Run
-from tfnas.deploy.formats import usable_format
-from tfnas.deploy.onnx_graph import build_model, weight_shapes
+from tfnas.deploy.formats import ONNX, run_onnx, usable_format
+from tfnas.deploy.int8 import NOISE, PRECISION, Quantization, quantized
+from tfnas.deploy.onnx_graph import build_model, weight_shapes, with_batch
 from tfnas.deploy.onnx_versions import OnnxVersions, onnx_versions
 from tfnas.files.atomic import take_place
 from tfnas.nets.backbone import Backbone
@@ -55,6 +56,7 @@ class Exported:
     output_scale: float | None  # largest absolute output
     trained: Trained | None
     metadata: Mapping[str, str] = field(repr=False)
+    quantization: Quantization | None = None  # None: float32
 
 
 def export(
@@ -68,6 +70,7 @@ def export(
     table_ms: float | None = None,
     table: str | None = None,
     format: str = "onnx",
+    quantization: Quantization | None = None,
 ) -> Exported:
     """Write a subnet, input float32 (batch, in_channels, H, W), output (batch, classes).
 
@@ -78,6 +81,7 @@ def export(
         seed: of random weights, and of the inputs of the comparison.
         target_ms, table_ms, table: as in `Target`.
         format: of `tfnas.deploy.formats.FORMATS`; files of TFLite have channels last.
+        quantization: as in `export_network`.
 
     Raises:
         ValueError: if the weights don't fit or are incomplete, the batch is no size, or there is no
@@ -88,8 +92,9 @@ def export(
     network, trained = network_with(subnet, weights, seed)
     target = Target(target_ms, table_ms, table)
     return export_network(
-        network, trained, path, batch=batch, target=target, seed=seed, format=format
-    )
+        network, trained, path, batch=batch, target=target, seed=seed, format=format,
+        quantization=quantization,
+    )  # fmt: skip
 
 
 def network_with(subnet: Subnet, weights: Path | None, seed: int) -> tuple[Network, Trained | None]:
@@ -115,6 +120,8 @@ def export_network(
     format: str = "onnx",
     opset: int | None = None,
     ir_version: int | None = None,
+    quantization: Quantization | None = None,
+    images: Iterable[np.ndarray] | None = None,
 ) -> Exported:
     """As `export`, for a network on the CPU; `trained` is None for weights that are random.
 
@@ -123,28 +130,66 @@ def export_network(
     Args:
         opset: None: that of what is measured.
         ir_version: None: as old as the opset can have it.
+        quantization: None for float32. The float model is compared with torch in any case;
+            `max_abs_diff` is then that of the int8 one, which nothing bounds.
+        images: batches (N, C, H, W) that calibrate an int8 net; None for noise, which does for
+            measuring latency only.
     """
     if batch is not None and batch < 1:
         raise ValueError(f"batch={batch}: expected 1 or more, or null for any")
     form = usable_format(format, batch)
     asked = onnx_versions(opset, ir_version)
+    if quantization is not None and form is not ONNX:
+        raise ValueError(f"format={format} in int8: expected format=onnx")
     if path.is_dir() and not path.name.endswith(form.suffix):
         raise IsADirectoryError(f"{path} is a folder; expected a file to write")
     metadata = _metadata(network.subnet, trained, target or Target(), seed)
-    taken = network.taken if isinstance(network, Backbone) else None
     if isinstance(network, Backbone):
         metadata["reductions"] = json.dumps(network.feature_info.reduction())
-    model = build_model(_ops(network), fold(network), batch, metadata, taken)
-    model.opset_import[0].version, model.ir_version = asked.opset, asked.ir
+    model = float_model(network, batch, metadata, asked)
     onnx.checker.check_model(model, full_check=True)
     batches = DYNAMIC_BATCHES if batch is None else (batch,)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / path.name
         form.write(model.SerializeToString(), _shape(network.subnet, batches[0]), draft)
         difference, scale = _checked(network, form, draft, batches, seed)
+        if quantization is not None:
+            metadata |= {"precision": PRECISION, **_told(quantization, images is not None)}
+            model = float_model(network, None, metadata, asked)
+            model = quantized(model, images or _noise(network, seed), quantization)
+            onnx.save_model(model if batch is None else with_batch(model, batch), draft)
+            difference, scale = _compare(network, run_onnx(draft), batches, seed)
         for file in sorted(Path(folder).iterdir()):
             take_place(file, path.parent / file.name)
-    return Exported(path, asked, batch, difference, scale, trained, metadata)
+    return Exported(path, asked, batch, difference, scale, trained, metadata, quantization)
+
+
+def float_model(
+    network: Network | Backbone,
+    batch: int | None,
+    metadata: Mapping[str, str] | None = None,
+    versions: OnnxVersions | None = None,
+) -> onnx.ModelProto:
+    """A network in eval mode as a float32 model; see `build_model`."""
+    taken = network.taken if isinstance(network, Backbone) else None
+    model = build_model(_ops(network), fold(network), batch, metadata, taken)
+    if versions is not None:
+        model.opset_import[0].version, model.ir_version = versions.opset, versions.ir
+    return model
+
+
+def _told(quantization: Quantization, calibrated: bool) -> dict[str, str]:
+    """What the file says of how it was made."""
+    return {
+        "activations": quantization.activations,
+        "calibration": quantization.method if calibrated else "noise",
+        "float_ops": json.dumps(quantization.float_ops),
+    }
+
+
+def _noise(network: Network | Backbone, seed: int) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    yield rng.standard_normal(_shape(network.subnet, NOISE), dtype=np.float32)
 
 
 def _ops(network: Network | Backbone) -> tuple[OpSpec, ...]:

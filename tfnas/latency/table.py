@@ -64,6 +64,7 @@ class Device:
         fingerprint: identifies hardware, runtime versions, threads, precision and batch.
         versions: by package, of everything that shapes the figures.
         quantum: mid widths off its multiples fall off the device's fast path.
+        activations: uint8 | int8, of int8 models; None for floats.
     """
 
     kind: str
@@ -75,6 +76,12 @@ class Device:
     fingerprint: str
     versions: Mapping[Annotated[str, Meta(min_length=1)], str] = field(default_factory=dict)
     quantum: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    activations: str | None = None
+
+    @property
+    def numbers(self) -> str:
+        """What it computes in, for people."""
+        return self.precision + (f" ({self.activations} activations)" if self.activations else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +374,8 @@ class LatencyTable:
         head = {
             "format": TABLE_FORMAT,
             "unit": self.unit,
-            "device": asdict(self.device),
+            # Files of floats are as they were before there was a kind of activations.
+            "device": {k: v for k, v in asdict(self.device).items() if v is not None},
             "spaces": {key: asdict(fit) for key, fit in sorted(self.spaces.items())},
             "overhead_ms": self.overhead_ms,
             "quantum_evidence": self.quantum_evidence,
@@ -486,7 +494,7 @@ class _File:
             raise ValueError(f"columns {shown(self.columns)}, expected {ROW_FIELDS}")
 
 
-OLDER = ("unit", "overhead_ms", "quantum_evidence", "nets", "notes")
+OLDER = ("unit", "overhead_ms", "quantum_evidence", "nets", "notes", "activations")
 
 
 def _measurement(median_ms: float, spread_ms: float | None, runs: int) -> Measurement:

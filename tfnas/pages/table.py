@@ -146,7 +146,7 @@ def table_page(table: LatencyTable) -> str:
     return page.document(
         f"Latency table: {device.name}",
         page.paragraph(
-            f"{device.kind}, {device.backend}, {device.precision}, batch {device.batch}, "
+            f"{device.kind}, {device.backend}, {device.numbers}, batch {device.batch}, "
             f"threads {device.threads or 'unknown'}. All latencies are milliseconds for one batch.",
             kind="muted",
         ),
@@ -192,7 +192,7 @@ def _device(table: LatencyTable) -> Markup:
         ("device", f"{device.name} ({device.kind})"),
         ("runtime", device.backend),
         ("versions", versions),
-        ("precision", device.precision),
+        ("precision", device.numbers),
         ("batch", str(device.batch)),
         ("threads", str(device.threads or "unknown")),
         ("fingerprint", device.fingerprint),

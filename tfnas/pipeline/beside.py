@@ -22,7 +22,7 @@ from tfnas.space.spec import SpaceSpec
 
 FINENESS = 0.01  # of a limit: ten times what the solver tells apart
 WITHIN = 5e-4  # of a latency that is to be met exactly, as conf/derive/constrained.yaml has it
-VALUE_BYTES = {"fp16": 2}  # 4 elsewhere: tf32 is how a GPU multiplies, not how it stores
+VALUE_BYTES = {"fp16": 2, "int8": 1}  # 4 elsewhere: tf32 is how a GPU multiplies, not how it stores
 
 
 @dataclass

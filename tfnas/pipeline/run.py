@@ -32,6 +32,7 @@ from tfnas.app.command_line import override, overrides, refuse
 from tfnas.app.resume import save_overrides
 from tfnas.app.schemas import SearchConfig
 from tfnas.app.sweep import is_launched
+from tfnas.deploy.int8 import Quantization
 from tfnas.deploy.onnx_file import export
 from tfnas.derive.architecture import Constraint
 from tfnas.derive.hand_made import RULES, hand_made
@@ -328,6 +329,7 @@ def export_net(
     model: Path,
 ) -> None:
     """Write the ONNX file to be measured; latency doesn't depend on what weights hold."""
+    kind = table.device.activations
     exported = export(
         subnet,
         weights,
@@ -337,6 +339,7 @@ def export_net(
         target_ms=p.inputs.cfg.target_ms,
         table_ms=table_ms,
         table=Path(table.source).name,
+        quantization=None if kind is None else Quantization(kind),
     )
     log.info(
         "exported %s: largest difference to torch %.2g on outputs up to %.2g",
@@ -464,6 +467,7 @@ def result_of(
         scores=dict(found.scores),
         versions=versions(),
         seconds={stage: round(s, 1) for stage, s in seconds.items()},
+        activations=device.activations,
     )
 
 

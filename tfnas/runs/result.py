@@ -17,7 +17,8 @@ from tfnas.space.size import Size
 
 MAX_BYTES = 10_000_000
 LONGEST_MS = 1e9
-NEWER = ("finals", "plan", "beside")  # fields that results of before don't have, nor those without
+# Fields that results of before don't have, nor those without.
+NEWER = ("finals", "plan", "beside", "activations")
 Ms = Annotated[float, Meta(gt=0, lt=LONGEST_MS)]
 
 
@@ -112,6 +113,7 @@ class Result:
     finals: Finals | None = None
     plan: Plan | None = None
     beside: tuple[Beside, ...] | None = None
+    activations: str | None = None  # uint8 | int8, where the precision is int8
 
     @property
     def gap(self) -> float:

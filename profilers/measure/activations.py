@@ -1,0 +1,64 @@
+"""int8 models: which activations a device computes faster, signed or unsigned ones.
+
+On an x86 core without VNNI signed ones cost four times as much as unsigned ones; on others less, or
+nothing. So both are measured, a second long, where a device is opened for int8.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from contextlib import ExitStack, closing
+
+from profilers.contract import Profiler, int8_device
+from profilers.models import op_model
+from profilers.onboard.rounds import BURST_MS, Target
+from tfnas.process.checks import check_choice
+from tfnas.space.ops import OpSpec
+
+log = logging.getLogger(__name__)
+
+INT8 = "int8"  # the precision
+AUTO, UNSIGNED, SIGNED = "auto", "uint8", "int8"
+PROBED = OpSpec("mbconv", 14, 96, 384, 0, 96, 3, 1, "relu")
+ROUNDS, SECONDS = 24, 2.0
+FASTER = 0.8  # signed ones are taken below this ratio: where both are alike, one kind is kept to
+
+
+def check_activations(activations: str, precision: str) -> None:
+    """Raises ValueError for kinds that don't exist, or are of no use at this precision."""
+    check_choice("device.activations", activations, (AUTO, UNSIGNED, SIGNED))
+    if precision != INT8 and activations != AUTO:
+        raise ValueError(
+            f"device.activations={activations} precision={precision}: expected precision=int8"
+        )
+
+
+def choose_activations(profiler: Profiler, activations: str) -> None:
+    """Make a profiler one of int8 models, with the activations that are given or faster there."""
+    if activations == AUTO:
+        ms = probe(profiler)
+        activations = SIGNED if ms[SIGNED] < FASTER * ms[UNSIGNED] else UNSIGNED
+        profiler.evidence = ", ".join(f"{kind} {value:.4g} ms" for kind, value in ms.items())
+        log.info("int8 activations: %s (a block with %s)", activations, profiler.evidence)
+    profiler.device = int8_device(profiler.device, activations)
+
+
+def probe(profiler: Profiler) -> dict[str, float]:
+    """Milliseconds of one block with each kind of activations, measured in turn."""
+    targets = []
+    with ExitStack() as stack, profiler.exclusive(log.info):
+        for kind in (UNSIGNED, SIGNED):
+            workload = profiler.load(str(PROBED), op_model([PROBED], profiler.device.batch, kind))
+            targets.append(Target(stack.enter_context(closing(workload)), BURST_MS, []))
+        reference = profiler.load(str(PROBED), op_model([PROBED], profiler.device.batch))
+        rounds = profiler.rounds(reference, random.Random(0), time.monotonic)
+        with closing(rounds):
+            done = 0
+            while done < ROUNDS:
+                done += rounds.take(targets, ROUNDS - done, SECONDS)
+    return {
+        kind: min(sample.ms for sample in target.out)
+        for kind, target in zip((UNSIGNED, SIGNED), targets, strict=True)
+    }
