@@ -235,8 +235,8 @@ class Reused:
         scores = {"path_passes": 0.0, "reused_scores": float(len(self.evaluations))}
         weights = supernet = None
         if self.supernet is not None:
-            for net in (SlicedSupernet(task.space), Supernet(task.space)):
-                if take_supernet(net, self.supernet):
+            for kind in (SlicedSupernet, Supernet):  # runs of before have the latter
+                if take_supernet(net := kind(task.space), self.supernet):
                     every_block = range(len(task.space.blocks))
                     weights = weights_of(net, best.derived.picks, every_block, None)
                     supernet = net.state_dict
