@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ import tfnas
 from profilers import api as profilers_api
 from tests.support import pages
 from tests.support.entry import REPOSITORY, environment
-from tests.support.nets import few_images, few_root, tiny_subnet
+from tests.support.nets import few_images, few_root, random_network, tiny_subnet
 from tests.support.spaces import load_spec, macs_table
 from tfnas import api
 from tfnas.__main__ import COMMANDS
@@ -77,8 +78,9 @@ def test_a_net_is_found_trained_exported_and_loaded(tmp_path: Path, channels: in
     table = macs_table(spec.build(8), quantum=8)
     steps = []
     found = tfnas.find_net(
-        spec, images, table, 1e6, budget="test", at_most=True, cores=1, on_progress=steps.append
-    )
+        spec, images, table, 1e6, budget="test", at_most=True, cores=1, on_progress=steps.append,
+        teacher=random_network(spec.build(8).sample(random.Random(0))),
+    )  # fmt: skip
     assert found.reached
     assert found.table_ms == pytest.approx(table.total(found.subnet))
     assert steps[-1].step == steps[-1].steps

@@ -29,6 +29,7 @@ from tfnas.data.images import ArrayImages, data_set
 from tfnas.data.sets import load_images
 from tfnas.files.checkpoint import read_checkpoint, write_checkpoint
 from tfnas.nets.blocks import Network
+from tfnas.nets.distillation import distillation
 from tfnas.nets.weights import load_weights, save_weights
 from tfnas.process.errors import DivergedError, StoppedError
 from tfnas.process.exits import FAILED, INTERRUPTED, UNUSABLE_INPUT
@@ -39,7 +40,7 @@ from tfnas.train import prepare
 from tfnas.training.loop import CHECKPOINT, Training, identity
 from tfnas.training.mixing import mixed, mixing_rng
 from tfnas.training.recipe import Recipe
-from tfnas.training.teacher import Teacher, distillation
+from tfnas.training.teacher import Teacher
 
 pytestmark = pytest.mark.slow
 

@@ -67,6 +67,7 @@ def find_net(
     seed: int = 0,
     cores: int | None = None,
     accelerator: str = "auto",
+    teacher: str | Path | nn.Module | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> FoundNet:
     """Search a space for the net that takes `target_ms` on a table.
@@ -89,6 +90,8 @@ def find_net(
             table's precision.
         also: other tables, each with the milliseconds that the net may take there at most.
         cores: CPU threads of the supernet; None: all.
+        teacher: whose soft labels the supernet learns too, as of `train_net`; how much they count
+            has conf/search.yaml.
         on_progress: called after every step.
 
     Raises:
@@ -100,7 +103,18 @@ def find_net(
     from tfnas.pipeline.find import find
     from tfnas.pipeline.inputs import with_classes
     from tfnas.pipeline.planned import budget_keys
+    from tfnas.process.accelerator import pick_accelerator
+    from tfnas.runs.teachers import load_teacher
+    from tfnas.training.teacher import lesson as asked
 
+    lesson = None
+    if teacher is not None:
+        device, size = pick_accelerator(accelerator), with_classes(space, images).size
+        lesson = asked(
+            load_teacher(teacher, device), images.fed_as(space.in_channels), size, device,
+            temperature=values.default("search", "teacher_temperature"),
+            weight=values.default("search", "teacher_weight"),
+        )  # fmt: skip
     given = set() if budget is None else budget_keys()
     if budget is None:
         budget = "quick"  # what isn't planned of it
@@ -127,6 +141,7 @@ def find_net(
             table.device.precision,
         ),
         given=given,
+        lesson=lesson,
         on_progress=on_progress or (lambda progress: None),
     )
 

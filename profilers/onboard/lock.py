@@ -19,9 +19,14 @@ SHARED = ("/run/lock", "/tmp")  # the first that can be written, as in measure.s
 
 
 def check_lockable() -> None:
-    """Raises OSError where this system has no locks."""
+    """Raises OSError where this system has no locks, or they can't lie where they should."""
     if fcntl is None:
         raise OSError("measuring needs Linux: this system has no locks to measure one at a time")
+    if own := os.environ.get("TFNAS_LOCKS"):
+        with suppress(OSError):
+            Path(own).mkdir(parents=True, exist_ok=True)
+        if not os.access(own, os.W_OK | os.X_OK):
+            raise OSError(f"TFNAS_LOCKS={own}: expected a folder for locks that can be written")
 
 
 @contextmanager
@@ -38,7 +43,7 @@ def machine_lock(
 
     Raises:
         TimeoutError: if another process has it for longer than `wait_s`.
-        OSError: where this system has no locks.
+        OSError: see `check_lockable`.
     """
     check_lockable()
     handle = _open(_folder() / f"tfnas-{name}.lock")

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from profilers.onboard.lock import SHARED, machine_lock
+from profilers.onboard.lock import SHARED, check_lockable, machine_lock
 from tests.support.entry import environment
 
 ONCE = """
@@ -64,6 +64,20 @@ def test_of_two_users_one_waits(folder: Path) -> None:
     with machine_lock(print):
         assert f"(pid {os.getpid()}) is at it" in once(user=NOBODY)
     assert once(user=NOBODY) == "free"
+
+
+def test_a_folder_that_is_not_there_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place = tmp_path / "not" / "there"
+    monkeypatch.setenv("TFNAS_LOCKS", str(place))
+    with machine_lock(print):
+        assert (place / "tfnas-measuring.lock").is_file()
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("TFNAS_LOCKS", str(file / "below"))
+    with pytest.raises(OSError, match=r"TFNAS_LOCKS=.*below: expected a folder for locks"):
+        check_lockable()
 
 
 def test_boards_look_in_the_same_places() -> None:

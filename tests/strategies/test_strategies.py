@@ -11,13 +11,14 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.support.searches import make, values
 from tests.support.spaces import load_space
 from tfnas.derive.architecture import argmax
 from tfnas.derive.methods import draw_constrained
 from tfnas.nets.blocks import Network
+from tfnas.nets.distillation import Lesson
 from tfnas.process.errors import DivergedError
 from tfnas.space.search_space import SearchSpace
 from tfnas.strategies import STRATEGIES, strategy_class
@@ -102,6 +103,24 @@ def test_gone_on_with_equals_uninterrupted(
     assert found.weights is not None
     a, b = whole.weights(whole.derived.subnet), found.weights(found.derived.subnet)
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("name", ["surrogate", "tfnas"])
+def test_weights_learn_from_a_teacher(name: str, task: Task, uninterrupted: Uninterrupted) -> None:
+    asked = []
+
+    def teacher(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return torch.eye(task.space.classes)[images.sum(dim=(1, 2, 3)).long() % 7]
+
+    progress, _ = uninterrupted(name)
+    plain = [p.record for p in progress if p.record is not None]
+    for weight in (0.0, 0.5):
+        asked.clear()
+        taught, _ = run(make(name), replace(task, lesson=Lesson(teacher, 4.0, weight)))
+        records = [p.record for p in taught if p.record is not None]
+        assert len(asked) == 2 * len(task.train)  # in each weight step of both epochs
+        assert (records == plain) == (weight == 0)
 
 
 @pytest.mark.parametrize("name", list(STRATEGIES))

@@ -173,6 +173,9 @@ class SearchConfig(SteppingContext, TableContext):
     stage_minutes: Annotated[float | None, AT_LEAST_0]
     verify: VerifyConfig
     amp: bool  # bfloat16 autocast where a GPU searches
+    teacher: str | None  # of the supernet's weights; as of a training
+    teacher_temperature: Annotated[float, between(0.01, 1000)]
+    teacher_weight: Annotated[float, between(0, 1)]  # of the teacher in the loss of a weight step
     cores: Annotated[int | None, ABOVE_0]  # CPU threads of the supernet; null: all
     tensorboard: bool | None  # write scalars; null: if the package tensorboard is installed
     trackers: list[str]  # that get scalars too: mlflow, wandb; see `tfnas.runs.trackers`

@@ -263,6 +263,7 @@ def new_task(mine: Inputs, space: SearchSpace, constraint: Constraint) -> Task:
         on_nonfinite=cfg.on_nonfinite,
         amp=cfg.amp,
         ranks=mine.ranks,
+        lesson=mine.lesson,
     )
 
 

@@ -12,6 +12,7 @@ from tfnas.app.schemas import DeriveConfig
 from tfnas.data.images import Dataset
 from tfnas.derive.architecture import Constraint
 from tfnas.latency.table import LatencyTable
+from tfnas.nets.distillation import Lesson
 from tfnas.pipeline.device import reachable
 from tfnas.pipeline.drive import run_strategy
 from tfnas.pipeline.inputs import split, with_classes
@@ -40,19 +41,21 @@ def find(
     minutes: float | None = None,
     beside: tuple[Constraint, ...] = (),
     given: Collection[str] = (),
+    lesson: Lesson | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> FoundNet:
     """Search, and derive the net that takes `target_ms` on the table; see `tfnas.find_net`.
 
     Args:
         given: where there are `minutes`: dotted keys of what isn't planned.
+        lesson: of a teacher of the supernet's weights, on the same accelerator.
     """
     check_positive(target_ms=target_ms, tolerance=tolerance, cores=cores, minutes=minutes)
     strategy.check(derive.method)
     torch.set_num_threads(cpu_threads(cores))
     task_for = partial(
         new_task, spec, images, table, target_ms, derive=derive, tolerance=tolerance, seed=seed,
-        beside=beside, device=pick_accelerator(accelerator),
+        beside=beside, device=pick_accelerator(accelerator), lesson=lesson,
     )  # fmt: skip
     if minutes is not None:
         budget = open_budget(budget, given)
@@ -85,6 +88,7 @@ def new_task(
     seed: int,
     device: torch.device,
     beside: tuple[Constraint, ...] = (),
+    lesson: Lesson | None = None,
 ) -> Task:
     """What a strategy gets; ValueError for what doesn't fit together, or can't be reached."""
     space = with_classes(spec, images).build(table.device.quantum)
@@ -96,4 +100,7 @@ def new_task(
     if budget.max_train is not None:
         images = images.at_most(budget.max_train)
     train, held_out = split(images, budget, scaled(space.resolution, budget.resolution), seed)
-    return Task(space, (constraint, *beside), train, held_out, budget, seed, derive.method, device)
+    return Task(
+        space, (constraint, *beside), train, held_out, budget, seed, derive.method, device,
+        lesson=lesson,
+    )  # fmt: skip

@@ -54,7 +54,7 @@ def finished(folder: RunFolder, cfg: SearchConfig) -> Result | None:
     result = Result.load(folder.result)
     # `accelerator` may say auto; what it came to isn't known here. A folder may have been moved.
     then, now = (
-        {**o, "accelerator": None, "reuse": o.get("reuse") is not None}
+        {**o, "accelerator": None, **{k: o.get(k) is not None for k in ("reuse", "teacher")}}
         for o in (result.options, options_of(cfg))
     )
     if changed := checkpoint.changes(then, now):
@@ -80,11 +80,20 @@ def saved(folder: RunFolder, cfg: SearchConfig, who: Mapping[str, Any]) -> State
 
 
 def identity(
-    cfg: SearchConfig, dataset: Dataset, accelerator: torch.device, ranks: Ranks = ALONE
+    cfg: SearchConfig,
+    dataset: Dataset,
+    accelerator: torch.device,
+    ranks: Ranks = ALONE,
+    teacher: str | None = None,
 ) -> dict[str, Any]:
-    """What a search that goes on must have in common with the one that was stopped."""
+    """What a search that goes on must have in common with the one that was stopped.
+
+    Args:
+        teacher: its identity, wherever it lies.
+    """
     return {
         **options_of(cfg),
+        **({} if teacher is None else {"teacher": teacher}),
         "data.images": dataset.identity,
         "accelerator": accelerator.type,
         "processes": ranks.size,
@@ -93,7 +102,8 @@ def identity(
 
 def options_of(cfg: SearchConfig) -> dict[str, Any]:
     """By dotted key, as JSON has them; what is `ABSENT` only where there is some, as finals."""
-    left_out = HARMLESS["search"] if cfg.finals.name != "none" else (*HARMLESS["search"], "finals.")
+    absent = {"finals.": cfg.finals.name == "none", "teacher": cfg.teacher is None}
+    left_out = (*HARMLESS["search"], *(prefix for prefix, is_so in absent.items() if is_so))
     values = {**asdict(cfg), "space": _as_before(asdict(cfg.space))}
     values["finals"]["recipe"] = recipe_options(cfg.finals.recipe)
     kept = {k: v for k, v in _flat(values) if not k.startswith(left_out)}

@@ -24,6 +24,7 @@ from tfnas.data.images import Dataset, stratified_split
 from tfnas.derive.architecture import Constraint
 from tfnas.files.checkpoint import State
 from tfnas.latency.table import LatencyTable
+from tfnas.nets.distillation import Lesson
 from tfnas.nets.weights import read_supernet
 from tfnas.pipeline import folder
 from tfnas.pipeline.beside import beside
@@ -44,12 +45,15 @@ from tfnas.runs.folder import RunFolder
 from tfnas.runs.plan import Plan
 from tfnas.runs.scalars import check_trackers
 from tfnas.runs.scores import ScoreFile
+from tfnas.runs.teachers import load_teacher
 from tfnas.space.size import Size, scaled
 from tfnas.space.spec import SpaceSpec
 from tfnas.strategies import strategy_class
 from tfnas.strategies.contract import Budget, Strategy
+from tfnas.strategies.parts.training import WeightKnobs
 from tfnas.strategies.surrogate import Reused, Surrogate
 from tfnas.training.recipe import check_recipe
+from tfnas.training.teacher import lesson
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Inputs:
         train, held_out: batches for weights and for the architecture.
         beside: what the net must meet beside its target.
         ranks: the processes that search together.
+        lesson: of the teacher of the supernet's weights, whose identity is `teacher`.
     """
 
     cfg: SearchConfig
@@ -71,6 +76,8 @@ class Inputs:
     strategy: Strategy
     accelerator: torch.device
     ranks: Ranks
+    lesson: Lesson | None = None
+    teacher: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,24 @@ def load_inputs(cfg: SearchConfig, ranks: Ranks = ALONE) -> Inputs:
     size = scaled(spec.size, budget.resolution)
     train, held_out = split(dataset, budget, size, cfg.seed, cfg.data.workers, ranks)
     others = beside(cfg, spec)
-    return Inputs(cfg, spec, others, dataset, train, held_out, strategy, accelerator, ranks)
+    mine = Inputs(cfg, spec, others, dataset, train, held_out, strategy, accelerator, ranks)
+    return mine if cfg.teacher is None else taught(mine, cfg.teacher)
+
+
+def taught(mine: Inputs, teacher: str) -> Inputs:
+    """With a teacher. Raises ValueError or OSError if it can't be used, or has nothing to teach."""
+    cfg = mine.cfg
+    if cfg.reuse is not None or not isinstance(mine.strategy, WeightKnobs):
+        other = (
+            f"reuse={cfg.reuse}" if cfg.reuse is not None else f"strategy={cfg.strategy['name']}"
+        )
+        raise ValueError(f"teacher={teacher}: {other} trains no supernet; give one of the two up")
+    asked = load_teacher(teacher, mine.accelerator)
+    learned = lesson(
+        asked, mine.dataset, mine.spec.size, mine.accelerator,
+        temperature=cfg.teacher_temperature, weight=cfg.teacher_weight,
+    )  # fmt: skip
+    return replace(mine, lesson=learned, teacher=asked.identity)
 
 
 def agreed_inputs(cfg: SearchConfig, ranks: Ranks) -> Inputs:
@@ -160,7 +184,7 @@ def prepared(
     check_finals(cfg)
     mine = load_inputs(cfg, ranks)
     check_reused(mine)
-    who = folder.identity(cfg, mine.dataset, mine.accelerator, ranks)
+    who = folder.identity(cfg, mine.dataset, mine.accelerator, ranks, mine.teacher)
     saved = folder.saved(out, cfg, who)
     ranks.agree(None)  # before anything is measured, while the others still load
     check_start(mine)
@@ -210,6 +234,7 @@ def check_start(mine: Inputs) -> None:
                 "data": mine.dataset.identity,
                 "labels": torch.from_numpy(mine.dataset.train.labels),
                 "accelerator": mine.accelerator.type,
+                "teacher": mine.teacher,
             }
         )
     except DisagreementError as error:

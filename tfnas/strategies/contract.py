@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from tfnas.data.batches import Batches
+    from tfnas.nets.distillation import Lesson
 
 State = dict[str, Any]
 Percent = Annotated[float, Meta(ge=0, le=100)]
@@ -61,6 +62,7 @@ class Task:
         device: that the supernet runs on.
         amp: bfloat16 autocast on a GPU; a CPU computes in float32 whatever it says.
         ranks: the processes that search together; `train` and `held_out` give this one's parts.
+        lesson: of a teacher, for the weights; the architecture is chosen by the labels.
     """
 
     space: SearchSpace
@@ -74,6 +76,7 @@ class Task:
     on_nonfinite: str = "stop"
     amp: bool = False
     ranks: Ranks = ALONE
+    lesson: Lesson | None = None
 
 
 @dataclass(frozen=True)

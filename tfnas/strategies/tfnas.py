@@ -224,7 +224,7 @@ class Search:
         with autocast(self.task):
             stem = self.net.stem(x)  # shared by both paths
             logits = [self.net.body(stem, path, depths, self.widths) for path in paths]
-            loss = torch.stack([F.cross_entropy(out, y) for out in logits]).sum()
+            loss = self.weights.loss(x, y, logits)
         self.weights.step(loss, logits[0], y, paths)
 
     def arch_step(self, x: Tensor, y: Tensor) -> None:

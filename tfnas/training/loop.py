@@ -36,7 +36,7 @@ from tfnas.space.subnet import Subnet
 from tfnas.training.mixing import mixed, mixing_rng
 from tfnas.training.recipe import Recipe, check_recipe, learning_rate, options
 from tfnas.training.task import CLASSIFICATION, TASKS, check_task, class_weights
-from tfnas.training.teacher import Teacher, distillation, lesson
+from tfnas.training.teacher import Teacher, lesson
 
 log = logging.getLogger(__name__)
 
@@ -166,10 +166,13 @@ class Training:
         own = min(sides(subnet.resolution))
         self.resolution = scaled(subnet.resolution, min(recipe.resolution or own, own))
         self.class_weights = class_weights(recipe, dataset, self.device)
-        self.teacher = self.asked = None
+        self.teacher = self.lesson = None
         if teacher is not None:
             self.teacher = teacher.identity
-            self.asked = lesson(teacher, dataset, self.resolution, self.device)
+            self.lesson = lesson(
+                teacher, dataset, self.resolution, self.device,
+                temperature=recipe.teacher_temperature, weight=recipe.teacher_weight,
+            )  # fmt: skip
         self.train_batches = self._batches(dataset.train, True, workers)
         self.test_batches = self._batches(dataset.test, False, workers)
         with torch.random.fork_rng(devices=self._gpus):
@@ -329,9 +332,8 @@ class Training:
         with torch.autocast(self.device.type, torch.float16, enabled=self._amp):
             logits = self.network(images)
             loss = TASKS[self.task].loss(logits, labels, recipe.label_smoothing, self.class_weights)
-            if self.asked is not None:
-                taught = distillation(logits, self.asked(images), recipe.teacher_temperature)
-                loss = torch.lerp(loss, taught, recipe.teacher_weight)
+            if self.lesson is not None:
+                loss = self.lesson.mixed_in(loss[None], images, [logits])[0]
         figures = loss.detach().clone().view(1)
         if guarded_step(
             self.optimizer, loss, figures, self.guard, self._where(), clip=self.recipe.clip,

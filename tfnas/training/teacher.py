@@ -1,4 +1,4 @@
-"""Distillation (arXiv 1503.02531): a net learns what another one says of the same images."""
+"""A net that another one learns from: whether it fits the images, and how it is asked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfnas.data.images import Dataset, some
+from tfnas.nets.distillation import Lesson
 from tfnas.space.size import Size, sides
 
 
@@ -35,9 +36,18 @@ class Teacher:
 
 
 def lesson(
-    teacher: Teacher, dataset: Dataset, resolution: Size, device: torch.device
-) -> Callable[[Tensor], Tensor]:
-    """What the teacher says of batches of these images, normalized as the data says: its logits.
+    teacher: Teacher,
+    dataset: Dataset,
+    resolution: Size,
+    device: torch.device,
+    *,
+    temperature: float,
+    weight: float,
+) -> Lesson:
+    """What the teacher says of batches of these images, normalized as the data says.
+
+    Args:
+        resolution: that it is asked at, unless it has its own; other images are resized.
 
     Raises:
         ValueError: if it has other classes, or can't be asked about such images.
@@ -47,11 +57,7 @@ def lesson(
             f"teacher={teacher.name} tells the classes {some(teacher.classes or ())}, the data "
             f"{dataset.name} has {some(dataset.classes)}: give one of the same classes, in order"
         )
-    if teacher.resolution not in (None, resolution):
-        raise ValueError(
-            f"teacher={teacher.name} takes images of {teacher.resolution} px, this training has "
-            f"{resolution} px: give recipe.resolution or another teacher"
-        )
+    size = sides(resolution if teacher.resolution is None else teacher.resolution)
     mean, std, its_mean, its_std = (
         torch.tensor(values, device=device).view(1, -1, 1, 1)
         for values in (
@@ -62,7 +68,10 @@ def lesson(
 
     @torch.no_grad()
     def logits(images: Tensor) -> Tensor:
-        return teacher.logits(images * scale + shift)
+        images = images * scale + shift
+        if images.shape[2:] != size:
+            images = F.interpolate(images, size, mode="bilinear", antialias=True)
+        return teacher.logits(images)
 
     shape, classes = (2, dataset.channels, *sides(resolution)), len(dataset.classes)
     try:
@@ -78,16 +87,4 @@ def lesson(
             f"teacher={teacher.name} gives {told} for images {shape}: expected logits "
             f"(2, {classes}), for the classes of the data {dataset.name}"
         )
-    return logits
-
-
-def distillation(logits: Tensor, teachers: Tensor, temperature: float) -> Tensor:
-    """Kullback-Leibler divergence of softened outputs, times the temperature squared.
-
-    So its gradients are as large at any temperature.
-
-    Args:
-        logits, teachers: (N, classes).
-    """
-    ours, theirs = (F.log_softmax(x / temperature, dim=1) for x in (logits, teachers))
-    return temperature**2 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    return Lesson(logits, temperature, weight)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from tfnas.derive.architecture import Architecture, Derived
 from tfnas.derive.methods import derive_constrained
@@ -102,7 +101,7 @@ class SampledSearch:
                 with autocast(task):
                     stem = self.net.stem(x)
                     logits = [self.net.body(stem, *one) for one in drawn]
-                    loss = torch.stack([F.cross_entropy(out, y) for out in logits]).sum()
+                    loss = weights.loss(x, y, logits)
                 weights.step(loss, logits[0], y, [path for path, _, _ in drawn])
                 weights.index += 1
                 yield weights.progress(self.state)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tfnas.nets.steps import EXPLODED, Guard, Meter, guarded_step, loss_and_hits, to_device
 from tfnas.nets.supernet import Depths, Paths, Supernet, Widths
@@ -82,6 +83,17 @@ class WeightTraining:
         while self.epoch < self.task.budget.epochs:
             self.sgd.param_groups[0]["lr"] = self.lr
             yield self.epoch, self.task.train.epoch(self.epoch, self.index)
+
+    def loss(self, images: Tensor, labels: Tensor, logits: Sequence[Tensor]) -> Tensor:
+        """The sum over paths, by the labels and, where there is one, by the teacher.
+
+        Args:
+            logits: (N, classes) of each path.
+        """
+        losses = torch.stack([F.cross_entropy(out, labels) for out in logits])
+        if self.task.lesson is not None:
+            losses = self.task.lesson.mixed_in(losses, images, logits)
+        return losses.sum()
 
     def step(
         self, loss: Tensor, logits: Tensor, labels: Tensor, paths: Sequence[Sequence[int]]
