@@ -23,14 +23,16 @@ from tests.support.entry import REPOSITORY
 from tests.support.nets import few_root
 from tests.support.spaces import load_space, macs_table
 from tfnas.derive.menu import feasible
-from tfnas.process.exits import DONE
+from tfnas.process.exits import DONE, UNUSABLE_INPUT
 
 PACKAGED = ("conf", "latency_tables", "profilers", "tfnas")
 PLACES = {"conf": "tfnas/conf", "latency_tables": "tfnas/latency_tables"}  # inside of a wheel
+KEPT = ("--cached", "--others", "--exclude-standard")  # and not ignored
 STRANGER = 54321  # no user of this machine: no name, no home
 
 
-def tracked(*arguments: str) -> set[str]:
+def files(*arguments: str) -> set[str]:
+    """Of what is packaged, as git knows them."""
     listed = ["git", "ls-files", "-z", *arguments, "--", *PACKAGED]
     done = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     return set(done.stdout.split("\0")) - {""}
@@ -51,8 +53,8 @@ def test_all_that_is_copied_is_there_and_nothing_else_is_sent() -> None:
                 assert any(path.split("/")[0] == source for path in sent), source
     used = {source for stage in (wheel, last) for source, _ in image.copied(stage)}
     assert used == sent
-    assert tracked() <= sent
-    assert not tracked("--others", "--ignored", "--exclude-standard") & sent
+    assert files(*KEPT) <= sent
+    assert not files("--others", "--ignored", "--exclude-standard") & sent
 
 
 def test_it_ends_as_a_command_of_a_user_without_rights() -> None:
@@ -145,7 +147,7 @@ def test_the_wheel_holds_all_that_is_packaged(installed: Installed) -> None:
     with zipfile.ZipFile(installed.wheel) as archive:
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
     wanted = set()
-    for path in tracked():
+    for path in files(*KEPT):
         top, _, rest = path.partition("/")
         wanted.add(f"{PLACES.get(top, top)}/{rest}")
     assert found == wanted
@@ -241,3 +243,22 @@ def test_a_stranger_searches_trains_and_exports(installed: Installed) -> None:
     )  # fmt: skip
     assert done.returncode == DONE, done.stdout + done.stderr
     assert {path.name for path in cwd.iterdir()} == {"images", "run", "table.json"}
+
+
+@pins
+@pytest.mark.slow
+@root_needs_setpriv
+@pytest.mark.parametrize("home", [None, "/nonexistent"])
+def test_a_stranger_measures_where_he_says(installed: Installed, home: str | None) -> None:
+    cwd = installed.root / f"measures{home is None}"
+    environment = {"TFNAS_LOCKS": str(cwd), **({} if home is None else {"HOME": home})}
+    command = ["tfnas", "profile", "device=cpu", "space=tiny", "profile=test", "hydra.run.dir=run"]
+    done = as_stranger(installed, *command, cwd=cwd, **environment)
+    assert done.returncode == UNUSABLE_INPUT, done.stdout + done.stderr
+    (line,) = (done.stdout + done.stderr).splitlines()
+    assert "can't write /nonexistent/" in line
+    assert "table=FILE, or XDG_DATA_HOME=FOLDER in the environment, is another place" in line
+    environment |= {"XDG_DATA_HOME": str(cwd / "data")}
+    done = as_stranger(installed, *command, cwd=cwd, **environment)
+    assert done.returncode == DONE, done.stdout + done.stderr
+    assert len(list((cwd / "data" / "tfnas" / "latency_tables").glob("cpu-*.json"))) == 1
