@@ -6,10 +6,9 @@ import hashlib
 import logging
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from tfnas.files.atomic import replacing
 from tfnas.files.bounded import read_bytes
+from tfnas.files.places import user_folder
 from tfnas.latency.table import Device
 
 log = logging.getLogger(__name__)
@@ -28,7 +27,7 @@ class CacheFile:
     @classmethod
     def of(cls, device: Device) -> CacheFile:
         """That of a device and context, in the user's cache folder."""
-        return cls(user_cache_path("tfnas") / f"{device.backend}-{device.fingerprint}.cache")
+        return cls(user_folder("cache") / f"{device.backend}-{device.fingerprint}.cache")
 
     def load(self) -> bytes:
         try:

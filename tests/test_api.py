@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import random
 import subprocess
 import sys
@@ -104,6 +105,25 @@ def test_a_net_is_found_trained_exported_and_loaded(tmp_path: Path, channels: in
     assert found.shape[1:2] == torch.Size(backbone.feature_info.channels())
     with pytest.raises(ValueError, match="they need features_only=True"):
         tfnas.load(tmp_path / "run", out_indices=[0])
+
+
+def test_a_net_is_trained_into_a_folder_of_its_own(tmp_path: Path) -> None:
+    images, recipe = few_images(40, 20), tfnas.load_preset("recipe", "test", epochs=1)
+    subnet, out = tiny_subnet(), tmp_path / "run"
+    out.mkdir()
+    (out / "subnet.json").write_text(tiny_subnet(seed=1).to_json())
+    before = (out / "subnet.json").read_bytes()
+    with pytest.raises(ValueError, match=r"run/subnet\.json is another net: give another out="):
+        tfnas.train_net(subnet, images, recipe=recipe, out=out, threads=1)
+    assert (out / "subnet.json").read_bytes() == before
+    assert not (out / "weights.safetensors").exists()
+    reordered = dict(
+        reversed(json.loads(subnet.to_json()).items())
+    )  # a user's own file of this net
+    (out / "subnet.json").write_text(json.dumps(reordered))
+    tfnas.train_net(subnet, images, recipe=recipe, out=out, threads=1)
+    assert (out / "subnet.json").read_text() == json.dumps(reordered)
+    assert tfnas.load(out).subnet == subnet
 
 
 def test_an_unusable_target_is_refused_with_the_nearest() -> None:

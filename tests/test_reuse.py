@@ -200,6 +200,7 @@ def test_nets_that_there_cannot_be_are_refused(
         (["reuse=."], "holds no scores.json"),
         (["data.root=shipped"], "scored on other images"),
         (["space.kernels=[3]"], "give the options of space"),
+        (["space.in_channels=1"], "space.in_channels is 1 now"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -176,13 +176,14 @@ def train_net(
 
     Raises:
         ValueError: if net, images, recipe and teacher don't fit together, or the folder holds
-            another training.
+            another training or another net.
         tfnas.process.errors.DivergedError: if the loss is no finite number.
     """
     import torch
 
     from tfnas.process.accelerator import cpu_threads, pick_accelerator
     from tfnas.process.stopping import locked
+    from tfnas.runs.folder import RunFolder
     from tfnas.runs.teachers import load_teacher
     from tfnas.runs.trained import train
 
@@ -191,7 +192,8 @@ def train_net(
     torch.set_num_threads(cpu_threads(threads))
     device = pick_accelerator(accelerator)
     with locked(folder):
-        result = train(
+        _check_own(RunFolder(folder).subnet, subnet)
+        return train(
             subnet,
             images,
             load_preset("recipe", recipe) if isinstance(recipe, str) else recipe,
@@ -203,8 +205,12 @@ def train_net(
             workers=workers,
             resume=resume,
         )
-        subnet.save(folder / "subnet.json")
-    return result
+
+
+def _check_own(file: Path, subnet: Subnet) -> None:
+    """Raises ValueError where a folder says that it is of another net: weights wouldn't fit it."""
+    if file.exists() and Subnet.load(file) != subnet:
+        raise ValueError(f"{file} is another net: give another out=FOLDER, or move it away")
 
 
 def export_net(

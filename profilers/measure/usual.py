@@ -21,12 +21,12 @@ from typing import Annotated
 
 import numpy as np
 from msgspec import Meta
-from platformdirs import user_state_path
 
 from profilers.measure.timing import FEWEST_SESSIONS, Usual
 from tfnas.files.atomic import write_atomically
 from tfnas.files.bounded import shown
 from tfnas.files.decode import load
+from tfnas.files.places import user_folder
 from tfnas.latency.table import Device
 from tfnas.space.ops import OpSpec
 
@@ -55,7 +55,7 @@ class History:
         text = "|".join(str(op) for ops in anchors for op in ops)
         digest = hashlib.sha256(text.encode()).hexdigest()[:6]
         name = f"usual-{device.fingerprint}-{digest}.json"
-        path = user_state_path("tfnas") / name
+        path = user_folder("state") / name
         sessions: tuple[tuple[float, ...], ...] = ()
         try:
             if path.exists():

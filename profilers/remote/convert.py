@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from profilers.cache import CacheFile
 from profilers.models import image_model, image_shape, onnx_model
 from profilers.onboard.ncnn_net import INPUT, input_shape
 from tfnas.deploy.ncnn_file import ncnn_net, pnnx, with_shape
+from tfnas.files.places import user_folder
 
 KEPT_BYTES = 1_000_000_000  # beyond, those that were used longest ago go
 PARAM, WEIGHTS = ".param", ".bin"
@@ -33,7 +32,7 @@ def ncnn_files(onnx: bytes) -> Mapping[str, bytes]:
     sizes = image_shape(onnx_model(onnx))
     if len(sizes) != 4:
         raise ValueError(f"ncnn runs images: expected [1, channels, height, width], found {sizes}")
-    folder = user_cache_path("tfnas") / "ncnn"
+    folder = user_folder("cache") / "ncnn"
     key = hashlib.sha256(f"{version}\n".encode() + onnx).hexdigest()[:32]
     file = CacheFile(folder / f"{key}.cache")
     kept = file.load()

@@ -19,8 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from platformdirs import user_state_path
-
 from profilers.contract import DeviceError, LinkError
 from profilers.onboard.conditions import Conditions, Watch
 from profilers.onboard.job import BUSY, JOB, SAMPLES, UNUSABLE, Job, Round, name_of
@@ -30,6 +28,7 @@ from profilers.remote.runner import Runner
 from profilers.remote.transport import SHORT_S
 from tfnas.files.atomic import write_atomically
 from tfnas.files.decode import load
+from tfnas.files.places import user_folder
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +102,7 @@ class RemoteRounds:
         self._rng, self._job_s, self._memory_mb = rng, job_s, memory_mb
         self._host_now, self._waited_s = now, 0.0
         self._there: dict[str, int] | None = None  # models on the device: name -> bytes
-        self._used_file = user_state_path("tfnas") / f"{Path(folder.path).name}.json"
+        self._used_file = user_folder("state") / f"{Path(folder.path).name}.json"
         self._used = _read_used(self._used_file)  # rounds that counted of answers still there
         self._counted: list[tuple[str, int]] = []  # jobs with rounds that the caller got last
         self._left = self._find_left()

@@ -183,6 +183,7 @@ def test_override_survives_hard_paths(tmp_path: Path) -> None:
     assert done.returncode == UNUSABLE_INPUT
 
 
+HELP = "sys.argv = ['tfnas', '--help']; from tfnas.__main__ import main; main()"
 VENDORS = ("tensorrt", "tensorrt_rtx", "onnx", "onnxruntime", "pynvml", "matplotlib")
 
 
@@ -206,3 +207,12 @@ def test_space_table_and_derive_do_not_import_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("code", ["import tfnas, profilers", HELP], ids=["import", "help"])
+def test_what_all_wait_for_needs_the_standard_library_alone(code: str) -> None:
+    """Torch takes seconds to import; whoever only asks what there is doesn't wait for it."""
+    own = "set(name.partition('.')[0] for name in sys.modules)"
+    code = f"import sys; before = {own}; {code}; print(*({own} - before - sys.stdlib_module_names))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.splitlines()[-1].split()) <= {"tfnas", "profilers"}

@@ -41,7 +41,7 @@ from tfnas.data import lists
 from tfnas.data.cifar import CIFAR10, _cifar_images, _unpickled, read_cifar
 from tfnas.data.folders import class_folders
 from tfnas.data.idx import read_idx
-from tfnas.data.lists import read_list
+from tfnas.data.lists import read_list, read_numbers
 from tfnas.data.npz import read_npz
 from tfnas.deploy.onnx_graph import build_model, random_weights
 from tfnas.files import bounded, pickles
@@ -668,18 +668,20 @@ def test_archives_of_any_bytes(folder: Path, content: bytes) -> None:
     attempt_data(lambda: read_cifar(path, CIFAR10), "any.tar")
 
 
+@pytest.mark.parametrize("read", [read_list, read_numbers])
 @few
 @given(
     content=damaged(b"a/b.png 0\nc d.png\t1\n")
-    | st.text(st.sampled_from("a/.\\ 01\t\n\0\u2028\xe9")).map(str.encode)
+    | st.text(st.sampled_from("a/.\\ 01-e\t\n\0\u2028\xe9")).map(str.encode)
 )
-def test_lists(folder: Path, content: bytes) -> None:
+def test_lists(folder: Path, content: bytes, read: Callable[[Path, Path], Any]) -> None:
     path = folder / "list.txt"
     path.write_bytes(content)
-    found = attempt_data(lambda: read_list(path, folder), "list.txt")
+    found = attempt_data(lambda: read(path, folder), "list.txt")
     if found is not None:
         paths, labels = found
         assert len(paths) == len(labels) > 0
+        assert np.isfinite(labels).all()
         for name in paths:
             assert Path(os.path.normpath(name)).is_relative_to(folder)
 
@@ -900,9 +902,10 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "idx": lambda path: read_idx(path.parent, path.name, 3),
     "cifar": lambda path: read_cifar(path, CIFAR10),
     "list": lambda path: read_list(path, path.parent),
+    "numbers": lambda path: read_numbers(path, path.parent),
     "npz": read_npz,
 }
-DATA = ("checkpoint", "idx", "cifar", "list", "npz")  # may say so by OSError too
+DATA = ("checkpoint", "idx", "cifar", "list", "numbers", "npz")  # may say so by OSError too
 
 
 @pytest.mark.parametrize("loader", LOADERS)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.support.searches import make
-from tests.support.spaces import load_space, macs_table
+from tests.support.spaces import load_space, load_spec, macs_table
 from tfnas.derive.architecture import Constraint
 from tfnas.derive.menu import feasible
 from tfnas.space.ops import OpSpec
 from tfnas.space.search_space import Choice, SearchSpace, Stage
-from tfnas.strategies.contract import Task
+from tfnas.space.spec import ExpansionSpec, LayerSpec, SpaceSpec
+from tfnas.strategies.contract import Evaluation, Task
 from tfnas.strategies.parts.items import Items
 from tfnas.strategies.parts.surrogate import FREE, Features, Floats, Genes, Search, Settings, fit
-from tfnas.strategies.surrogate import Surrogate, SurrogateSearch, features_of
+from tfnas.strategies.surrogate import Reused, Surrogate, SurrogateSearch, features_of
 
 
 def small_space() -> SearchSpace:
@@ -251,3 +253,55 @@ def test_the_supernet_trains_on_nets_that_meet_the_target(task: Task) -> None:
         assert task.constraints[0].met_by(task.constraints[0].table.total(net))
         nets.add(net)
     assert len(nets) > 10
+
+
+def spec(**changes: Any) -> SpaceSpec:
+    return replace(load_spec("tiny"), **changes)
+
+
+def scored(space: SearchSpace) -> Reused:
+    """Two of its nets, as a finished search leaves them."""
+    nets = [
+        Evaluation(
+            tuple(depth for _ in space.stages),
+            tuple(0 for _ in space.blocks),
+            tuple(block[0].widths[-1] for block in space.blocks),
+            float(depth),
+            0.1,
+        )
+        for depth in (1, 2)
+    ]
+    return Reused(space.skeleton, tuple(nets), 1, None, space.key, space.fixed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"in_channels": 1}, "images of 3 channels, space.in_channels is 1 now"),
+        ({"resolution": 64}, "its nets are of tiny@32-.*, this space is tiny@64-"),
+        ({"name": "small"}, "its nets are of tiny@32-.*, this space is small@32-"),
+        ({"kernels": [3]}, "this space is tiny@32-"),
+        ({"squeeze_excite": [False]}, "this space is tiny@32-"),
+        ({"classes": 9}, "another stem or head than tiny now"),
+        (
+            {"stem": [LayerSpec("conv", 16, 3, 2, "swish")]},
+            "another stem or head than tiny now",
+        ),
+        ({"expansions": [ExpansionSpec(3, 2, 6)]}, r"other widths \(ratio, min_ratio, max_ratio\)"),
+        ({"expansions": [ExpansionSpec(3, 2, 4, 0.5)]}, "this space is tiny@32-"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_scores_of_another_space_are_refused(changes: dict[str, Any], message: str) -> None:
+    reused = scored(spec().build(1))
+    reused.check_nets(spec().build(1))
+    with pytest.raises(ValueError, match=message):
+        reused.check_nets(spec(**changes).build(1))
+
+
+def test_scores_of_before_tell_less() -> None:
+    """They are of a time when nets took three channels alone."""
+    older = replace(scored(spec().build(1)), key=None, fixed=None)
+    older.check_nets(spec(expansions=[ExpansionSpec(3, 2, 6)]).build(1))
+    with pytest.raises(ValueError, match=r"images of 3 channels, space\.in_channels is 1 now"):
+        older.check_nets(spec(in_channels=1).build(1))

@@ -157,7 +157,7 @@ TWO = Ranks(0, 2, 0, 2)
         ("multi_label", DATA, RECIPE, ALONE, "data fashion_mnist has one class"),
         ("regression", LABELLED, RECIPE, TWO, "several processes with task=regression"),
         ("multi_label", LABELLED, replace(RECIPE, class_weights=[1, 2]), ALONE, "class_weights"),
-        ("multi_label", changed(LABELLED, "train", 1.5), RECIPE, ALONE, "outside of 0 to 1"),
+        ("multi_label", changed(LABELLED, "train", 1.5), RECIPE, ALONE, "the first 1.5 of image 0"),
         ("multi_label", changed(LABELLED, "test", 0.5), RECIPE, ALONE, "between 0 and 1, or none"),
         ("regression", changed(LABELLED, "test", 3.0), RECIPE, ALONE, "labels of shirt .*same"),
     ],

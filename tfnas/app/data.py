@@ -13,7 +13,7 @@ def load_data(d: DataConfig, max_train: int | None, *, by_class: bool = True) ->
 
     Args:
         max_train: of a recipe or budget; the configuration's own may be smaller.
-        by_class: whether each image must have one class, and not several numbers.
+        by_class: whether each image must have one class, and not numbers.
     """
     dataset = load_images(
         d.name,
@@ -23,6 +23,7 @@ def load_data(d: DataConfig, max_train: int | None, *, by_class: bool = True) ->
         max_train=smallest(d.max_train, max_train),
         check=d.check,
         on_unreadable=d.on_unreadable,
+        numbers=not by_class,
     )
     if by_class:
         dataset.check_by_class()

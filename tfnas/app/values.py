@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from platformdirs import user_data_path
 
 from tfnas.app.schemas import DeriveConfig, ProfileConfig, VerifyConfig
+from tfnas.files.places import user_folder
 from tfnas.process.checks import check_fields
 from tfnas.space.spec import SpaceSpec
 from tfnas.strategies import strategy_class
@@ -40,7 +40,7 @@ def user_tables_path() -> Path:
     checkout = Path(__file__).resolve().parents[2] / "latency_tables"
     if checkout.is_dir() and os.access(checkout, os.W_OK):
         return checkout
-    return user_data_path("tfnas") / "latency_tables"
+    return user_folder("data") / "latency_tables"
 
 
 KINDS: Mapping[str, type[Any]] = {

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from platformdirs import user_cache_path
 
 from tfnas.data.images import Dataset, FileImages, Place, data_set, split_off
 from tfnas.data.pieces import piece
 from tfnas.files.atomic import replacing
 from tfnas.files.bounded import MAX_NAME, check_text, parse_json, shown
+from tfnas.files.places import user_folder
 
 TESTS = ("validation", "valid", "val", "test")  # the first of these splits is the test set
 LABELS = ("label", "labels", "cls", "class")  # columns of numbers, where none says that it is
@@ -187,7 +187,7 @@ def _arrow_copy(file: Path) -> Path:
     about = file.stat()
     known = f"{file.resolve()} {about.st_size} {about.st_mtime_ns}"
     key = hashlib.sha256(known.encode(errors="replace")).hexdigest()[:32]
-    copy = user_cache_path("tfnas") / "parquet" / f"{key}.arrow"
+    copy = user_folder("cache") / "parquet" / f"{key}.arrow"
     if not copy.is_file():
         copy.parent.mkdir(parents=True, exist_ok=True)
         with (

@@ -54,8 +54,8 @@ class ArrayImages:
 
 @dataclass(frozen=True, eq=False)
 class FileImages:
-    """Images as files: N paths (text: a million `Path`s would fill a gigabyte), `labels` int64
-    (N,)."""
+    """Images as files: N paths (text: a million `Path`s would fill a gigabyte), `labels` as of
+    `ArrayImages`."""
 
     paths: tuple[str, ...]
     labels: np.ndarray
@@ -81,12 +81,17 @@ INTERCHANGEABLE = {1, 3}  # channels: gray images and RGB are made of each other
 
 @dataclass(frozen=True)
 class Place:
-    """Where a user says that an image set lies: what every reader of a format gets."""
+    """Where a user says that an image set lies: what every reader of a format gets.
+
+    Attributes:
+        numbers: labels of lists are numbers, and not classes; other formats tell it themselves.
+    """
 
     name: str
     root: str | None = None
     train_list: str | None = None
     test_list: str | None = None
+    numbers: bool = False
 
     @property
     def path(self) -> Path:

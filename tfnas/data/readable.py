@@ -65,11 +65,12 @@ def readable(dataset: Dataset, check: bool | None, on_unreadable: str) -> Datase
 
 
 def _check_first(*parts: FileImages) -> None:
-    """Raises ValueError where the first file of a class has no header of an image."""
+    """Raises ValueError where the first file of a class, or of all, has no header of an image."""
     from tfnas.data.augment import check_header
 
     for part in parts:
-        for first in np.unique(part.labels, return_index=True)[1]:
+        by_class = part.labels.ndim == 1
+        for first in np.unique(part.labels, return_index=True)[1] if by_class else (0,):
             check_header(part.paths[first])
 
 

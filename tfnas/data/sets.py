@@ -43,6 +43,7 @@ def load_images(
     max_train: int | None = None,
     check: bool | None = False,
     on_unreadable: str = "stop",
+    numbers: bool = False,
 ) -> Dataset:
     """Reads an image set; files are only listed and checked as `tfnas.data.readable` tells.
 
@@ -50,14 +51,15 @@ def load_images(
     this package; None is Debian's full set where installed, else the cut. `cifar10`, `cifar100`:
     `root` is the published archive or its folder. `npz`: a numpy archive, see `tfnas.data.npz`.
     `folder`: `root` holds train/<class> and val/<class> (or test/), or only class folders. `list`:
-    two files of `path label` lines, paths relative to `root`. `webdataset`: tar files, see
-    `tfnas.data.tars`. `huggingface`: Arrow or parquet files, see `tfnas.data.huggingface`.
-    `max_train` keeps at most that many training images, balanced over classes.
+    two files of `path label` lines, paths relative to `root`; with `numbers`, of `path number ...`
+    lines, for multi_label and regression. `webdataset`: tar files, see `tfnas.data.tars`.
+    `huggingface`: Arrow or parquet files, see `tfnas.data.huggingface`. `max_train` keeps at most
+    that many training images, balanced over classes.
 
     Raises LookupError for an unknown name, FileNotFoundError for what is missing, ValueError for
     what is there but unusable.
     """
-    place = Place(name, root, train_list, test_list)
+    place = Place(name, root, train_list, test_list, numbers)
     dataset = _source(place, max_train).load(place)
     tested = np.unique(dataset.test.labels)
     if dataset.by_class and len(tested) == 1 < len(dataset.classes):

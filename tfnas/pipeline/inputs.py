@@ -315,7 +315,8 @@ def reusing(run: Path, strategy: Strategy, dataset: Dataset) -> Reused:
         raise ValueError(f"reuse={run}: its nets were scored on other images than {dataset.origin}")
     supernet = RunFolder.reused(str(run)).supernet
     weights = read_supernet(supernet) if supernet.exists() else None
-    return Reused(known.space, known.evaluations, strategy.optima, weights)
+    fixed = known.nets[0].subnet.fixed if known.nets else None
+    return Reused(known.space, known.evaluations, strategy.optima, weights, known.key, fixed)
 
 
 def check_reused(mine: Inputs) -> None:

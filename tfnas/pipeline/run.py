@@ -126,7 +126,10 @@ def run_in_folder(p: Prepared) -> int:
     subnet.save(out.subnet)
     if found.evaluations:
         images, nets = mine.dataset.test_identity, judged(found, space, [constraint, *mine.beside])
-        known = ScoreFile(space.skeleton, images, cfg.target_ms, found.evaluations, tuple(nets))
+        known = ScoreFile(
+            space.skeleton, images, cfg.target_ms, found.evaluations, tuple(nets),
+            mine.spec.build(1).key,
+        )  # fmt: skip
         known.save(out.scores)
     if found.supernet is not None:
         save_supernet(found.supernet(), out.supernet)

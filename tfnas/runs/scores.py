@@ -16,7 +16,7 @@ from tfnas.strategies.contract import Evaluation
 
 MAX_BYTES = 100_000_000
 HEADER = {"format": "tfnas.scores/1"}
-OLDER = ("nets",)  # what files of before may lack
+OLDER = ("nets", "key")  # what files of before may lack
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class ScoreFile:
         images: identity of the images.
         target_ms: that they were scored for; nets near it are known best.
         nets: at the target, the one that was found first; files of before have none.
+        key: `SearchSpace.key` where every width is allowed; files of before have none.
     """
 
     space: Annotated[str, Meta(max_length=2 * MAX_NAME)]
@@ -44,6 +45,7 @@ class ScoreFile:
     target_ms: Positive
     evaluations: Annotated[tuple[Evaluation, ...], Meta(min_length=2)]
     nets: tuple[Judged, ...] = ()
+    key: Annotated[str, Meta(max_length=2 * MAX_NAME)] | None = None
 
     def save(self, path: Path) -> None:
         write_atomically(path, encode(self, HEADER))

@@ -25,6 +25,7 @@ from tfnas.nets.supernet import SlicedSupernet, Supernet
 from tfnas.nets.weights import take_supernet
 from tfnas.process.checks import ABOVE_0, check_fields, one_of
 from tfnas.process.errors import DivergedError
+from tfnas.space.ops import OpSpec
 from tfnas.space.search_space import SearchSpace
 from tfnas.space.subnet import Subnet
 from tfnas.strategies.contract import Candidate, Evaluation, Found, Progress, State, Task
@@ -197,6 +198,8 @@ class Reused:
     evaluations: tuple[Evaluation, ...]
     optima: int
     supernet: Mapping[str, Tensor] | None = None  # what was scored by, where it was kept
+    key: str | None = None  # `SearchSpace.key` there, with every width; None: of before it was kept
+    fixed: tuple[OpSpec, ...] | None = None  # stem and head there; None: likewise
 
     def check(self, derive: str) -> None:
         refuse_greedy(derive)
@@ -212,6 +215,7 @@ class Reused:
                 f"its nets are of {self.space}, this space is {space.skeleton}; give the options "
                 "of space that it was searched with"
             )
+        self._check_layers(space)
         depths = [stage.depths for stage in space.stages]
         for number, net in enumerate(self.evaluations):
             sound = len(net.depths) == len(depths) and all(map(contains, depths, net.depths))
@@ -223,6 +227,25 @@ class Reused:
                 sound = sound and min(known) / ROUNDED <= width <= max(known) * ROUNDED
             if not sound:
                 raise ValueError(f"evaluation {number} is no net of {self.space}")
+
+    def _check_layers(self, space: SearchSpace) -> None:
+        """Raises ValueError where what the skeleton doesn't tell is another one."""
+        channels = 3 if self.fixed is None else self.fixed[0].c_in  # of before there were others
+        if channels != space.in_channels:
+            raise ValueError(
+                f"its nets take images of {channels} channels, space.in_channels is "
+                f"{space.in_channels} now; give the space.in_channels that it was searched with"
+            )
+        if self.fixed not in (None, space.fixed):
+            raise ValueError(
+                f"its nets have another stem or head than {space.name} now; give the options of "
+                "space that it was searched with"
+            )
+        if self.key not in (None, space.key):
+            raise ValueError(
+                f"its nets are of {space.name} with other widths (ratio, min_ratio, max_ratio) "
+                "than now; give the options of space that it was searched with"
+            )
 
     def run(self, task: Task, state: State | None = None) -> Iterator[Progress | Found]:
         """See `tfnas.strategies.contract.Strategy`; there are no steps."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tfnas.data.images import Dataset
+from tfnas.data.images import Dataset, FileImages, Images
 from tfnas.nets.weights import Score
 from tfnas.process.checks import check_choice
 from tfnas.process.ranks import Ranks
@@ -63,17 +63,15 @@ def check_task(task: str, dataset: Dataset, recipe: Recipe, ranks: Ranks) -> Non
     if dataset.by_class:
         raise ValueError(
             f"task={task}: data {dataset.name} has one class for each image, expected a row of "
-            "numbers, as data=npz has it"
+            "numbers, as data=npz and data=list have it"
         )
     if ranks.size > 1 or recipe.class_weights is not None:
         what = "several processes" if ranks.size > 1 else "recipe.class_weights"
         raise ValueError(f"{what} with task={task}: only with task={CLASSIFICATION}")
     tested = dataset.test.labels
     if task == "multi_label":
-        if not all(
-            ((x.labels >= 0) & (x.labels <= 1)).all() for x in (dataset.train, dataset.test)
-        ):
-            raise ValueError(f"task=multi_label: data {dataset.name} has labels outside of 0 to 1")
+        for images in (dataset.train, dataset.test):
+            _check_shares(dataset.name, images)
         if not (tested == tested.round()).all() or not tested.any():
             raise ValueError(
                 f"task=multi_label: data {dataset.name} has test labels between 0 and 1, or none "
@@ -83,6 +81,18 @@ def check_task(task: str, dataset: Dataset, recipe: Recipe, ranks: Ranks) -> Non
         raise ValueError(
             f"task=regression: all test labels of {constant[0]} in data {dataset.name} are the "
             "same: no R2 could be told"
+        )
+
+
+def _check_shares(name: str, images: Images) -> None:
+    """Raises ValueError, naming the image, for labels that say of no class how much it is there."""
+    wrong = np.argwhere(~((images.labels >= 0) & (images.labels <= 1)))
+    if len(wrong):
+        row, column = wrong[0]
+        which = images.paths[row] if isinstance(images, FileImages) else f"image {row}"
+        raise ValueError(
+            f"task=multi_label: data {name} has labels outside of 0 to 1, the first "
+            f"{images.labels[row, column]:g} of {which}"
         )
 
 
