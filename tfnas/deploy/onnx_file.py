@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from tfnas.deploy.contract import Format, Run
+from tfnas.deploy.denormals import flush_denormals
 from tfnas.deploy.formats import ONNX, run_onnx, usable_format
-from tfnas.deploy.int8 import NOISE, PRECISION, Quantization, quantized
+from tfnas.deploy.int8 import NOISE, PRECISION, Int8Check, Quantization, quantized
 from tfnas.deploy.onnx_graph import build_model, weight_shapes, with_batch
 from tfnas.deploy.onnx_versions import OnnxVersions, onnx_versions
 from tfnas.files.atomic import take_place
@@ -57,6 +58,8 @@ class Exported:
     trained: Trained | None
     metadata: Mapping[str, str] = field(repr=False)
     quantization: Quantization | None = None  # None: float32
+    flushed: int = 0  # constants below float32's normal range, which became zero
+    check: Int8Check | None = None  # of an int8 net that was run on test images
 
 
 def export(
@@ -147,6 +150,8 @@ def export_network(
     if isinstance(network, Backbone):
         metadata["reductions"] = json.dumps(network.feature_info.reduction())
     model = float_model(network, batch, metadata, asked)
+    flushed = flush_denormals(model)
+    onnx.helper.set_model_props(model, metadata | _told_flushed(flushed))
     onnx.checker.check_model(model, full_check=True)
     batches = DYNAMIC_BATCHES if batch is None else (batch,)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -155,13 +160,17 @@ def export_network(
         difference, scale = _checked(network, form, draft, batches, seed)
         if quantization is not None:
             metadata |= {"precision": PRECISION, **_told(quantization, images is not None)}
-            model = float_model(network, None, metadata, asked)
+            model = float_model(network, None, None, asked)
+            flush_denormals(model)
             model = quantized(model, images or _noise(network, seed), quantization)
+            flushed += flush_denormals(model)  # scales of biases
+            onnx.helper.set_model_props(model, metadata | _told_flushed(flushed))
             onnx.save_model(model if batch is None else with_batch(model, batch), draft)
             difference, scale = _compare(network, run_onnx(draft), batches, seed)
         for file in sorted(Path(folder).iterdir()):
             take_place(file, path.parent / file.name)
-    return Exported(path, asked, batch, difference, scale, trained, metadata, quantization)
+    metadata |= _told_flushed(flushed)
+    return Exported(path, asked, batch, difference, scale, trained, metadata, quantization, flushed)
 
 
 def float_model(
@@ -178,12 +187,18 @@ def float_model(
     return model
 
 
+def _told_flushed(flushed: int) -> dict[str, str]:
+    return {"denormals_flushed": str(flushed)} if flushed else {}
+
+
 def _told(quantization: Quantization, calibrated: bool) -> dict[str, str]:
     """What the file says of how it was made."""
+    method = quantization.method if calibrated else "noise"
     return {
         "activations": quantization.activations,
-        "calibration": quantization.method if calibrated else "noise",
+        "calibration": "trained" if quantization.ranges is not None else method,
         "float_ops": json.dumps(quantization.float_ops),
+        **({"reduce_range": "true"} if quantization.reduce_range else {}),
     }
 
 
@@ -305,7 +320,11 @@ def _metadata(subnet: Subnet, trained: Trained | None, target: Target, seed: int
             metadata[name] = str(value)
     if trained is None:
         return metadata | {"weights": "untrained", "seed": str(seed)}
-    values = {name: json.dumps(value) for name, value in trained.values.items()}
+    values = {
+        name: json.dumps(value)
+        for name, value in trained.values.items()
+        if name != "quantized"  # which the scales of an int8 file tell
+    }
     return metadata | {
         "weights": "trained",
         "preprocessing": f"({_channels(subnet)} / 255 - mean) / std",
