@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 
 from profilers.contract import Profiler, int8_device
@@ -39,28 +39,39 @@ def check_activations(activations: str, precision: str) -> None:
 
 
 def choose_activations(profiler: Profiler, activations: str) -> None:
-    """Make a profiler one of int8 models, with the activations that are given or faster there.
-
-    Where int8 is no faster than fp32, a warning says so.
-    """
-    kinds = (UNSIGNED, SIGNED) if activations == AUTO else (activations,)
-    ms = probe(profiler, kinds)
-    evidence = ", ".join(f"{kind} {value:.4g} ms" for kind, value in ms.items())
+    """Make a profiler one of int8 models, with the activations that are given or faster there."""
     if activations == AUTO:
+        ms = probe(profiler, (UNSIGNED, SIGNED))
         activations = SIGNED if ms[SIGNED] < FASTER * ms[UNSIGNED] else UNSIGNED
-        profiler.evidence = evidence
-        log.info("int8 activations: %s (a block with %s)", activations, evidence)
+        log.info("int8 activations: %s (a block with %s)", activations, profiler.evidence)
+        _warn_if_slow(ms, activations)
+    profiler.device = int8_device(profiler.device, activations)
+
+
+def compare_with_float(profiler: Profiler) -> None:
+    """Before a table of int8 is measured: warn where int8 isn't faster than fp32.
+
+    Does nothing for other precisions, and where activations were chosen by measuring them.
+    """
+    activations = profiler.device.activations
+    if activations is not None and not profiler.evidence:
+        _warn_if_slow(probe(profiler, (activations,)), activations)
+
+
+def _warn_if_slow(ms: Mapping[str, float], activations: str) -> None:
     if ms[activations] >= ms[FLOAT]:
         log.warning(
             "warning: int8 is no faster than fp32 on this device: a block takes %.4g ms with %s "
             "activations, %.4g ms in fp32; precision=fp32 measures that",
             ms[activations], activations, ms[FLOAT],
         )  # fmt: skip
-    profiler.device = int8_device(profiler.device, activations)
 
 
 def probe(profiler: Profiler, kinds: Sequence[str]) -> dict[str, float]:
-    """Milliseconds of one block with each kind of activations, and in fp32, measured in turn."""
+    """Milliseconds of one block with each kind of activations, and in fp32, measured in turn.
+
+    They are the profiler's `evidence` from now on.
+    """
     targets = {}
     with ExitStack() as stack, profiler.exclusive(log.info):
         for kind in (*kinds, FLOAT):
@@ -73,4 +84,6 @@ def probe(profiler: Profiler, kinds: Sequence[str]) -> dict[str, float]:
             done = 0
             while done < ROUNDS:
                 done += rounds.take(list(targets.values()), ROUNDS - done, SECONDS)
-    return {kind: min(sample.ms for sample in target.out) for kind, target in targets.items()}
+    ms = {kind: min(sample.ms for sample in target.out) for kind, target in targets.items()}
+    profiler.evidence = ", ".join(f"{kind} {value:.4g} ms" for kind, value in ms.items())
+    return ms

@@ -25,6 +25,7 @@ from tfnas.deploy.onnx_versions import OnnxVersions, onnx_versions
 from tfnas.files.atomic import take_place
 from tfnas.nets.backbone import Backbone
 from tfnas.nets.blocks import ConvBN, Network
+from tfnas.nets.fake_quant import FakeQuantized
 from tfnas.nets.weights import Trained, fingerprint, load_weights
 from tfnas.process.versions import versions
 from tfnas.space.ops import OpSpec
@@ -134,7 +135,8 @@ def export_network(
         opset: None: that of what is measured.
         ir_version: None: as old as the opset can have it.
         quantization: None for float32. The float model is compared with torch in any case;
-            `max_abs_diff` is then that of the int8 one, which nothing bounds.
+            `max_abs_diff` is then that of the int8 one, which nothing bounds. With trained ranges
+            torch rounds likewise.
         images: batches (N, C, H, W) that calibrate an int8 net; None for noise, which does for
             measuring latency only.
     """
@@ -166,11 +168,23 @@ def export_network(
             flushed += flush_denormals(model)  # scales of biases
             onnx.helper.set_model_props(model, metadata | _told_flushed(flushed))
             onnx.save_model(model if batch is None else with_batch(model, batch), draft)
-            difference, scale = _compare(network, run_onnx(draft), batches, seed)
+            like = _as_exported(network, quantization)
+            difference, scale = _compare(like, run_onnx(draft), batches, seed)
         for file in sorted(Path(folder).iterdir()):
             take_place(file, path.parent / file.name)
     metadata |= _told_flushed(flushed)
     return Exported(path, asked, batch, difference, scale, trained, metadata, quantization, flushed)
+
+
+def _as_exported(
+    network: Network | Backbone, how: Quantization
+) -> Network | Backbone | FakeQuantized:
+    """What torch computes to compare with an int8 file: as it was trained, where that is known."""
+    if how.ranges is None or how.float_ops or isinstance(network, Backbone):
+        return network
+    model = FakeQuantized(network, how.reduce_range)
+    model.take(how.ranges)
+    return model.eval()
 
 
 def float_model(
@@ -288,13 +302,14 @@ def _checked(
 
 
 def _compare(
-    network: Network | Backbone, run: Run, batches: tuple[int, ...], seed: int
+    network: Network | Backbone | FakeQuantized, run: Run, batches: tuple[int, ...], seed: int
 ) -> tuple[float, float]:
     """Largest absolute difference of torch and a runtime, and largest absolute output."""
     rng = np.random.default_rng(seed)
+    subnet = network.network.subnet if isinstance(network, FakeQuantized) else network.subnet
     difference = scale = 0.0
     for batch in batches:
-        images = rng.standard_normal(_shape(network.subnet, batch), dtype=np.float32)
+        images = rng.standard_normal(_shape(subnet, batch), dtype=np.float32)
         with torch.inference_mode():
             given = network(torch.from_numpy(images))
         expected = given if isinstance(given, list) else [given]

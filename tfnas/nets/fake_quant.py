@@ -239,11 +239,11 @@ class FakeQuantized(nn.Module):
         maps = {name: (low, high) for name, (low, high) in zip(self.names, pairs, strict=True)}
         return Ranges(self.reduce_range, maps)
 
-    def take(self, ranges: Ranges) -> None:
-        """Set the ranges to trained ones. Raises ValueError if they are of another net."""
-        if ranges.maps.keys() != self._numbers.keys() or ranges.reduce_range != self.reduce_range:
-            raise ValueError("the ranges are not those of this net")
-        self.ranges.copy_(torch.tensor([ranges.maps[name] for name in self.names]))
+    def take(self, ranges: Mapping[str, tuple[float, float]]) -> None:
+        """Set the ranges, by name. Raises ValueError if they are of another net."""
+        if ranges.keys() != self._numbers.keys():
+            raise ValueError("the ranges of the weights' training are not those of this net")
+        self.ranges.copy_(torch.tensor([ranges[name] for name in self.names]))
 
     def _round(self, x: Tensor, name: str) -> Map:
         row = self.ranges[self._numbers[name]]
