@@ -57,7 +57,7 @@ def run_page(files: RunFiles, status: str | None = None) -> str:
         parts.append(stages_section(files.subnet, files.table, files.stages))
     parts += [_search(files), front(nets_of(files))]
     if result is not None and result.finals is not None:
-        parts.append(finals_section(result.finals))
+        parts.append(finals_section(result.finals, result.precision))
     if result is not None and result.loop:
         parts.append(loop_section(result.loop, result))
     parts.append(_origin(files))

@@ -75,7 +75,7 @@ def nets_of(files: RunFiles) -> list[Net]:
     top1 = files.run.top1_deployed
     at_hand = Net(
         files.subnet, FOUND, files.run.folder, result.target_ms, result.last_ms, result.verified,
-        table.device.batch, table.device.precision, top1=None if top1 is None else 100 * top1,
+        table.device.batch, result.precision, top1=None if top1 is None else 100 * top1,
     )  # fmt: skip
     _add(found, at_hand)
 
