@@ -135,7 +135,10 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
         run = replace(run, status=UNREADABLE, reason=f"it has no {files.result.name}")
     if files.trained.exists():
         try:
-            run = _with_accuracy(run, files)
+            found = _accuracy(files.trained)
+            run = _with_accuracy(run, found)
+            if files.int8.exists():
+                run = _with_int8(run, found, load_int8(files.int8))
         except ValueError as error:
             warnings.append(clean(str(error)))
     return run, warnings
@@ -235,21 +238,21 @@ class _Accuracy:
     recipe: Mapping[str, Any] | None = None
 
 
-def _with_accuracy(run: Run, files: RunFolder) -> Run:
-    """Raises ValueError for what isn't train.json, or int8.json beside it."""
-    found = load(
-        files.trained, _Accuracy, "result of a training", MOST_BYTES, TRAIN_HEADER, partly=True
-    )
+def _accuracy(file: Path) -> _Accuracy:
+    """Raises ValueError for what isn't train.json."""
+    return load(file, _Accuracy, "result of a training", MOST_BYTES, TRAIN_HEADER, partly=True)
+
+
+def _with_accuracy(run: Run, found: _Accuracy) -> Run:
     if found.top1 is None:
         return run
-    run = replace(
-        run,
-        top1=found.top1,
-        top1_resolution=found.resolution,
-        top1_in_int8=(found.recipe or {}).get("qat") is True,
-    )
-    int8 = load_int8(files.int8) if files.int8.is_file() else None
-    if int8 is None or not int8.is_of(found.subnet, found.top1):
+    in_int8 = (found.recipe or {}).get("qat") is True
+    return replace(run, top1=found.top1, top1_resolution=found.resolution, top1_in_int8=in_int8)
+
+
+def _with_int8(run: Run, found: _Accuracy, int8: Int8Accuracy) -> Run:
+    """What an export found, if it was of these weights."""
+    if found.top1 is None or not int8.is_of(found.subnet, found.top1):
         return run
     return replace(run, int8=int8, top1_resolution=int8.resolution)
 
