@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import profilers
 import tfnas
 from profilers import api as profilers_api
 from tests.support import pages
-from tests.support.entry import REPOSITORY, environment
+from tests.support.entry import REPOSITORY, environment, run_entry
 from tests.support.nets import few_images, few_root, random_network, tiny_subnet
 from tests.support.spaces import load_spec, macs_table
 from tfnas import api
@@ -117,13 +118,54 @@ def test_a_net_is_trained_into_a_folder_of_its_own(tmp_path: Path) -> None:
         tfnas.train_net(subnet, images, recipe=recipe, out=out, threads=1)
     assert (out / "subnet.json").read_bytes() == before
     assert not (out / "weights.safetensors").exists()
-    reordered = dict(
-        reversed(json.loads(subnet.to_json()).items())
-    )  # a user's own file of this net
+    # A user's own file of this net.
+    reordered = dict(reversed(json.loads(subnet.to_json()).items()))
     (out / "subnet.json").write_text(json.dumps(reordered))
     tfnas.train_net(subnet, images, recipe=recipe, out=out, threads=1)
     assert (out / "subnet.json").read_text() == json.dumps(reordered)
     assert tfnas.load(out).subnet == subnet
+
+
+@pytest.mark.slow
+def test_a_trained_net_is_exported_in_int8_as_the_command_does(tmp_path: Path) -> None:
+    images = load_images("fashion_mnist", root=str(few_root()))
+    recipe = tfnas.load_preset("recipe", "test", epochs=1)
+    trained = tfnas.train_net(tiny_subnet(), images, recipe=recipe, out=tmp_path / "a", threads=1)
+    with pytest.raises(ValueError, match="precision=int8 without images"):
+        tfnas.export_net(trained, tmp_path / "a" / "model.onnx", precision="int8")
+    done = tfnas.export_net(
+        trained, tmp_path / "a" / "model.onnx", precision="int8", images=images, float_ops=[0]
+    )
+    assert done.check is not None
+    assert done.check.images == 100
+    own = (tmp_path / "a" / "int8.json").read_text()
+    (tmp_path / "a" / "int8.json").unlink()
+    line = ("precision=int8", f"data.root={few_root()}", "int8.float_ops=[0]")
+    command = run_entry("tfnas.export", "subnet=a/subnet.json", *line, cwd=tmp_path)
+    assert command.returncode == 0, command.stdout + command.stderr
+    assert (tmp_path / "a" / "int8.json").read_text() == own
+    floats = tfnas.export_net(trained, tmp_path / "f.onnx")
+    assert floats.check is floats.quantization is None
+    qat = tfnas.load_preset("recipe", "qat", epochs=1)
+    tuned = tfnas.train_net(
+        tiny_subnet(), images, recipe=qat, out=tmp_path / "b", threads=1, weights=trained.weights
+    )
+    done = tfnas.export_net(tuned, tmp_path / "b" / "model.onnx", images=images, activations="int8")
+    assert done.quantization is not None
+    assert (done.quantization.activations, done.metadata["calibration"]) == ("int8", "trained")
+
+
+@pytest.mark.slow
+def test_a_net_that_was_found_for_int8_is_exported_so(tmp_path: Path) -> None:
+    images = load_images("fashion_mnist", root=str(few_root()))
+    spec = tfnas.load_space("tiny", len(images.classes))
+    table = macs_table(spec.build(8), quantum=8)
+    table = replace(table, device=replace(table.device, precision="int8", activations="int8"))
+    found = tfnas.find_net(spec, images, table, 1e6, budget="test", at_most=True, cores=1)
+    done = tfnas.export_net(found, tmp_path / "model.onnx")
+    assert done.quantization is not None
+    assert (done.quantization.activations, done.metadata["calibration"]) == ("int8", "noise")
+    assert tfnas.export_net(found, tmp_path / "f.onnx", precision="fp32").quantization is None
 
 
 def test_an_unusable_target_is_refused_with_the_nearest() -> None:

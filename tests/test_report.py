@@ -14,6 +14,7 @@ import pytest
 
 from tests.nets.test_weights import TRAINED as TOLD
 from tests.support.nets import random_network, tiny_subnet
+from tests.support.run_folders import checked_int8, trained_run
 from tfnas import report
 from tfnas.nets.weights import save_weights
 from tfnas.process.exits import DONE, FAILED, INTERRUPTED, OUTSIDE_TOLERANCE, UNUSABLE_INPUT
@@ -93,6 +94,39 @@ def test_a_run_is_one_line_and_one_row(tmp_path: Path, capsys: pytest.CaptureFix
     assert float(row["gap"]) == RESULT.gap
     assert (row["measured_low_ms"], row["measured_high_ms"]) == ("7.92", "8.06")
     assert (row["device"], row["within"], row["top1"]) == ("Xeon, 1 thread", "true", "0.866")
+
+
+def test_accuracies_in_int8_stand_beside_those_in_float(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained_run(tmp_path / "a", precision="int8", in_int8=0.845)
+    trained_run(tmp_path / "b", precision="int8")
+    trained_run(tmp_path / "c", precision="int8", qat=True)
+    (tmp_path / "d").mkdir()
+    other = checked_int8(tiny_subnet(7), 0.1)
+    other.save(trained_run(tmp_path / "d" / "run") / "int8.json")
+    lines, errors = told(tmp_path, capsys=capsys)
+    assert errors == ""
+    for line, text in zip(
+        lines[1:5],
+        ("float 86.0 %, int8 84.5 % at 32 px", "float 85.0 %, int8 – at 32 px",
+         "float –, int8 85.0 % at 32 px", "  85.0 % at 32 px"),
+        strict=True,
+    ):  # fmt: skip
+        assert text in line
+    rows = cells(tmp_path / "runs.csv")
+    assert [row["precision"] for row in rows] == ["int8"] * 3 + ["fp32"]
+    assert [row["top1_int8"] for row in rows] == ["0.845", "", "0.85", ""]
+    assert [row["top1_float"] for row in rows] == ["0.86", "0.85", "", "0.85"]
+    nets = {row["run"]: row for row in cells(tmp_path / "nets.csv") if row["source"] == "found"}
+    assert nets[str(tmp_path / "a")]["top1"] == "84.500"  # at the precision of the latency
+    assert (nets[str(tmp_path / "b")]["top1"], nets[str(tmp_path / "b")]["precision"]) == (
+        "", "int8",
+    )  # fmt: skip
+    (tmp_path / "a" / "int8.json").write_text("{}")
+    lines, errors = told(tmp_path, capsys=capsys)
+    assert "int8.json is no accuracy in int8" in errors
+    assert "float 85.0 %, int8 –" in lines[1]
 
 
 def test_trained_nets_are_listed_as_timm_does(

@@ -153,6 +153,7 @@ def train_net(
     recipe: str | Recipe = "quick",
     out: str | Path,
     task: str = "classification",
+    weights: str | Path | None = None,
     teacher: str | Path | nn.Module | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -168,6 +169,7 @@ def train_net(
         recipe: a name of conf/recipe/, or one of `load_preset("recipe", ...)`.
         task: classification, multi_label or regression; the latter two take images with a row of
             numbers for each.
+        weights: what to start from; `recipe="qat"` fine-tunes them for int8.
         teacher: whose soft labels are learned too: the folder of a trained run, an ONNX file with
             any batch, `module:factory` or a module. It takes what the net takes, and has the same
             classes.
@@ -200,6 +202,7 @@ def train_net(
             task=task,
             seed=seed,
             out=folder,
+            weights=None if weights is None else Path(weights),
             teacher=None if teacher is None else load_teacher(teacher, device),
             device=str(device),
             workers=workers,
@@ -220,29 +223,78 @@ def export_net(
     batch: int | None = 1,
     seed: int = 0,
     format: str = "onnx",
+    precision: str | None = None,
+    images: Dataset | None = None,
+    activations: str = "auto",
+    method: str | None = None,
+    float_ops: Sequence[int] = (),
+    reduce_range: bool = False,
 ) -> Exported:
     """Write a net as ONNX; one that isn't trained gets seeded weights, which ONNX files tell.
 
     Args:
         batch: None leaves it open.
         format: onnx | openvino | tflite | ncnn | coreml; the path ends as its files do.
+        precision: fp32 | int8; None: int8 where the net was searched or trained for it.
+        images: those it was trained on, which make a trained net int8: training images calibrate
+            it, and `Exported.check` tells what it loses on test images; int8.json beside the file
+            keeps that.
+        activations: of an int8 net, auto | uint8 | int8; auto: those of the search's table, else
+            unsigned.
+        method: minmax | entropy | percentile: how a range follows from the images; None: as
+            conf/export.yaml has it, which also says how many images are taken.
+        float_ops: numbers of ops that stay float, from the stem on.
+        reduce_range: weights of 7 bits.
 
     Raises:
-        ValueError: if the weights don't fit, the batch is no size, or there is no such format.
+        ValueError: if the weights don't fit, the batch is no size, there is no such format, or
+            images are missing or not those of the training.
         LookupError: if a package of the format isn't installed.
         RuntimeError: if the runtime's output differs from torch's.
     """
-    from tfnas.deploy.onnx_file import export
+    from tfnas.deploy.int8_export import Int8Images, Int8Options, export_int8, plan_int8
+    from tfnas.deploy.onnx_file import Target, export_network, network_with
+    from tfnas.runs.exported import accuracy_of
+    from tfnas.runs.folder import RunFolder
     from tfnas.runs.trained import TrainResult
 
+    file, default = Path(path), values.default("export", "int8")
+    subnet = net if isinstance(net, Subnet) else net.subnet
+    weights, target, device = None, Target(), None
     if isinstance(net, TrainResult):
-        return export(net.subnet, net.weights, Path(path), batch=batch, seed=seed, format=format)
-    if isinstance(net, FoundNet):
-        return export(
-            net.subnet, None, Path(path), batch=batch, seed=seed, target_ms=net.target_ms,
-            table_ms=net.table_ms, table=Path(net.table.source).name, format=format,
+        weights = net.weights
+    elif isinstance(net, FoundNet):
+        target = Target(net.target_ms, net.table_ms, Path(net.table.source).name)
+        device = net.table.device
+    network, trained = network_with(subnet, weights, seed)
+    quantization = plan_int8(
+        Int8Options(precision, activations, method or default.method, tuple(float_ops),
+                    reduce_range),
+        trained=trained,
+        ops=len(network.layers),
+        format=format,
+        searched=None if device is None else device.precision,
+        activations=None if device is None else device.activations,
+    )  # fmt: skip
+    if quantization is None or trained is None:
+        return export_network(
+            network, trained, file, batch=batch, target=target, seed=seed, format=format,
+            quantization=quantization,
         )  # fmt: skip
-    return export(net, None, Path(path), batch=batch, seed=seed, format=format)
+    if images is None:
+        raise ValueError(
+            "precision=int8 without images: a trained net is calibrated and checked on the data "
+            "that it was trained on; give images=tfnas.load_images(...), or precision='fp32'"
+        )
+    data = images.fed_as(subnet.in_channels)
+    done = export_int8(
+        network, file, quantization,
+        Int8Images(data, trained, default.images, default.check_images), batch=batch,
+        target=target, seed=seed, format=format,
+    )  # fmt: skip
+    if (checked := accuracy_of(done, subnet)) is not None:
+        checked.save(RunFolder(file.parent).int8)
+    return done
 
 
 @overload

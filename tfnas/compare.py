@@ -90,7 +90,7 @@ def prepare(config: CompareConfig) -> Work:
         costs=(),
         recipe=config.recipe,
         data=Data(dataset.name, dataset.origin, len(dataset.test)),
-        table=Table(latency_table.source, device.name, device.fingerprint),
+        table=Table(latency_table.source, device.name, device.fingerprint, device.precision),
         latency_tolerance=config.latency_tolerance,
         resolution=resolution,
         deployed_resolution=contenders[0].subnets[0].resolution,

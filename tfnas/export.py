@@ -6,35 +6,36 @@ Writes a subnet as an ONNX file or for another runtime, see `tfnas.deploy.onnx_f
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfnas.app.command_line import is_sweep, output_dir
 from tfnas.app.data import load_data
 from tfnas.app.main import Work, main
 from tfnas.app.schemas import ExportConfig
-from tfnas.data.batches import Batches
-from tfnas.data.images import Dataset, Images
 from tfnas.deploy.formats import FORMATS, usable_format
-from tfnas.deploy.int8 import PRECISION, Quantization
-from tfnas.deploy.int8_check import Int8Check, arrays, check_int8, deployed_images
-from tfnas.deploy.onnx_file import Target, export_network, network_with
+from tfnas.deploy.int8 import Int8Check, Quantization
+from tfnas.deploy.int8_export import (
+    Int8Images,
+    Int8Options,
+    export_int8,
+    float_share,
+    plan_int8,
+)
+from tfnas.deploy.onnx_file import Exported, Target, export_network, network_with
 from tfnas.deploy.onnx_versions import onnx_versions
 from tfnas.files.decode import load
 from tfnas.nets.backbone import Backbone
 from tfnas.nets.blocks import Network
 from tfnas.nets.weights import Trained, told
 from tfnas.pages.hub import ModelCard, read_card, write_hub_folder
-from tfnas.process.checks import check_choice
 from tfnas.process.exits import DONE, FAILED
+from tfnas.runs.exported import accuracy_of
 from tfnas.runs.folder import RunFolder
 from tfnas.runs.result import MAX_BYTES
 from tfnas.space.subnet import Subnet
 
 log = logging.getLogger("tfnas.export")
-
-BATCH = 32  # images that calibrate or check at once
 
 
 def prepare(config: ExportConfig) -> Work:
@@ -48,15 +49,18 @@ def prepare(config: ExportConfig) -> Work:
     network, trained = network_with(subnet, weights, config.seed)
     promise = _promise(run.result)
     target = _target(promise, config.target_ms)
-    quantization = _quantization(config, promise, len(network.layers))
-    dataset = None
-    if quantization is not None and trained is not None:
-        dataset = load_data(config.data, None).fed_as(subnet.in_channels)
-        if dataset.classes != trained.classes:
-            raise ValueError(
-                f"data={config.data.name} has other classes than {weights} was trained on: an int8 "
-                "net is calibrated on its training images; give data=NAME as it was trained"
-            )
+    asked = config.int8
+    quantization = plan_int8(
+        Int8Options(
+            config.precision, asked.activations, asked.method, tuple(asked.float_ops),
+            asked.reduce_range,
+        ),
+        trained=trained,
+        ops=len(network.layers),
+        format=config.format,
+        searched=None if promise is None else promise.precision,
+        activations=None if promise is None else promise.activations,
+    )  # fmt: skip
     exported: Network | Backbone = network
     if config.features_only:
         exported = Backbone(network, config.out_indices, trained)
@@ -72,9 +76,13 @@ def prepare(config: ExportConfig) -> Work:
         path = folder.path / f"{stem}{FORMATS[config.format].suffix}"
     else:
         path = Path(config.out)
+    images = None
+    if quantization is not None and trained is not None:
+        dataset = load_data(config.data, None).fed_as(subnet.in_channels)
+        images = Int8Images(dataset, trained, asked.images, asked.check_images)
     path.parent.mkdir(parents=True, exist_ok=True)
     return lambda: _work(
-        exported, weights, trained, path, target, config, card, quantization, dataset
+        exported, weights, trained, path, target, config, card, quantization, images
     )
 
 
@@ -142,23 +150,6 @@ def _target(found: _Promise | None, target_ms: float | None) -> Target:
     return known if target_ms is None else Target(target_ms, known.table_ms, known.table)
 
 
-def _quantization(config: ExportConfig, found: _Promise | None, ops: int) -> Quantization | None:
-    """How the net becomes an int8 one; None where it stays float."""
-    precision, asked = config.precision, config.int8
-    if precision is None:  # of float16 a runtime makes what it needs from the float32 file
-        promised = found is not None and found.precision == PRECISION and config.format == "onnx"
-        precision = PRECISION if promised else "fp32"
-    check_choice("precision of an export", precision, ("fp32", PRECISION))
-    if precision != PRECISION:
-        return None
-    if bad := [op for op in asked.float_ops if not 0 <= op < ops]:
-        raise ValueError(f"int8.float_ops={bad}: the net has the ops 0 to {ops - 1}")
-    activations = asked.activations
-    if activations == "auto":
-        activations = "uint8" if found is None else found.activations or "uint8"
-    return Quantization(activations, asked.method, tuple(asked.float_ops), asked.reduce_range)
-
-
 def _work(
     network: Network | Backbone,
     weights: Path | None,
@@ -168,28 +159,11 @@ def _work(
     config: ExportConfig,
     card: ModelCard | None,
     quantization: Quantization | None,
-    dataset: Dataset | None,
+    images: Int8Images | None,
 ) -> int:
-    form, batch, seed = FORMATS[config.format], config.batch, config.seed
-
-    def deployed_batches(images: Images, most: int, size: int | None) -> Batches:
-        assert trained is not None
-        return deployed_images(
-            images, network, trained, most=most, batch=size or BATCH, seed=seed,
-            whole=size is not None,
-        )  # fmt: skip
-
-    calibration = None
-    if dataset is not None:
-        calibration = arrays(deployed_batches(dataset.train, config.int8.images, None))
+    form, batch = FORMATS[config.format], config.batch
     try:
-        done = export_network(
-            network, trained, path, batch=batch, target=target, seed=seed, format=config.format,
-            opset=config.opset, ir_version=config.ir_version, quantization=quantization,
-            images=calibration,
-        )  # fmt: skip
-        if card is not None and isinstance(network, Network):
-            write_hub_folder(card, network, path.parent)
+        done = _written(network, trained, path, target, config, card, quantization, images)
     except (RuntimeError, ValueError, OSError) as error:
         log.error("error: %s", error)
         return FAILED
@@ -212,20 +186,58 @@ def _work(
         info = network.feature_info
         log.info("maps of %s channels, reductions %s", info.channels(), info.reduction())
     if trained is None:
-        log.info("the weights are random (seed %d): fit for measuring latency only", seed)
+        log.info("the weights are random (seed %d): fit for measuring latency only", config.seed)
     else:
         mark = "" if trained.resolution == deployed else f", while the file takes {deployed} px"
         log.info("weights of %s, %s at %s px%s", weights, told(trained.top1, trained.scores),
                  trained.resolution, mark)  # fmt: skip
-    if dataset is not None and isinstance(network, Network):
-        tested = deployed_batches(dataset.test, config.int8.check_images, batch)
-        _tell(check_int8(network, path, tested, dataset.classes), network, config.int8.float_ops)
+    if done.flushed:
+        log.info(
+            "%d constants below float32's normal range became zero: a runtime would compute slowly "
+            "with them", done.flushed,
+        )  # fmt: skip
+    if done.check is not None:
+        _tell(done.check)
+    if quantization is not None and quantization.float_ops and isinstance(network, Network):
+        share = float_share(network, quantization.float_ops)
+        log.info("%.0f %% of the multiply-adds stay float", 100 * share)
     if card is not None:
         log.info("%s is ready to be pushed; its README.md has no license yet", path.parent)
     return DONE
 
 
-def _tell(found: Int8Check, network: Network, float_ops: Sequence[int]) -> None:
+def _written(
+    network: Network | Backbone,
+    trained: Trained | None,
+    path: Path,
+    target: Target,
+    config: ExportConfig,
+    card: ModelCard | None,
+    quantization: Quantization | None,
+    images: Int8Images | None,
+) -> Exported:
+    """The file, and what goes beside it."""
+    if images is not None and quantization is not None:
+        done = export_int8(
+            network, path, quantization, images, batch=config.batch, target=target,
+            seed=config.seed, format=config.format, opset=config.opset,
+            ir_version=config.ir_version,
+        )  # fmt: skip
+    else:
+        done = export_network(
+            network, trained, path, batch=config.batch, target=target, seed=config.seed,
+            format=config.format, opset=config.opset, ir_version=config.ir_version,
+            quantization=quantization,
+        )  # fmt: skip
+    checked = accuracy_of(done, network.subnet)
+    if card is not None and isinstance(network, Network):
+        write_hub_folder(replace(card, int8=checked or card.int8), network, path.parent)
+    elif checked is not None:
+        checked.save(RunFolder(path.parent).int8)
+    return done
+
+
+def _tell(found: Int8Check) -> None:
     name, lost = found.worst_class
     log.info(
         "top-1 on %s test images: %.2f %% in float, %.2f %% in int8 (%+.2f points); %s loses most "
@@ -236,12 +248,10 @@ def _tell(found: Int8Check, network: Network, float_ops: Sequence[int]) -> None:
     if found.layers:
         log.warning(
             "warning: int8 costs more than a point; signal over error is least in %s. Keep such "
-            "ops float with int8.float_ops=[NUMBER,…], or try int8.method=percentile or entropy",
+            "ops float with int8.float_ops=[NUMBER,…], try int8.method=percentile or entropy, or "
+            "fine-tune with `python -m tfnas.train recipe=qat weights=WEIGHTS out=FOLDER`",
             ", ".join(f"{layer} ({ratio_db:.0f} dB)" for layer, ratio_db in found.layers),
         )
-    if float_ops:
-        macs = sum(network.subnet.ops[op].macs for op in float_ops)
-        log.info("%.0f %% of the multiply-adds stay float", 100 * macs / network.subnet.macs)
 
 
 if __name__ == "__main__":

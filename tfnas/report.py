@@ -38,13 +38,13 @@ from tfnas.runs.run import UNFINISHED, Run, clean
 NOTHING = "–"
 NETS, RESULTS = "nets.csv", "results.csv"
 HEADER = (
-    "run", "target", "table", "measured ± 95 %", "gap", "within", "strategy", "seed", "device",
-    "space", "accuracy", "status",
+    "run", "target", "table", "measured ± 95 %", "precision", "gap", "within", "strategy", "seed",
+    "device", "space", "accuracy", "status",
 )  # fmt: skip
 COLUMNS = (
     "run", "target_ms", "table_ms", "measured_ms", "measured_low_ms", "measured_high_ms", "gap",
     "within", "strategy", "seed", "device", "space", "top1", "top1_resolution", "doubtful",
-    "status", "told",
+    "status", "told", "precision", "top1_float", "top1_int8",
 )  # fmt: skip
 
 
@@ -182,13 +182,14 @@ def _cells(run: Run) -> tuple[str, ...]:
         _ms(run.target_ms),
         _ms(run.table_ms),
         measured + (" (doubtful)" if run.doubtful else ""),
+        run.precision or NOTHING,
         NOTHING if run.gap is None else f"{100 * run.gap:+.2f} %",
         NOTHING if run.within is None else ("yes" if run.within else "NO"),
         run.strategy or NOTHING,
         NOTHING if run.seed is None else str(run.seed),
         run.device or NOTHING,
         run.space or NOTHING,
-        NOTHING if run.top1 is None else f"{100 * run.top1:.1f} % at {run.top1_resolution} px",
+        run.told_top1 or NOTHING,
         run.status,
     )
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from profilers.contract import DeviceError, LinkError, Profiler
+from profilers.measure.activations import compare_with_float
 from profilers.measure.bench import Bench
 from profilers.measure.timing import Measured, Progress
 from profilers.tables.meanwhile import on_other_cores, with_conditions
@@ -115,6 +116,8 @@ def build_table(
     if is_complete(table, spec):
         progress(f"{path} is complete for space={spec.name}: nothing to measure")
         return table.for_space(spec.build(table.device.quantum))
+    if not table.rows:
+        compare_with_float(profiler)
     with Bench(profiler, seed, progress) as bench:
         start = time.monotonic()
         table = open_table(profiler, path)  # whoever held the lock may have measured it all

@@ -136,6 +136,9 @@ def test_few_values_are_told_as_few() -> None:
     assert "wide" not in " ".join(cautions(made_up([many], [many[::-1]])))
     assert "with 2 nets of a method" in cautions(made_up([A, B], [C, A]))[0]
     assert "each of the 2 differences to A" in cautions(made_up([A], [B], [C]))[-1]
+    table = Table("t.json", "Xeon", "abc", "int8")
+    assert "accuracies are those in float" in " ".join(cautions(made_up([A], [B], table=table)))
+    assert "in float" not in " ".join(cautions(made_up([A], [B])))
 
 
 def test_what_was_raised_or_lowered_is_told() -> None:

@@ -18,10 +18,10 @@ from safetensors import safe_open
 import tfnas
 from tests.nets.test_weights import TRAINED
 from tests.support.entry import run_entry
-from tests.support.nets import few_images, random_network, tiny_subnet
-from tests.support.run_folders import saved_run
+from tests.support.nets import few_images, few_root, random_network, tiny_subnet
+from tests.support.run_folders import checked_int8, saved_run
 from tfnas.files.bounded import check_plain
-from tfnas.nets.weights import save_weights
+from tfnas.nets.weights import Ranges, save_weights
 from tfnas.pages.hub import ModelCard, read_card
 from tfnas.process.exits import DONE, UNUSABLE_INPUT
 from tfnas.runs.folder import RunFolder
@@ -109,6 +109,41 @@ def test_a_latency_has_its_context(tmp_path: Path) -> None:
     text = ModelCard(subnet, trained, elsewhere, None).text("x")
     assert "by the table of" in text
     assert "Not measured." in text
+
+
+def test_accuracies_in_float_and_int8_stand_side_by_side(tmp_path: Path) -> None:
+    run, subnet = run_with(tmp_path / "run")
+    trained, result = tfnas.load(run.path).trained, Result.load(run.result)
+    plain = read_card(subnet, trained, run, run.weights)
+    assert "int8" not in plain.text("x")
+    of_int8 = replace(plain, result=replace(result, precision="int8"))
+    text = of_int8.text("x")
+    assert "of the\n  test images at 32 px, in float." in text
+    assert "In int8, which the latency is of: not known" in text
+    checked_int8(subnet, 0.485, trained_top1=0.5).save(run.int8)
+    text = read_card(subnet, trained, run, run.weights).text("x")
+    assert "top-1 48.50 %, and in float 86.00 %, on 9,000 test images" in text
+    assert "fp32" in text  # the latency's precision
+    checked_int8(subnet, 0.485, trained_top1=0.4).save(run.int8)  # of other weights
+    assert read_card(subnet, trained, run, run.weights).int8 is None
+    tuned = replace(trained, quantized=Ranges(False, {"input": (-1.0, 1.0)}))
+    assert "in int8 as its training simulates it" in replace(plain, trained=tuned).text("x")
+
+
+@pytest.mark.slow
+def test_a_folder_of_an_int8_net_has_both_accuracies(tmp_path: Path) -> None:
+    run, subnet = run_with(tmp_path / "run", data="fashion_mnist: some")
+    trained = replace(TRAINED, classes=few_images(20, 10).classes, data="fashion_mnist: some")
+    save_weights(random_network(subnet).state_dict(), subnet, run.weights, trained)
+    done = run_entry(
+        "tfnas.export", "subnet=run/subnet.json", "hub=net", "precision=int8",
+        f"data.root={few_root()}", "int8.images=32", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == DONE, done.stdout + done.stderr
+    text = (tmp_path / "net" / "README.md").read_text()
+    assert "In int8 (model.onnx, activations uint8, ranges by minmax): top-1" in text
+    assert "on 100 test images" in text
+    assert not (tmp_path / "net" / "int8.json").exists()
 
 
 def test_a_training_is_told_where_its_record_is_of_these_weights(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.browser import Elements, check_self_contained
-from tests.support.run_folders import RESULT, saved_run, unfinished_run
+from tests.support.run_folders import RESULT, saved_run, trained_run, unfinished_run
+from tfnas.pages.finals import finals_section
 from tfnas.pages.run import run_page, verdict, write_report
 from tfnas.runs.files import read_files
 from tfnas.runs.finals import Evidence, Finals, FinalsRow, Margin
@@ -88,6 +89,40 @@ def test_the_figures_are_those_of_the_result(tmp_path: Path) -> None:
     for told in ("python -m tfnas.search space=tiny target_ms=8", "86.6 %", "Xeon, 1 thread",
                  "python 3.11", "path passes", "space.kernels"):  # fmt: skip
         assert told in found.text
+
+
+def tiles_of(folder: Path) -> str:
+    """What the page says of its figures, before the first drawing."""
+    (folder / "history.jsonl").unlink()  # without figures it takes no time
+    return page_of(folder).text.split("Green: ")[0]
+
+
+def test_float_and_int8_stand_side_by_side_and_latencies_say_what_they_are_of(
+    tmp_path: Path,
+) -> None:
+    plain = tiles_of(trained_run(tmp_path / "plain", loop=None))
+    assert "top-1, trained" in plain
+    assert "int8" not in plain
+    unknown = tiles_of(trained_run(tmp_path / "unknown", precision="int8", loop=None))
+    for told in ("measured, int8, 95 % interval", "table, int8", "target, int8", "top-1, float",
+                 "85.0 %", "top-1, int8", "tfnas export precision=int8 tells"):  # fmt: skip
+        assert told in unknown
+    known = tiles_of(trained_run(tmp_path / "known", precision="int8", in_int8=0.845, loop=None))
+    assert known.index("86.0 %") < known.index("84.5 %")
+    assert "85.0 %" not in known  # that of the training, on other images perhaps
+    floating = tiles_of(trained_run(tmp_path / "floating", in_int8=0.845, loop=None))
+    assert "measured, fp32, 95 % interval" in floating
+    assert "the latency is of fp32" in floating
+    tuned = tiles_of(trained_run(tmp_path / "tuned", precision="int8", qat=True, loop=None))
+    assert "trained for int8" in tuned
+    assert "at 32 px, simulated" in tuned
+
+
+def test_finals_of_int8_say_that_accuracies_are_of_floats() -> None:
+    assert "(int8)" not in finals_section(FINALS, "fp32")
+    text = finals_section(FINALS, "int8")
+    for told in ("table, ms (int8)", "top-1, % (float)", "held out, in float"):
+        assert told in text
 
 
 def test_all_options_are_told_in_full(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tests.support.browser import Elements, check_self_contained
-from tests.support.run_folders import RESULT, saved_run, unfinished_run
+from tests.support.run_folders import RESULT, saved_run, trained_run, unfinished_run
 from tfnas.app.gathering import gather
 from tfnas.nets.weights import fingerprint
 from tfnas.pages.run import write_report
-from tfnas.pages.runs import differing, runs_page
+from tfnas.pages.runs import differing, gather_runs, runs_page
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +46,20 @@ def test_runs_are_compared(tmp_path: Path) -> None:
         assert told in found.text
     for left_out in ("space.kernels", "strategy.knob"):
         assert left_out not in found.text
+
+
+def test_no_float_accuracy_is_drawn_against_an_int8_latency(tmp_path: Path) -> None:
+    trained_run(tmp_path / "known", precision="int8", in_int8=0.845)
+    trained_run(tmp_path / "unknown", precision="int8")
+    trained_run(tmp_path / "floats")
+    runs = gather(tmp_path)[0]
+    lines = {line.name: line for line in gather_runs(runs, tmp_path).lines}
+    top1 = {name: line.top1 and line.top1.mean for name, line in lines.items()}
+    assert top1 == {"known": 0.845, "unknown": None, "floats": 0.85}
+    text = page_of(tmp_path).text
+    for told in ("float 86.0 %, int8 84.5 % at 32 px", "float 85.0 %, int8 – at 32 px",
+                 "85.0 % at 32 px", "tfnas, int8", "Of 1 net the top-1 isn't known"):  # fmt: skip
+        assert told in text
 
 
 def test_a_comparison_beside_the_runs_gives_intervals(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 
 from tests.support.spaces import load_space, load_spec, macs_table
+from tfnas.nets.weights import fingerprint
 from tfnas.runs.folder import RunFolder
+from tfnas.runs.int8 import Int8Accuracy
 from tfnas.runs.result import RawSamples, Result
 from tfnas.runs.status import write_status
 from tfnas.space.search_space import SearchSpace
@@ -108,6 +110,36 @@ def saved_run(folder: Path, **changes: Any) -> tuple[Path, Subnet]:
     RunFolder(folder).overrides.write_text("- space=tiny\n- target_ms=8\n")
     write_status(folder, 0, "launch")
     return folder, subnet
+
+
+def trained_run(
+    folder: Path,
+    *,
+    precision: str = "fp32",
+    qat: bool = False,
+    in_int8: float | None = None,
+    **changes: Any,
+) -> Path:
+    """A finished run whose net is trained to a top-1 of 0.85, and maybe checked in int8."""
+    folder, subnet = saved_run(folder, precision=precision, **changes)
+    record = {
+        "format": "tfnas.train/1", "top1": 0.85, "resolution": 32, "subnet": fingerprint(subnet),
+        "recipe": {"name": "qat" if qat else "quick", **({"qat": True} if qat else {})},
+    }  # fmt: skip
+    RunFolder(folder).trained.write_text(json.dumps(record))
+    if in_int8 is not None:
+        checked_int8(subnet, in_int8).save(RunFolder(folder).int8)
+    return folder
+
+
+def checked_int8(subnet: Subnet, int8_top1: float, trained_top1: float = 0.85) -> Int8Accuracy:
+    """What an export of such a net leaves."""
+    return Int8Accuracy(
+        subnet=fingerprint(subnet), trained_top1=trained_top1, model="model.onnx",
+        activations="uint8", calibration="minmax", reduce_range=False, float_ops=(), images=9000,
+        resolution=32, float_top1=0.86, int8_top1=int8_top1, worst_class="bag",
+        worst_class_lost=0.02,
+    )  # fmt: skip
 
 
 def unfinished_run(folder: Path) -> Path:

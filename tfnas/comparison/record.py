@@ -82,6 +82,7 @@ class Table:
     file: str
     device: str
     fingerprint: str
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,11 @@ def cautions(comparison: Comparison) -> list[str]:
             "method would find"
         )
     lines.append(f"all are tested on the same {c.data.test_images:,} images")
+    if c.table.precision == "int8":
+        lines.append(
+            "accuracies are those in float, latencies those in int8: what each net loses, "
+            "`tfnas export precision=int8` tells"
+        )
     if len(c.methods) > 2:
         lines.append(
             f"each of the {len(c.methods) - 1} differences to {first.name} has a 95 % interval of "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ PRECISION = "int8"
 ACTIVATIONS = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8}
 METHODS = ("minmax", "entropy", "percentile")
 IMAGE_CHANNELS = 4  # the most that an image has; what has more is a map inside a net
+QUANTIZE = "QuantizeLinear"
 NOISE = 8  # images that set the ranges where weights are random
 
 
@@ -38,6 +39,8 @@ class Quantization:
         float_ops: numbers of ops that stay as they are.
         reduce_range: 7 bits for weights: x86 processors without VNNI add up pairs of products in
             16 bits, which 8 bits overflow.
+        ranges: (lowest, highest) value of each map that is quantized, by its name in the float
+            model, as quantization-aware training left them; None: calibration tells.
 
     Raises:
         ValueError: for another kind of activations or method.
@@ -47,10 +50,33 @@ class Quantization:
     method: str = "minmax"
     float_ops: tuple[int, ...] = ()
     reduce_range: bool = False
+    ranges: Mapping[str, tuple[float, float]] | None = None
 
     def __post_init__(self) -> None:
         check_choice("activations", self.activations, ACTIVATIONS)
         check_choice("calibration method", self.method, METHODS)
+
+
+@dataclass(frozen=True)
+class Int8Check:
+    """Accuracies in float and int8 on the same images.
+
+    Attributes:
+        images: how many.
+        worst_class: the class that loses most, and how much of its accuracy.
+        layers: maps that int8 changes most, with signal over error in dB, the worst first; none
+            where top-1 drops by less than a point.
+    """
+
+    images: int
+    float_top1: float
+    int8_top1: float
+    worst_class: tuple[str, float]
+    layers: tuple[tuple[str, float], ...]
+
+    @property
+    def drop(self) -> float:
+        return self.float_top1 - self.int8_top1
 
 
 def quantized(
@@ -59,7 +85,10 @@ def quantized(
     """A float32 model of `build_model` as an int8 one, input and outputs still float32.
 
     Args:
-        images: batches (N, C, H, W) that tell the range of each tensor.
+        images: batches (N, C, H, W) that tell the range of each tensor where `how` doesn't.
+
+    Raises:
+        ValueError: if `how.ranges` lack a map that is quantized.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as profilers/onboard/ort.py
     from onnxruntime import quantization as ort
@@ -90,12 +119,35 @@ def quantized(
                 if int(node.name.partition(".")[0]) in how.float_ops
             ],
             calibrate_method=methods[how.method],
+            extra_options={"TensorQuantOverrides": _overrides(source, how.ranges or {})},
         )
         result = onnx.load_model(path)
+    if how.ranges is not None:
+        _check_ranges(result, how.ranges)
     del result.metadata_props[:]
     result.metadata_props.extend(model.metadata_props)
     result.producer_name = model.producer_name
     return result
+
+
+def _overrides(
+    model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]
+) -> dict[str, list[dict[str, np.float32]]]:
+    """Ranges as the quantizer takes them; it refuses names that the model doesn't have."""
+    there = {INPUT, *(name for node in model.graph.node for name in node.output)}
+    return {
+        name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
+        for name, (low, high) in ranges.items()
+        if name in there
+    }
+
+
+def _check_ranges(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Raises ValueError for a map that was quantized by another range than a given one."""
+    scale = "_scale"  # what the quantizer calls that of a map, after the map's name
+    used = {n.input[1].removesuffix(scale) for n in model.graph.node if n.op_type == QUANTIZE}
+    if unknown := sorted(used - ranges.keys()):
+        raise ValueError(f"the weights have no ranges for {', '.join(unknown[:4])}")
 
 
 def int8_row(ops: Sequence[OpSpec], batch: int, activations: str) -> onnx.ModelProto:
@@ -122,7 +174,7 @@ def int8_row(ops: Sequence[OpSpec], batch: int, activations: str) -> onnx.ModelP
 def _take_int8(model: onnx.ModelProto, kind: int) -> None:
     """Leave out the node that quantizes the input; maps come with channels last, as they lie."""
     graph = model.graph
-    node = next(n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] == INPUT)
+    node = next(n for n in graph.node if n.op_type == QUANTIZE and n.input[0] == INPUT)
     node.CopyFrom(helper.make_node("Transpose", [INPUT], [node.output[0]], perm=[0, 3, 1, 2]))
     n, c, h, w = (dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim)
     graph.input[0].CopyFrom(helper.make_tensor_value_info(INPUT, kind, [n, h, w, c]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 from tfnas.data.batches import Batches
 from tfnas.data.images import Images
 from tfnas.deploy.formats import run_onnx
-from tfnas.deploy.int8 import ImageReader
+from tfnas.deploy.int8 import ImageReader, Int8Check
 from tfnas.deploy.onnx_file import float_model
 from tfnas.nets.backbone import Backbone
 from tfnas.nets.blocks import Network
@@ -24,28 +23,6 @@ from tfnas.nets.weights import Trained
 DROP = 0.01  # of top-1: from here on the worst layers are looked for
 LAYERS = 5  # of these
 LOOKED_AT = 64  # images
-
-
-@dataclass(frozen=True)
-class Int8Check:
-    """Accuracies in float and int8 on the same images.
-
-    Attributes:
-        images: how many.
-        worst_class: the class that loses most, and how much of its accuracy.
-        layers: maps that int8 changes most, with signal over error in dB, the worst first; none
-            where top-1 drops by less than a point.
-    """
-
-    images: int
-    float_top1: float
-    int8_top1: float
-    worst_class: tuple[str, float]
-    layers: tuple[tuple[str, float], ...]
-
-    @property
-    def drop(self) -> float:
-        return self.float_top1 - self.int8_top1
 
 
 def deployed_images(

@@ -17,13 +17,15 @@ import torch
 from torch import nn
 
 from tfnas.deploy.contract import Format, Run
+from tfnas.deploy.denormals import flush_denormals
 from tfnas.deploy.formats import ONNX, run_onnx, usable_format
-from tfnas.deploy.int8 import NOISE, PRECISION, Quantization, quantized
+from tfnas.deploy.int8 import NOISE, PRECISION, Int8Check, Quantization, quantized
 from tfnas.deploy.onnx_graph import build_model, weight_shapes, with_batch
 from tfnas.deploy.onnx_versions import OnnxVersions, onnx_versions
 from tfnas.files.atomic import take_place
 from tfnas.nets.backbone import Backbone
 from tfnas.nets.blocks import ConvBN, Network
+from tfnas.nets.fake_quant import FakeQuantized
 from tfnas.nets.weights import Trained, fingerprint, load_weights
 from tfnas.process.versions import versions
 from tfnas.space.ops import OpSpec
@@ -57,6 +59,8 @@ class Exported:
     trained: Trained | None
     metadata: Mapping[str, str] = field(repr=False)
     quantization: Quantization | None = None  # None: float32
+    flushed: int = 0  # constants below float32's normal range, which became zero
+    check: Int8Check | None = None  # of an int8 net that was run on test images
 
 
 def export(
@@ -131,7 +135,8 @@ def export_network(
         opset: None: that of what is measured.
         ir_version: None: as old as the opset can have it.
         quantization: None for float32. The float model is compared with torch in any case;
-            `max_abs_diff` is then that of the int8 one, which nothing bounds.
+            `max_abs_diff` is then that of the int8 one, which nothing bounds. With trained ranges
+            torch rounds likewise.
         images: batches (N, C, H, W) that calibrate an int8 net; None for noise, which does for
             measuring latency only.
     """
@@ -147,6 +152,8 @@ def export_network(
     if isinstance(network, Backbone):
         metadata["reductions"] = json.dumps(network.feature_info.reduction())
     model = float_model(network, batch, metadata, asked)
+    flushed = flush_denormals(model)
+    onnx.helper.set_model_props(model, metadata | _told_flushed(flushed))
     onnx.checker.check_model(model, full_check=True)
     batches = DYNAMIC_BATCHES if batch is None else (batch,)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -155,13 +162,29 @@ def export_network(
         difference, scale = _checked(network, form, draft, batches, seed)
         if quantization is not None:
             metadata |= {"precision": PRECISION, **_told(quantization, images is not None)}
-            model = float_model(network, None, metadata, asked)
+            model = float_model(network, None, None, asked)
+            flush_denormals(model)
             model = quantized(model, images or _noise(network, seed), quantization)
+            flushed += flush_denormals(model)  # scales of biases
+            onnx.helper.set_model_props(model, metadata | _told_flushed(flushed))
             onnx.save_model(model if batch is None else with_batch(model, batch), draft)
-            difference, scale = _compare(network, run_onnx(draft), batches, seed)
+            like = _as_exported(network, quantization)
+            difference, scale = _compare(like, run_onnx(draft), batches, seed)
         for file in sorted(Path(folder).iterdir()):
             take_place(file, path.parent / file.name)
-    return Exported(path, asked, batch, difference, scale, trained, metadata, quantization)
+    metadata |= _told_flushed(flushed)
+    return Exported(path, asked, batch, difference, scale, trained, metadata, quantization, flushed)
+
+
+def _as_exported(
+    network: Network | Backbone, how: Quantization
+) -> Network | Backbone | FakeQuantized:
+    """What torch computes to compare with an int8 file: as it was trained, where that is known."""
+    if how.ranges is None or how.float_ops or isinstance(network, Backbone):
+        return network
+    model = FakeQuantized(network, how.reduce_range)
+    model.take(how.ranges)
+    return model.eval()
 
 
 def float_model(
@@ -178,12 +201,18 @@ def float_model(
     return model
 
 
+def _told_flushed(flushed: int) -> dict[str, str]:
+    return {"denormals_flushed": str(flushed)} if flushed else {}
+
+
 def _told(quantization: Quantization, calibrated: bool) -> dict[str, str]:
     """What the file says of how it was made."""
+    method = quantization.method if calibrated else "noise"
     return {
         "activations": quantization.activations,
-        "calibration": quantization.method if calibrated else "noise",
+        "calibration": "trained" if quantization.ranges is not None else method,
         "float_ops": json.dumps(quantization.float_ops),
+        **({"reduce_range": "true"} if quantization.reduce_range else {}),
     }
 
 
@@ -273,13 +302,14 @@ def _checked(
 
 
 def _compare(
-    network: Network | Backbone, run: Run, batches: tuple[int, ...], seed: int
+    network: Network | Backbone | FakeQuantized, run: Run, batches: tuple[int, ...], seed: int
 ) -> tuple[float, float]:
     """Largest absolute difference of torch and a runtime, and largest absolute output."""
     rng = np.random.default_rng(seed)
+    subnet = network.network.subnet if isinstance(network, FakeQuantized) else network.subnet
     difference = scale = 0.0
     for batch in batches:
-        images = rng.standard_normal(_shape(network.subnet, batch), dtype=np.float32)
+        images = rng.standard_normal(_shape(subnet, batch), dtype=np.float32)
         with torch.inference_mode():
             given = network(torch.from_numpy(images))
         expected = given if isinstance(given, list) else [given]
@@ -305,7 +335,11 @@ def _metadata(subnet: Subnet, trained: Trained | None, target: Target, seed: int
             metadata[name] = str(value)
     if trained is None:
         return metadata | {"weights": "untrained", "seed": str(seed)}
-    values = {name: json.dumps(value) for name, value in trained.values.items()}
+    values = {
+        name: json.dumps(value)
+        for name, value in trained.values.items()
+        if name != "quantized"  # which the scales of an int8 file tell
+    }
     return metadata | {
         "weights": "trained",
         "preprocessing": f"({_channels(subnet)} / 255 - mean) / std",

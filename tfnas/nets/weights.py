@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from tfnas.space.subnet import Subnet
 
 HEADER, METADATA_KEY = {"format": "tfnas.weights/1"}, "tfnas"
 TORCH = {"format": "pt"}  # whose tensors they are: what readers of other projects look for
-ABOUT = ("subnet", "space", "trained", "scores")  # files may lack any of it
+ABOUT = ("subnet", "space", "trained", "scores", "quantized")  # files may lack any of it
 WEIGHTS = "weights.safetensors"  # what tfnas.train names its file
 MAX_HEADER = 8_000_000  # bytes; names and shapes of a net take some 10,000
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # as safetensors names them
@@ -48,6 +49,25 @@ def told(top1: float | None, scores: tuple[Score, ...]) -> str:
 
 
 @dataclass(frozen=True)
+class Ranges:
+    """What a net's weights were trained to be quantized with; see `tfnas.nets.fake_quant`.
+
+    Attributes:
+        reduce_range: weights of 7 bits.
+        maps: (lowest, highest) value of each map that is quantized, by its name in the exporter's
+            graph; 0 lies between.
+    """
+
+    reduce_range: bool
+    maps: Mapping[str, tuple[float, float]]
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in self.maps.items():
+            if not -math.inf < low <= 0 <= high < math.inf:
+                raise ValueError(f"the range of {shown(name)} is {low} to {high}")
+
+
+@dataclass(frozen=True)
 class Trained:
     """What the weights of a net were trained on, and how good it was then.
 
@@ -65,6 +85,8 @@ class Trained:
     top1: Fraction | None  # of the test set; None: there is no one class for each image
     top5: Fraction | None
     scores: tuple[Score, ...] = ()  # what tells it then
+    # Of quantization-aware training, whose accuracy is that of the net in int8, simulated.
+    quantized: Ranges | None = None
 
     def __post_init__(self) -> None:
         if (self.top1 is None) != (self.top5 is None) or (self.top1 is None) != bool(self.scores):
@@ -78,9 +100,9 @@ class Trained:
 
     @property
     def values(self) -> dict[str, Any]:
-        """All of it, scores only where there are some: as files of before have it."""
-        values = asdict(self)
-        return values if self.scores else {k: v for k, v in values.items() if k != "scores"}
+        """All of it, what came later only where there is some: as files of before have it."""
+        later = {"scores": self.scores, "quantized": self.quantized}
+        return {k: v for k, v in asdict(self).items() if k not in later or later[k]}
 
 
 @dataclass(frozen=True)

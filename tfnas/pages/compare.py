@@ -164,7 +164,13 @@ def _curves(c: Comparison) -> Markup:
 
 
 def _compared(c: Comparison, nets: Sequence[NetLine]) -> Markup:
-    header = ("net", "on the table, ms", "M multiply-adds", "blocks by stage", "file")
+    header = (
+        "net",
+        f"on the table, ms ({clean(c.table.precision)})",
+        "M multiply-adds",
+        "blocks by stage",
+        "file",
+    )
     rows = (
         (net.method, page.ms(net.table_ms), f"{net.macs / 1e6:.4g}",
          " ".join(map(str, net.depths)), net.file)

@@ -10,24 +10,31 @@ from tfnas.pages import page
 from tfnas.pages.page import Part
 from tfnas.pages.plots import SERIES, Chart, Line, draw
 from tfnas.runs.finals import DRAWN, HAND_MADE, RANDOM, SEARCHED, Evidence, Finals, Margin
+from tfnas.runs.int8 import INT8
 from tfnas.runs.run import clean
 
 COLOURS = {SEARCHED: SERIES[0], DRAWN: SERIES[1], RANDOM: SERIES[7], HAND_MADE: SERIES[2]}
 RANKS = {True: "ranks", False: "ranks the wrong way", None: "not shown to rank"}
 
 
-def finals_section(finals: Finals) -> Markup:
+def finals_section(finals: Finals, precision: str) -> Markup:
+    """
+    Args:
+        precision: that latencies are of; accuracies are of floats.
+    """
     winner = clean(finals.winner)
+    of_table, of_net = (" (int8)", ", in float") if precision == INT8 else ("", "")
     parts: list[Part] = [
         page.paragraph(
-            f"{winner} won: {page.count(len(finals.rows), 'net')} at {finals.target_ms:.4g} ms on "
-            f"the table began a training of {page.count(finals.epochs, 'epoch')}, and the worse "
+            f"{winner} won: {page.count(len(finals.rows), 'net')} at {finals.target_ms:.4g} ms "
+            f"on the table{of_table} began a training of "
+            f"{page.count(finals.epochs, 'epoch')}, and the worse "
             f"ones were dropped on the way. Accuracies are those on {finals.judged_images:,} "
-            "training images that were held out."
+            f"training images that were held out{of_net}."
         ),
         *(page.paragraph(_margin(margin)) for margin in finals.margins),
         page.figures(_curves(finals)),
-        _rows(finals),
+        _rows(finals, precision),
     ]
     if finals.evidence:
         parts.append(_evidence(finals.evidence))
@@ -69,7 +76,7 @@ def _curves(finals: Finals) -> Markup:
     return draw("finals-curves", "One line a net; the winner's is thick.", chart, wide=True)
 
 
-def _rows(finals: Finals) -> Markup:
+def _rows(finals: Finals, precision: str) -> Markup:
     scores = list(dict.fromkeys(name for row in finals.rows for name in row.scores))
 
     def cells(index: int) -> Iterator[Part]:
@@ -82,7 +89,10 @@ def _rows(finals: Finals) -> Markup:
         yield f"{100 * row.curve[-1]:.2f}" if row.curve else ""
         yield clean(row.failed) if row.failed else None
 
-    header = ("net", "table, ms", *map(clean, scores), "epochs", "top-1, %", "dropped out")
+    ms, top1 = "table, ms", "top-1, %"
+    if precision == INT8:
+        ms, top1 = f"{ms} (int8)", f"{top1} (float)"
+    header = ("net", ms, *map(clean, scores), "epochs", top1, "dropped out")
     numeric = range(1, len(header) - 1)
     rows = [tuple(cells(index)) for index in range(len(finals.rows))]
     return page.table(header, rows, numeric=numeric, name="finals-rows")

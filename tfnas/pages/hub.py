@@ -20,6 +20,7 @@ from tfnas.files.decode import encode
 from tfnas.nets.blocks import Network
 from tfnas.nets.weights import Trained, fingerprint, net_name, save_weights
 from tfnas.runs.folder import RunFolder
+from tfnas.runs.int8 import INT8, Int8Accuracy, load_int8
 from tfnas.runs.result import Result
 from tfnas.runs.run import clean
 from tfnas.runs.trained import Finished, load_finished
@@ -57,12 +58,14 @@ class ModelCard:
     Attributes:
         result: of the search that found it; None where there is none beside the subnet.
         finished: its training; None where there is no record of it.
+        int8: its accuracy in int8; None where that isn't known.
     """
 
     subnet: Subnet
     trained: Trained
     result: Result | None
     finished: Finished | None
+    int8: Int8Accuracy | None = None
 
     def text(self, name: str) -> str:
         """README.md."""
@@ -94,8 +97,8 @@ images were tested with, how they were resized, and the names of the classes.
 ## Accuracy
 
 - {clean(t.data)}: top-1 {100 * t.top1:.2f} %, top-5 {100 * t.top5:.2f} % of the
-  test images at {t.resolution} px.
-{self._training()}
+  test images at {t.resolution} px{self._precision()}.
+{self._int8()}{self._training()}
 ## Latency
 
 {self._latency()}
@@ -132,6 +135,30 @@ images were tested with, how they were resized, and the names of the classes.
             return ""
         r = self.result
         return f"Found by `tfnas search`, strategy {clean(r.strategy)}, seed {r.seed}.\n"
+
+    def _precision(self) -> str:
+        """Of the accuracy, wherever int8 is about."""
+        if self.trained.quantized is not None:
+            return ", in int8 as its training simulates it"
+        return ", in float" if self._in_int8 or self.int8 is not None else ""
+
+    @property
+    def _in_int8(self) -> bool:
+        """Whether the latency is that of an int8 net."""
+        return self.result is not None and self.result.precision == INT8
+
+    def _int8(self) -> str:
+        if self.int8 is None:
+            if not self._in_int8:
+                return ""
+            return "- In int8, which the latency is of: not known.\n"
+        found = self.int8
+        return (
+            f"- In int8 ({clean(found.model)}, activations {clean(found.activations)}, ranges by "
+            f"{clean(found.calibration)}): top-1 {100 * found.int8_top1:.2f} %, and in float "
+            f"{100 * found.float_top1:.2f} %, on {found.images:,} test images at "
+            f"{found.resolution} px.\n"
+        )
 
     def _training(self) -> str:
         if self.finished is None:
@@ -186,8 +213,12 @@ def read_card(subnet: Subnet, trained: Trained, run: RunFolder, weights: Path) -
         finished = load_finished(weights.parent)
         if (finished.subnet, finished.top1) != (fingerprint(subnet), trained.top1):
             finished = None
+    beside = RunFolder(weights.parent).int8
+    int8 = load_int8(beside) if beside.is_file() else None
+    if int8 is not None and not int8.is_of(fingerprint(subnet), trained.top1):
+        int8 = None
     trained = replace(trained, data=FOLDERS.sub("", trained.data))
-    return ModelCard(subnet, trained, result, finished)
+    return ModelCard(subnet, trained, result, finished, int8)
 
 
 def write_hub_folder(card: ModelCard, network: Network, folder: Path) -> None:

@@ -22,6 +22,7 @@ from tfnas.pages.page import Part
 from tfnas.runs.files import RunFiles, read_files
 from tfnas.runs.finals import SEARCHED
 from tfnas.runs.folder import RunFolder
+from tfnas.runs.int8 import INT8
 from tfnas.runs.nets import nets_of
 from tfnas.runs.result import Result
 from tfnas.runs.run import UNFINISHED, Run, clean
@@ -56,7 +57,7 @@ def run_page(files: RunFiles, status: str | None = None) -> str:
         parts.append(stages_section(files.subnet, files.table, files.stages))
     parts += [_search(files), front(nets_of(files))]
     if result is not None and result.finals is not None:
-        parts.append(finals_section(result.finals))
+        parts.append(finals_section(result.finals, result.precision))
     if result is not None and result.loop:
         parts.append(loop_section(result.loop, result))
     parts.append(_origin(files))
@@ -94,23 +95,24 @@ def _headline(run: Run, result: Result | None, status: str | None) -> Markup:
 
 
 def _tiles(run: Run, result: Result) -> Markup:
+    at = "" if run.told_top1_alone else f", {clean(result.precision)}"
     tiles = [
         page.tile(
-            "target", f"{result.target_ms:.4g} ms", "at most" if result.at_most else None,
+            f"target{at}", f"{result.target_ms:.4g} ms", "at most" if result.at_most else None,
             data_target_ms=result.target_ms,
         ),
         page.tile(
-            "table", f"{result.table_ms:.4g} ms", page.off(result.table_ms, result.target_ms),
+            f"table{at}", f"{result.table_ms:.4g} ms", page.off(result.table_ms, result.target_ms),
             data_table_ms=result.table_ms,
         ),
     ]  # fmt: skip
     if result.measured_ms is None or result.measured_ci_ms is None:
-        tiles.append(page.tile("measured", "–", "the device couldn't be reached"))
+        tiles.append(page.tile(f"measured{at}", "–", "the device couldn't be reached"))
     else:
         low, high = result.measured_ci_ms
         tiles.append(
             page.tile(
-                "measured, 95 % interval",
+                f"measured{at}, 95 % interval",
                 f"{result.measured_ms:.4g} {plus_minus(low, high)} ms",
                 f"{page.off(result.measured_ms, result.target_ms)}; {low:.4g} to {high:.4g} ms"
                 + ("; doubtful" if result.noisy else ""),
@@ -118,14 +120,29 @@ def _tiles(run: Run, result: Result) -> Markup:
             )
         )  # fmt: skip
     tiles.append(page.tile("multiply-adds", _short(result.macs), f"{result.resolution} px"))
-    if run.top1 is not None:
-        tiles.append(
-            page.tile(
-                "top-1, trained", f"{100 * run.top1:.1f} %", f"at {run.top1_resolution} px",
-                data_top1=run.top1,
-            )
-        )  # fmt: skip
+    tiles += _accuracy_tiles(run, result)
     return page.tiles(*tiles)
+
+
+def _accuracy_tiles(run: Run, result: Result) -> Iterator[Markup]:
+    """The top-1; in float and int8 side by side wherever int8 is about."""
+    if run.top1 is None:
+        return
+    px = f"at {run.top1_resolution} px"
+    if run.told_top1_alone:
+        yield page.tile("top-1, trained", f"{100 * run.top1:.1f} %", px, data_top1=run.top1)
+        return
+    if (top1 := run.top1_float) is None:
+        yield page.tile("top-1, float", page.NOTHING, "trained for int8")
+    else:
+        yield page.tile("top-1, float", f"{100 * top1:.1f} %", px, data_top1=top1)
+    if (top1 := run.top1_int8) is None:
+        yield page.tile("top-1, int8", page.NOTHING, "tfnas export precision=int8 tells")
+        return
+    how = px if run.int8 is not None else f"{px}, simulated"
+    if run.precision != INT8:
+        how += f"; the latency is of {clean(result.precision)}"
+    yield page.tile("top-1, int8", f"{100 * top1:.1f} %", how, data_top1_int8=top1)
 
 
 def _short(number: int) -> str:

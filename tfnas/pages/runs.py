@@ -21,6 +21,7 @@ from tfnas.pages.plots import HEIGHT, Chart, Level, Point, draw, rows_height
 from tfnas.pages.run import option
 from tfnas.runs.files import options_of
 from tfnas.runs.folder import RunFolder
+from tfnas.runs.int8 import INT8
 from tfnas.runs.nets import Net
 from tfnas.runs.result import Result
 from tfnas.runs.run import Run, clean
@@ -42,7 +43,8 @@ class RunLine:
         name: its folder, relative to the page's where it lies below.
         link: to its own page, where that lies below.
         options: of a finished run; None where there is no result to believe.
-        top1: by the comparison, else of its one training; None if there is none.
+        top1: by the comparison, else of its one training; of an int8 net in int8 always. None if
+            there is none.
     """
 
     run: Run
@@ -98,8 +100,9 @@ def gather_runs(runs: Sequence[Run], base: Path) -> Runs:
         own, link = RunFolder(run.folder.resolve()).report, None
         if own.is_relative_to(root) and own.is_file():
             link = PurePosixPath(own.relative_to(root).as_posix())
-        top1 = None if run.top1 is None else mean_interval([run.top1])
-        if comparison is not None:
+        deployed = run.top1_deployed
+        top1 = None if deployed is None else mean_interval([deployed])
+        if comparison is not None and run.precision != INT8:  # trained and tested in float
             top1 = means.get(run)
         return RunLine(run, name_of(run.folder), link, _options(run), top1)
 
@@ -182,7 +185,7 @@ def runs_page(runs: Sequence[Run], base: Path, nets: Sequence[Net] = ()) -> str:
 
 def _figures(data: Runs) -> Markup:
     finished = data.finished
-    groups = list(dict.fromkeys(line.run.strategy or "" for line in finished))
+    groups = list(dict.fromkeys(map(_group, finished)))
     trained = [line for line in finished if line.top1 is not None]
     measured = [line for line in finished if line.run.measured_ms is not None]
     figures = []
@@ -190,7 +193,16 @@ def _figures(data: Runs) -> Markup:
         figures.append(_accuracy(data, trained, groups))
     if measured:
         figures.append(_gaps(measured, groups, named=len(finished) <= MOST_LABELS))
-    if finished and not trained:
+    unknown = sum(line.run.top1 is not None and line.top1 is None for line in finished)
+    if unknown and data.comparison is None:
+        figures.append(
+            page.paragraph(
+                f"Of {page.count(unknown, 'net')} the top-1 isn't known at the precision that the "
+                "latency is of: python -m tfnas.export precision=int8 tells it.",
+                kind="muted",
+            )
+        )
+    elif finished and not trained:
         figures.append(
             page.paragraph(
                 "None is trained yet, so there is no accuracy to compare: "
@@ -199,6 +211,12 @@ def _figures(data: Runs) -> Markup:
             )
         )
     return page.figures(*figures)
+
+
+def _group(line: RunLine) -> str:
+    """The strategy; where latencies and accuracies aren't of fp32, the precision too."""
+    parts = line.run.strategy or "", line.run.precision
+    return ", ".join(part for part in parts if part and part != "fp32")
 
 
 def _accuracy(data: Runs, trained: Sequence[RunLine], groups: Sequence[str]) -> Markup:
@@ -214,7 +232,7 @@ def _accuracy(data: Runs, trained: Sequence[RunLine], groups: Sequence[str]) -> 
                 label=line.name if named else "",
                 x_interval=line.run.measured_ci_ms,
                 y_interval=interval if math.isfinite(line.top1.half_width) else None,
-                group=line.run.strategy or "",
+                group=_group(line),
             )
         )
     if data.comparison is not None:
@@ -249,7 +267,7 @@ def _gaps(lines: Sequence[RunLine], groups: Sequence[str], *, named: bool) -> Ma
         low, gap, high = (
             100 * (ms / run.target_ms - 1) for ms in (around[0], run.measured_ms, around[1])
         )
-        group = run.strategy or ""
+        group = _group(line)
         if named:
             points.append(Point(gap, place, x_interval=(low, high), group=group))
         else:
@@ -268,9 +286,12 @@ def _gaps(lines: Sequence[RunLine], groups: Sequence[str], *, named: bool) -> Ma
 
 
 def _table(data: Runs) -> Markup:
-    header = ("run", "status", "target, ms", "table, ms", "measured, ms", "95 %", "off", "top-1")
+    header = (
+        "run", "status", "precision", "target, ms", "table, ms", "measured, ms", "95 %", "off",
+        "top-1",
+    )  # fmt: skip
     rows = map(_row, data.lines)
-    table = page.table(header, rows, numeric=range(2, 8), name="runs-table")
+    table = page.table(header, rows, numeric=range(3, 9), name="runs-table")
     return page.section("Runs", table, name="runs")
 
 
@@ -290,12 +311,13 @@ def _row(line: RunLine) -> tuple[Part, ...]:
     return (
         line.name if line.link is None else page.link(line.link, line.name),
         status,
+        run.precision or page.NOTHING,
         page.ms(run.target_ms),
         page.ms(run.table_ms),
         page.ms(run.measured_ms),
         plus_minus(*run.measured_ci_ms) if run.measured_ci_ms else page.NOTHING,
         off,
-        page.NOTHING if run.top1 is None else f"{100 * run.top1:.1f} % at {run.top1_resolution} px",
+        run.told_top1 or page.NOTHING,
     )
 
 

@@ -108,6 +108,8 @@ def reach(table: LatencyTable, options: Mapping[str, Any]) -> Profiler | None:
     asked = options["kind"] == device.kind != "cpu"
     backend, *ways = device.backend.split("+")
     own = {**(options if options["kind"] == device.kind else {}), **dict.fromkeys(ways, True)}
+    if device.activations is not None:
+        own["activations"] = device.activations
     try:
         profiler = open_profiler(
             **{**own, "kind": device.kind, "backend": backend},

@@ -26,6 +26,7 @@ class RunFolder:
         supernet: all its weights, which searches of other targets reuse.
         weights: of the trained net; `supernet_weights` are those that the search shared.
         hub_weights: those of a folder that goes to a model hub, which has its name for them.
+        int8: the top-1 of an exported int8 net, beside that in float.
         config: all options of the latest command, as Hydra noted them; only searches keep it.
     """
 
@@ -45,6 +46,7 @@ class RunFolder:
         self.weights = path / "weights.safetensors"
         self.hub_weights = path / "model.safetensors"
         self.trained = path / "train.json"
+        self.int8 = path / "int8.json"
         self.overrides = path / "search_overrides.yaml"
         self.train_overrides = path / "train_overrides.yaml"
         self.status = path / "status.json"

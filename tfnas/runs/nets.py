@@ -27,7 +27,7 @@ FOUND = "found"  # the run's own net; others as in finals
 COLUMNS = (
     "model", "infer_samples_per_sec", "infer_step_time", "infer_batch_size", "infer_img_size",
     "infer_gmacs", "param_count", "top1", "source", "run", "target_ms", "latency", "score",
-    "scores", "held_out_top1",
+    "scores", "held_out_top1", "precision",
 )  # fmt: skip
 
 
@@ -41,7 +41,8 @@ class Net:
         ms: for one batch, measured where it was, else the table's.
         worth: the score of a random net, the estimate of another one.
         scores: which lot of scores it is of.
-        top1: percent of the test images, of the run's net where it is trained.
+        precision: that `ms` is of.
+        top1: percent of the test images, of the run's net where it is trained, at this precision.
         held_out_top1: percent, at the end of the finals' training.
     """
 
@@ -52,6 +53,7 @@ class Net:
     ms: float
     measured: bool
     batch: int
+    precision: str
     worth: float | None = None
     scores: str = ""
     top1: float | None = None
@@ -70,9 +72,10 @@ def nets_of(files: RunFiles) -> list[Net]:
     if result is None or table is None or space is None or files.subnet is None:
         return []
     found: dict[Subnet, Net] = {}
+    top1 = files.run.top1_deployed
     at_hand = Net(
         files.subnet, FOUND, files.run.folder, result.target_ms, result.last_ms, result.verified,
-        table.device.batch, top1=None if files.run.top1 is None else 100 * files.run.top1,
+        table.device.batch, result.precision, top1=None if top1 is None else 100 * top1,
     )  # fmt: skip
     _add(found, at_hand)
 
@@ -145,5 +148,5 @@ def _row(net: Net) -> tuple[object, ...]:
         "" if net.top1 is None else f"{net.top1:.3f}", csv_cell(net.source),
         csv_cell(net.run), f"{net.target_ms:g}", "measured" if net.measured else "table",
         "" if net.worth is None else f"{net.worth:.5g}", net.scores,
-        "" if net.held_out_top1 is None else f"{net.held_out_top1:.3f}",
+        "" if net.held_out_top1 is None else f"{net.held_out_top1:.3f}", net.precision,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from tfnas.files.bounded import printable
 from tfnas.files.decode import Fraction, load
 from tfnas.process.exits import DONE, FAILED, OUTSIDE_TOLERANCE, STATUS_NAMES, UNUSABLE_INPUT
 from tfnas.runs.folder import MOST_BYTES, RunFolder, load_yaml
+from tfnas.runs.int8 import INT8, Int8Accuracy, load_int8
 from tfnas.runs.result import LONGEST_MS, Result, within_tolerance
 from tfnas.runs.status import Status, read_status
 from tfnas.space.size import Oblong, Size
@@ -41,7 +42,10 @@ class Run:
         resume: the folder that `tfnas.search resume=` goes on with, if it can.
         launcher: what starts it there: python, or torchrun with as many processes as before.
         gap: of the measured latency to the target, signed, as a fraction; else of the table's.
-        top1: fraction of the test images, at `top1_resolution` pixels.
+        precision: fp32 | tf32 | fp16 | int8, that all latencies are of.
+        top1: fraction of the test images, at `top1_resolution` pixels, as the training ended; of
+            the net in float, or `top1_in_int8`, simulated.
+        int8: what an export found of these weights.
         doubtful: why the measured interval deserves doubt.
     """
 
@@ -59,10 +63,49 @@ class Run:
     strategy: str | None = None
     seed: int | None = None
     device: str | None = None
+    precision: str | None = None
     space: str | None = None
     top1: float | None = None
     top1_resolution: Size | None = None
+    top1_in_int8: bool = False
+    int8: Int8Accuracy | None = None
     doubtful: str | None = None
+
+    @property
+    def top1_float(self) -> float | None:
+        """Of the weights as they are; on the images of the int8 net where there is one."""
+        if self.int8 is not None:
+            return self.int8.float_top1
+        return None if self.top1_in_int8 else self.top1
+
+    @property
+    def top1_int8(self) -> float | None:
+        """Of the exported int8 net, else as training simulates it."""
+        if self.int8 is not None:
+            return self.int8.int8_top1
+        return self.top1 if self.top1_in_int8 else None
+
+    @property
+    def top1_deployed(self) -> float | None:
+        """At the precision that the latencies are of; None where it isn't known at that."""
+        return self.top1_int8 if self.precision == INT8 else self.top1_float
+
+    @property
+    def told_top1_alone(self) -> bool:
+        """Whether int8 isn't about, so that there is one accuracy, and it goes with the latency."""
+        return self.precision != INT8 and self.int8 is None and not self.top1_in_int8
+
+    @property
+    def told_top1(self) -> str | None:
+        """The accuracy for a line of text, its precision told wherever int8 is about."""
+        if self.top1 is None:
+            return None
+        where = f" at {self.top1_resolution} px"
+        if self.told_top1_alone:
+            return f"{100 * self.top1:.1f} %{where}"
+        pairs = ("float", self.top1_float), ("int8", self.top1_int8)
+        parts = [f"{name} {'–' if x is None else f'{100 * x:.1f} %'}" for name, x in pairs]
+        return ", ".join(parts) + where
 
 
 def read_run(folder: Path) -> tuple[Run, list[str]]:
@@ -92,7 +135,10 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
         run = replace(run, status=UNREADABLE, reason=f"it has no {files.result.name}")
     if files.trained.exists():
         try:
-            run = _with_accuracy(run, files.trained)
+            found = _accuracy(files.trained)
+            run = _with_accuracy(run, found)
+            if files.int8.exists():
+                run = _with_int8(run, found, load_int8(files.int8))
         except ValueError as error:
             warnings.append(clean(str(error)))
     return run, warnings
@@ -176,6 +222,7 @@ def _with_result(run: Run, result: Result, file: Path) -> Run:
         strategy=clean(result.strategy),
         seed=result.seed,
         device=clean(result.device),
+        precision=clean(result.precision),
         space=clean(result.space),
         doubtful=clean(result.noisy) if result.noisy else None,
     )
@@ -187,14 +234,27 @@ class _Accuracy:
 
     top1: Fraction | None
     resolution: Annotated[int, Meta(gt=0, lt=100_000)] | Oblong
+    subnet: str | None = None
+    recipe: Mapping[str, Any] | None = None
 
 
-def _with_accuracy(run: Run, file: Path) -> Run:
+def _accuracy(file: Path) -> _Accuracy:
     """Raises ValueError for what isn't train.json."""
-    found = load(file, _Accuracy, "result of a training", MOST_BYTES, TRAIN_HEADER, partly=True)
+    return load(file, _Accuracy, "result of a training", MOST_BYTES, TRAIN_HEADER, partly=True)
+
+
+def _with_accuracy(run: Run, found: _Accuracy) -> Run:
     if found.top1 is None:
         return run
-    return replace(run, top1=found.top1, top1_resolution=found.resolution)
+    in_int8 = (found.recipe or {}).get("qat") is True
+    return replace(run, top1=found.top1, top1_resolution=found.resolution, top1_in_int8=in_int8)
+
+
+def _with_int8(run: Run, found: _Accuracy, int8: Int8Accuracy) -> Run:
+    """What an export found, if it was of these weights."""
+    if found.top1 is None or not int8.is_of(found.subnet, found.top1):
+        return run
+    return replace(run, int8=int8, top1_resolution=int8.resolution)
 
 
 def clean(text: str) -> str:

@@ -62,8 +62,10 @@ def _row(net: TrainedNet) -> tuple[object, ...]:
     t = net.trained
     assert t.top1 is not None
     assert t.top5 is not None
+    int8 = "" if t.quantized is None else "_int8"  # what its accuracy is of
     accuracies = (f"{100 * part:.3f}" for top in (t.top1, t.top5) for part in (top, 1 - top))
     return (
-        csv_cell(net_name(net.subnet)), *accuracies, f"{net.subnet.params / 1e6:.2f}", t.resolution,
-        f"{t.crop_fraction:g}", Preprocess.interpolation, csv_cell(t.data), csv_cell(net.run),
+        csv_cell(f"{net_name(net.subnet)}{int8}"), *accuracies, f"{net.subnet.params / 1e6:.2f}",
+        t.resolution, f"{t.crop_fraction:g}", Preprocess.interpolation, csv_cell(t.data),
+        csv_cell(net.run),
     )  # fmt: skip

@@ -49,7 +49,8 @@ class TrainResult:
         """The accuracy, marked where it isn't that of the net whose latency is known."""
         t = self.trained
         top5 = "" if t.top5 is None else f", top-5 {100 * t.top5:.1f} %"
-        text = f"{told(t.top1, t.scores)}{top5} at {t.resolution} px"
+        int8 = "" if t.quantized is None else " in int8, simulated,"
+        text = f"{told(t.top1, t.scores)}{top5}{int8} at {t.resolution} px"
         if t.resolution == self.deployed_resolution:
             return f"{text}, the deployed resolution"
         return f"{text}; the latency is that of {self.deployed_resolution} px"

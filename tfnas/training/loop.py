@@ -26,6 +26,7 @@ from tfnas.files.checkpoint import State, exists, read_checkpoint, write_checkpo
 from tfnas.files.decode import Fraction, convert
 from tfnas.files.state import fitting, restore, state_of
 from tfnas.nets.blocks import Network
+from tfnas.nets.fake_quant import FakeQuantized
 from tfnas.nets.steps import Guard, guarded_step
 from tfnas.nets.weights import WEIGHTS, Score, Trained, fingerprint, load_weights, told
 from tfnas.process.errors import DivergedError, StoppedError
@@ -34,6 +35,7 @@ from tfnas.process.ranks import ALONE, Ranks, check_batch
 from tfnas.space.size import scaled, sides
 from tfnas.space.subnet import Subnet
 from tfnas.training.mixing import mixed, mixing_rng
+from tfnas.training.qat import calibrate, check_start, trainable
 from tfnas.training.recipe import Recipe, check_recipe, learning_rate, options
 from tfnas.training.task import CLASSIFICATION, TASKS, check_task, class_weights
 from tfnas.training.teacher import Teacher, lesson
@@ -111,7 +113,8 @@ class Training:
         task: one of `tfnas.training.task.TASKS`.
         seed: of initialization, order, augmentation, dropout.
         out: folder for weights.safetensors, train.json, train.ckpt.
-        weights: what to start from; batch norm and classifier may be missing there.
+        weights: what to start from; batch norm and classifier may be missing there, but not for
+            quantization-aware training.
         device: "cpu" or "cuda".
         workers: processes that decode image files.
         checkpoint_minutes: the most that a crash can lose; every epoch is saved besides.
@@ -150,6 +153,8 @@ class Training:
         ranks: Ranks = ALONE,
     ):
         check_recipe(recipe)
+        if not (resume or ranks.rank):
+            check_start(recipe, weights)
         check_batch("recipe.batch_size", recipe.batch_size, ranks)
         _check_classes(subnet, dataset)
         check_task(task, dataset, recipe, ranks)
@@ -180,8 +185,9 @@ class Training:
             network = Network(subnet, recipe.dropout, recipe.drop_connect)
             self.kept: list[str] = []
             if weights is not None and not resume:
-                self.kept = list(load_weights(network, weights, complete=False).kept)
-            self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                self.kept = list(load_weights(network, weights, complete=recipe.qat).kept)
+            model = trainable(network, recipe)
+            self.network = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.rng = self._rng_states()
         self.weights = None if weights is None else str(weights)
         self.ema = copy.deepcopy(self.network).requires_grad_(False) if recipe.ema else None
@@ -220,7 +226,7 @@ class Training:
 
     @property
     def _amp(self) -> bool:
-        return self.recipe.amp and self.device.type == "cuda"
+        return self.recipe.amp and self.device.type == "cuda" and not self.recipe.qat
 
     def _rng_states(self) -> list[Tensor]:
         """Those of torch's generators: of the CPU, and of the GPU where it trains on one."""
@@ -284,6 +290,8 @@ class Training:
                 torch.cuda.set_rng_state(state, gpu)
             try:
                 with reading():
+                    if not self.epoch and not self.batch:
+                        self._calibrate()
                     while self.epoch < (self.recipe.epochs if until is None else until):
                         self._train_epoch(stop)
                         self._save()  # a test image that can't be read costs no epoch
@@ -293,6 +301,17 @@ class Training:
                 self._save()
                 ranks.wait()  # who ended first would have rank 0 killed while it saves
                 raise
+
+    def _calibrate(self) -> None:
+        """Give a net that is trained for int8 the ranges that it starts from."""
+        if not isinstance(self.network, FakeQuantized):
+            return
+        calibrate(
+            self.network, self.dataset, self.resolution, self.recipe.batch_size, self.seed,
+            self.device,
+        )  # fmt: skip
+        if self.ema is not None:
+            self.ema.load_state_dict(self.network.state_dict())
 
     def _train_epoch(self, stop: Callable[[], bool]) -> None:
         """Batches `self.batch` to the last of this epoch."""
@@ -366,7 +385,7 @@ class Training:
     def _finish_epoch(self, stop: Callable[[], bool]) -> EpochResult:
         """Test what was trained."""
         started = time.monotonic()
-        model = self.network if self.ema is None else self.ema
+        model = self._tested_model
         batches = self._tested(_until(self.test_batches.epoch(0), stop))
         found = TASKS[self.task].test(model, batches, self.ranks)
         if not math.isfinite(found.loss):
@@ -445,7 +464,7 @@ class Training:
     @property
     def trained(self) -> Trained:
         """What the last finished epoch gave."""
-        data, last = self.dataset, self.history[-1]
+        data, last, model = self.dataset, self.history[-1], self._tested_model
         return Trained(
             data=f"{data.name}: {data.origin}",
             classes=data.classes,
@@ -456,12 +475,19 @@ class Training:
             top1=last.top1,
             top5=last.top5,
             scores=last.scores,
+            quantized=model.trained_ranges if isinstance(model, FakeQuantized) else None,
         )
 
     @property
+    def _tested_model(self) -> nn.Module:
+        """What is tested and kept: the averaged weights where the recipe averages."""
+        return self.network if self.ema is None else self.ema
+
+    @property
     def state(self) -> dict[str, Tensor]:
-        """The weights that are tested and kept: the averaged ones where the recipe averages."""
-        return (self.network if self.ema is None else self.ema).state_dict()
+        """The weights that are kept, of a `Network`."""
+        model = self._tested_model
+        return (model.network if isinstance(model, FakeQuantized) else model).state_dict()
 
 
 def _check_classes(subnet: Subnet, dataset: Dataset) -> None:

@@ -48,6 +48,9 @@ class Recipe:
     teacher_weight: Annotated[float, FRACTION] = 0.9
     # Null, balanced (the rarer a class, the more), or a list: the weight of each class in the loss.
     class_weights: Any = None
+    # Fine-tuning as the net computes in int8, see `tfnas.training.qat`; with weights of 7 bits.
+    qat: bool = False
+    qat_reduce_range: bool = False
 
 
 def options(recipe: Recipe) -> dict[str, Any]:
@@ -87,6 +90,8 @@ def check_recipe(recipe: Recipe) -> None:
             f"recipe.class_weights={weights!r}: expected null, balanced, or a list of numbers "
             "above 0"
         )
+    if recipe.qat_reduce_range and not recipe.qat:
+        raise ValueError("recipe.qat_reduce_range=true: expected recipe.qat=true")
     if recipe.lr == 0 or recipe.warmup_epochs >= recipe.epochs:
         raise ValueError(
             f"recipe.lr={recipe.lr} recipe.warmup_epochs={recipe.warmup_epochs}: expected lr above "
