@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 import yaml
@@ -168,7 +169,7 @@ def _stage(
 
 def _expansion(ratio: float, rule: _Squeeze, squeezes: bool) -> ExpansionSpec:
     ratio = round(ratio, 2)
-    if not ratio > 1:
+    if not 1 < ratio < inf:
         raise ValueError(f"expansion {ratio:g}: expected mid width / input width, above 1")
     spec = ExpansionSpec(
         ratio, max(round(2 * ratio / 3, 2), min(ratio, 1.25)), round(4 * ratio / 3, 2)

@@ -100,14 +100,23 @@ class _Reader:
             yield replace(block, path=self._path(start + 1, end))
 
     def _path(self, first: int, last: int) -> str:
-        """The innermost module that does all of these steps and no other one."""
-        paths = [step.path for step in self.steps[first : last + 1]]
+        """The outermost module that does all of these steps and no other one.
+
+        Where there is none it is that of the first layer with weights.
+        """
+        within = self.steps[first : last + 1]
         others = [step.path for step in chain(self.steps[1:first], self.steps[last + 1 :])]
-        common = _common(paths)
-        if common and not any(f"{path}.".startswith(f"{common}.") for path in others):
-            return common
-        weighted = (s.path for s in self.steps[first : last + 1] if isinstance(s.does, Conv))
-        return next(weighted, paths[0]) or "(forward)"
+
+        def is_own(path: str) -> bool:
+            return bool(path) and not any(f"{p}.".startswith(f"{path}.") for p in others)
+
+        path = _common([step.path for step in within])
+        if not is_own(path):
+            weighted = (step.path for step in within if isinstance(step.does, Conv))
+            path = next(weighted, within[0].path)
+        while is_own(parent := path.rpartition(".")[0]):
+            path = parent
+        return path or "(forward)"
 
     # -- layers -----------------------------------------------------------------------------------
 
@@ -165,11 +174,11 @@ class _Reader:
             raise _UnfitError(region, f"{found}: no layer of a space does this")
         shortcut = added[0] if added else None
         inner = others[0]
-        first = self._depthwise(inner) if self._is_depthwise(inner) else self._unit(inner)
+        first = self._depthwise(inner) if self._is_grouped(inner) else self._unit(inner)
         if first.conv.is_depthwise:
             return self._inverted(None, first, shortcut)
         after = self.traced.following(first.value, Conv)
-        if after is not None and first.conv.is_pointwise and self._is_depthwise(after):
+        if after is not None and first.conv.is_pointwise and self._is_grouped(after):
             depthwise = self._depthwise(after)
             widens = depthwise.conv.shape[0] != self.steps[self.at].channels
             if (depthwise.act == first.act and widens) or shortcut is not None:
@@ -191,6 +200,8 @@ class _Reader:
 
     def _with_project(self, unfit: _UnfitError) -> _UnfitError:
         end = self.traced.end_of(unfit.at)
+        if self.traced.only(self.at) is None:  # it ends with its addition
+            return _UnfitError(end, str(unfit))
         if any(self.traced.does(user) == MUL for user in self.traced.users[end]):
             end = self.traced.end_of(end + 1)  # a squeeze-excite
         project = self.traced.following(end, Conv)
@@ -198,9 +209,8 @@ class _Reader:
             end = self.traced.end_of(project)
         return _UnfitError(end, str(unfit))
 
-    def _is_depthwise(self, number: int) -> bool:
-        conv = self.traced.does(number)
-        return isinstance(conv, Conv) and conv.is_depthwise
+    def _is_grouped(self, number: int) -> bool:
+        return self.traced.conv(number).groups > 1
 
     def _op(self, kind: str, mid: int, squeezed: int, last: Unit, spatial: Conv) -> OpSpec:
         given = self.steps[self.at]
