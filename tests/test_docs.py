@@ -102,6 +102,8 @@ def accept(module: str, arguments: Sequence[str], checkout: Path) -> None:
         words = as_sweep(arguments) if name == "search" else list(arguments)
         overrides = list(single(as_overrides(arguments) if name == "compare" else words))
         given = {override.partition("=")[0] for override in overrides}
+        if any(word.startswith("--config-dir") for word in arguments):  # commands before write it
+            overrides = [o for o in overrides if not o.startswith("space=")]
         overrides += [r for r in required(name) if r.partition("=")[0] not in given]
         accept_options(compose_config(SCHEMAS[name], name, *overrides, conf=checkout / "conf"))
     elif module.startswith("tfnas"):

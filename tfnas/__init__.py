@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from tfnas.api import load_space as load_space
     from tfnas.api import load_subnet as load_subnet
     from tfnas.api import load_table as load_table
+    from tfnas.api import space_from as space_from
     from tfnas.api import train_net as train_net
 
 __all__ = [
     "FoundNet", "Subnet", "create_model", "export_net", "find_net", "list_models", "load",
-    "load_images", "load_preset", "load_space", "load_subnet", "load_table", "train_net",
+    "load_images", "load_preset", "load_space", "load_subnet", "load_table", "space_from",
+    "train_net",
 ]  # fmt: skip
 
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "compare": Command("tfnas.compare", "train nets alike and compare their accuracies"),
     "report": Command("tfnas.report", "draw the page of a run, or of several"),
     "table": Command("tfnas.table", "show, draw, lint, compare or import latency tables"),
+    "space": Command("tfnas.spaces", "make a space of a torch net of your own"),
     "card": Command("profilers.card", "measure whole nets against a table"),
 }
 

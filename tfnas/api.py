@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tfnas.runs.model import TrainedNetwork
     from tfnas.runs.trained import TrainResult
     from tfnas.strategies.contract import Budget, Progress, Strategy
+    from tfnas.tracing.own_net import OwnNet
     from tfnas.training.recipe import Recipe
 
 AnyNetwork = TypeVar("AnyNetwork", bound="Network")
@@ -49,6 +50,49 @@ def load_table(path: str | Path) -> LatencyTable:
 def load_subnet(path: str | Path) -> Subnet:
     """Read a found network. Raises ValueError, naming the file, if it is none."""
     return Subnet.load(path)
+
+
+def space_from(
+    net: str | nn.Module,
+    name: str | None = None,
+    *,
+    resolution: int | Sequence[int] = 224,
+    in_channels: int = 3,
+    kernels: Sequence[int] | None = None,
+    expansions: Sequence[float] | None = None,
+    squeeze_excite: Sequence[bool] | None = None,
+) -> OwnNet:
+    """Make a space of a torch net of one's own, by tracing it.
+
+    `.space` is what `find_net` takes, `.subnet` the net itself, which is in the space, and
+    `.network` the net with its weights. `.save(folder)` writes all three.
+
+    Args:
+        net: (N, in_channels, H, W) to (N, classes): a module, or `module:factory`, where the
+            factory takes nothing and gives one.
+        name: of the space; None: that of the factory, or of the module's class.
+        resolution: px of the deployed net, or height and width.
+        kernels: candidates; None: 3, 5 and the net's own.
+        expansions: mid width / input width of candidates; None: around the net's own.
+        squeeze_excite: [False], [True] or both; None: both where a block of the net has it.
+
+    Raises:
+        tfnas.tracing.own_net.UnfitError: a ValueError; blocks that no space has, with the reasons.
+        ValueError: if there is no such module, it can't be traced, or the candidates make no space.
+    """
+    from tfnas.nets.factory import make_module
+    from tfnas.space.around import Candidates
+    from tfnas.space.size import size_given
+    from tfnas.tracing.own_net import own_net
+
+    own = type(net).__name__ if not isinstance(net, str) else net.rpartition(":")[2]
+    return own_net(
+        make_module(net) if isinstance(net, str) else net,
+        own.rpartition(".")[2] if name is None else name,
+        size_given("resolution", resolution),
+        in_channels,
+        Candidates(kernels, expansions, squeeze_excite),
+    )
 
 
 def find_net(

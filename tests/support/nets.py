@@ -82,14 +82,19 @@ def random_network(subnet: Subnet, seed: int = 0) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Network(subnet)
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-                torch.nn.init.normal_(module.bias)
-                assert module.running_mean is not None
-                assert module.running_var is not None
-                torch.nn.init.normal_(module.running_mean)
-                torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
-            elif isinstance(module, torch.nn.Conv2d):
-                torch.nn.init.kaiming_normal_(module.weight)
+        randomize(network)
     return network.eval()
+
+
+def randomize(module: torch.nn.Module) -> None:
+    """Give a module's convolutions and batch norms random values."""
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+            torch.nn.init.normal_(layer.bias)
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            torch.nn.init.normal_(layer.running_mean)
+            torch.nn.init.uniform_(layer.running_var, 0.5, 2.0)
+        elif isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight)

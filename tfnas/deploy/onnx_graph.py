@@ -171,6 +171,18 @@ def _read_pooled_conv(model: _Written, name: str, size: Size) -> OpSpec | None:
     return OpSpec("pooled_conv", size, shape[1], 0, 0, shape[0], 1, 1, model.act(layer))
 
 
+def _write_pooled_linear(graph: _Graph, x: str, op: OpSpec, name: str) -> str:
+    pooled = graph.node("GlobalAveragePool", [x], f"{name}.pool")
+    return graph.conv(pooled, f"{name}.dense", 1, act=op.act)
+
+
+def _read_pooled_linear(model: _Written, name: str, size: Size) -> OpSpec | None:
+    layer = f"{name}.dense"
+    if (shape := model.shape(layer)) is None:
+        return None
+    return OpSpec("pooled_linear", size, shape[1], 0, 0, shape[0], 1, 1, model.act(layer))
+
+
 def _write_classifier(graph: _Graph, x: str, op: OpSpec, name: str) -> str:
     pooled = graph.node("GlobalAveragePool", [x], f"{name}.pool")
     flat = graph.node("Flatten", [pooled], f"{name}.flat", axis=1)
@@ -203,6 +215,7 @@ ONNX_KINDS: Mapping[str, OnnxKind] = {
     # It has no node to be read off: an index that no node has is one.
     "identity": OnnxKind(_write_identity, lambda _model, _name, _size: None),
     "pooled_conv": OnnxKind(_write_pooled_conv, _read_pooled_conv),
+    "pooled_linear": OnnxKind(_write_pooled_linear, _read_pooled_linear),
     "classifier": OnnxKind(_write_classifier, _read_classifier),
 }
 

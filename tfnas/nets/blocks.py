@@ -77,6 +77,18 @@ class PooledConv(nn.Module):
         return activate(self.conv(F.adaptive_avg_pool2d(x, 1)), self.act)
 
 
+class PooledLinear(nn.Module):
+    """Global average pooling, linear layer, activation."""
+
+    def __init__(self, op: OpSpec):
+        super().__init__()
+        self.dense = nn.Conv2d(op.c_in, op.c_out, 1)
+        self.act = op.act
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, c_in, size, size) -> (N, c_out, 1, 1)
+        return activate(self.dense(F.adaptive_avg_pool2d(x, 1)), self.act)
+
+
 class Classifier(nn.Module):
     """Global average pooling, dropout, one linear layer."""
 
@@ -112,6 +124,7 @@ TORCH_KINDS: Mapping[str, Callable[[OpSpec], nn.Module]] = {
     "mbconv_v3": MBConv,
     "identity": lambda _: nn.Identity(),
     "pooled_conv": PooledConv,
+    "pooled_linear": PooledLinear,
     "classifier": Classifier,
 }
 

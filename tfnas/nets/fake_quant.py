@@ -20,7 +20,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tfnas.nets.activations import EXCITES, HARD_SIGMOID, SIGMOID, Activation
-from tfnas.nets.blocks import Classifier, ConvBN, MBConv, Network, PooledConv, drop_path
+from tfnas.nets.blocks import (
+    Classifier,
+    ConvBN,
+    MBConv,
+    Network,
+    PooledConv,
+    PooledLinear,
+    drop_path,
+)
 from tfnas.nets.weights import Ranges
 from tfnas.process.checks import lookup
 
@@ -109,6 +117,10 @@ def _pooled_conv(x: Map, layer: PooledConv, to: Rounding, name: str) -> Map:
     return _conv(_pool(x, to, f"{name}.pool"), layer.conv, None, layer.act, to, f"{name}.conv")
 
 
+def _pooled_linear(x: Map, layer: PooledLinear, to: Rounding, name: str) -> Map:
+    return _conv(_pool(x, to, f"{name}.pool"), layer.dense, None, layer.act, to, f"{name}.dense")
+
+
 def _classifier(x: Map, layer: Classifier, to: Rounding, name: str, logits: str) -> Map:
     pooled = _pool(x, to, f"{name}.pool")
     flat = F.dropout(pooled.values.flatten(1), layer.dropout, layer.training)
@@ -129,6 +141,8 @@ def rounded(network: Network, x: Tensor, to: Rounding) -> Tensor:
                 y = _mbconv(y, module, to, name)
             case PooledConv():
                 y = _pooled_conv(y, module, to, name)
+            case PooledLinear():
+                y = _pooled_linear(y, module, to, name)
             case Classifier():
                 y = _classifier(y, module, to, name, OUTPUT if number == last else f"{name}.linear")
             case nn.Identity():

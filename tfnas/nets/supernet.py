@@ -112,6 +112,22 @@ class SuperPooledConv(nn.Module):
         return {"conv.weight": self.conv.weight.detach().clone()}
 
 
+class SuperPooledLinear(nn.Module):
+    """Global average pooling, linear layer, activation."""
+
+    def __init__(self, op: OpSpec, c_in: int, c_out: int):
+        super().__init__()
+        self.op = op
+        self.dense = nn.Conv2d(c_in, c_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, c_in, H, W) -> (N, c_out, 1, 1)
+        return activate(self.dense(F.adaptive_avg_pool2d(x, 1)), self.op.act)
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy, named as in `tfnas.nets.blocks.PooledLinear`."""
+        return {name: value.detach().clone() for name, value in self.named_parameters()}
+
+
 class SuperIdentity(nn.Module):
     """A block that is left out."""
 
@@ -258,6 +274,7 @@ SHARED_KINDS: Mapping[str, Callable[[OpSpec, int, int, int, int], nn.Module]] = 
     "mbconv_v3": SuperMBConv,
     "identity": lambda op, _in, _mid, _se, _out: SuperIdentity(op),
     "pooled_conv": lambda op, c_in, _mid, _se, c_out: SuperPooledConv(op, c_in, c_out),
+    "pooled_linear": lambda op, c_in, _mid, _se, c_out: SuperPooledLinear(op, c_in, c_out),
     "classifier": lambda op, c_in, _mid, _se, _out: SuperClassifier(op, c_in),
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from tfnas.files.bounded import parse_json
 from tfnas.files.decode import convert
+from tfnas.nets.factory import make_module
 from tfnas.runs.model import load_model
 from tfnas.space.size import size_of
 from tfnas.training.teacher import Teacher
@@ -54,7 +54,7 @@ def load_teacher(given: str | Path | nn.Module, device: torch.device) -> Teacher
     if path.suffix == ".onnx":
         return _of_onnx(path)
     if ":" in str(given):
-        return _of_module(str(given), _made(str(given)), device)
+        return _of_module(str(given), make_module(str(given), "teacher="), device)
     raise ValueError(
         f"teacher={given}: expected the folder of a trained run, an ONNX file that ends in .onnx, "
         "or module:factory"
@@ -65,23 +65,6 @@ def _of_module(name: str, module: nn.Module, device: torch.device) -> Teacher:
     identity = f"{Path(name).name} {_digest(module.state_dict())}"
     module = module.eval().requires_grad_(False).to(device)
     return Teacher(name, identity, module)
-
-
-def _made(given: str) -> nn.Module:
-    try:
-        with torch.random.fork_rng(devices=[]):
-            made = pkgutil.resolve_name(given)()
-    except Exception as error:  # whatever a user's code raises
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"teacher={given}: {type(error).__name__}: {reason}; expected module:factory, a "
-            "function without arguments that can be imported here"
-        ) from error
-    if not isinstance(made, nn.Module):
-        raise ValueError(
-            f"teacher={given} gives a {type(made).__name__}, expected a torch.nn.Module"
-        )
-    return made
 
 
 def _of_onnx(path: Path) -> Teacher:

@@ -250,6 +250,10 @@ def _pooled_conv_layers(op: OpSpec) -> tuple[Layer, ...]:
     return (Layer("conv", (op.c_out, op.c_in, 1, 1), 1, per_channel=0),)
 
 
+def _pooled_linear_layers(op: OpSpec) -> tuple[Layer, ...]:
+    return (Layer("dense", (op.c_out, op.c_in, 1, 1), 1, per_channel=1),)
+
+
 def _classifier_layers(op: OpSpec) -> tuple[Layer, ...]:
     return (Layer("linear", (op.c_out, op.c_in), 1, per_channel=1),)
 
@@ -296,6 +300,14 @@ KINDS: Mapping[str, Kind] = {
         layers=_pooled_conv_layers,
         label=lambda op: f"pooled_conv {op.size}px {op.c_in}→{op.c_out} {op.act}",
         drawing=lambda _: "pool, conv 1×1",
+        pools=True,
+    ),
+    # The same with a bias, as the first linear layer of MobileNetV3's classifier.
+    "pooled_linear": Kind(
+        lacks={"c_mid": 0, "c_se": 0, "kernel": 1, "stride": 1},
+        layers=_pooled_linear_layers,
+        label=lambda op: f"pooled_linear {op.size}px {op.c_in}→{op.c_out} {op.act}",
+        drawing=lambda _: "pool, linear",
         pools=True,
     ),
     # Global average pooling and one linear layer.

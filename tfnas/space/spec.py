@@ -26,7 +26,7 @@ from tfnas.space.size import Size, size_given, strided
 class LayerSpec:
     """One fixed layer of stem or head, as a space's YAML gives it."""
 
-    kind: str = "conv"  # conv | mbconv | mbconv_v3 | pooled_conv | classifier
+    kind: str = "conv"  # conv | mbconv | mbconv_v3 | pooled_conv | pooled_linear | classifier
     c_out: int = 0  # channels; a classifier takes the number of classes
     kernel: int = 1
     stride: int = 1
