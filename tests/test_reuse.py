@@ -197,6 +197,7 @@ def test_nets_that_there_cannot_be_are_refused(
         (["strategy=tfnas"], "reuse= goes with strategy=surrogate"),
         (["minutes=5"], "reuse= trains nothing"),
         (["budget=quick"], "reuse= trains nothing"),
+        (["teacher=tests.runs.test_teachers:seeded"], "trains no supernet; give one of the two up"),
         (["reuse=."], "holds no scores.json"),
         (["data.root=shipped"], "scored on other images"),
         (["space.kernels=[3]"], "give the options of space"),
