@@ -170,6 +170,8 @@ def test_preparing_refuses_other_channels() -> None:
         five(Image.new("RGB", (8, 8)))
     with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 1 or 3\)"):
         Preprocess(8, (0.5,), (0.2,))(np.zeros((8, 8, 5), np.uint8))
+    with pytest.raises(TypeError, match="a Tensor: expected an image of Pillow, a file or"):
+        five(torch.zeros(5, 8, 8))  # type: ignore[arg-type]
     gray = Preprocess(8, (0.5,), (0.2,), 0.875)
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     assert torch.equal(gray(pixels), gray(Image.fromarray(pixels)))

@@ -35,6 +35,9 @@ def test_maps_are_those_of_the_whole_net() -> None:
         assert torch.equal(found, whole[name])
         assert found.shape == (2, channels, 32 // reduction, 32 // reduction)
     assert len(backbone.layers) < len(network.layers)
+    assert [tuple(told.values()) for told in info.get_dicts()] == list(
+        zip(info.channels(), info.reduction(), info.module_name(), strict=True)
+    )
 
 
 def test_the_published_space_has_a_map_for_every_halving() -> None:

@@ -43,11 +43,15 @@ class Preprocess:
         Raises:
             ValueError: for an array of another type or shape, and for an image or file where the
                 network's channels are neither gray nor RGB.
+            TypeError: for what is no image, such as a tensor or a list of images.
             OSError: for a file that can't be read.
         """
         if isinstance(image, str | Path):
             with Image.open(image) as opened:
                 return self(opened)
+        if not isinstance(image, Image.Image | np.ndarray):
+            kind = type(image).__name__
+            raise TypeError(f"a {kind}: expected an image of Pillow, a file or a uint8 array")
         channels = len(self.mean)
         gray, usual = channels == 1, channels in INTERCHANGEABLE
         expected = f"expected uint8 (H, W, {'1 or 3' if usual else channels})"

@@ -60,6 +60,13 @@ class FeatureInfo:
         """Of the layers that give the maps."""
         return [f"layers.{feature.layer}" for feature in self.features]
 
+    def get_dicts(self) -> list[dict[str, int | str]]:
+        """Of each map what the other methods tell, by timm's names."""
+        return [
+            {"num_chs": f.channels, "reduction": f.reduction, "module": f"layers.{f.layer}"}
+            for f in self.features
+        ]
+
 
 class Backbone(nn.Module):
     """(N, in_channels, H, W) -> a list of (N, channels, H / reduction, W / reduction), rounded up.

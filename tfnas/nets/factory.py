@@ -26,7 +26,8 @@ def make_module(entry_point: str, option: str = "") -> nn.Module:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"{given}: {type(error).__name__}: {reason}; expected module:factory, a function "
-            "without arguments that can be imported here"
+            "without arguments that can be imported here: installed, on PYTHONPATH or, for "
+            "`python -m tfnas.…` but not for `tfnas …`, in this folder"
         ) from error
     if not isinstance(made, nn.Module):
         raise ValueError(f"{given} gives a {type(made).__name__}, expected a torch.nn.Module")
