@@ -36,6 +36,7 @@ from tfnas.process.exits import FAILED, INTERRUPTED, UNUSABLE_INPUT
 from tfnas.runs.model import load_model
 from tfnas.runs.teachers import load_teacher
 from tfnas.runs.trained import check_finished, train
+from tfnas.space.subnet import Subnet
 from tfnas.train import prepare
 from tfnas.training.loop import CHECKPOINT, Training, identity
 from tfnas.training.mixing import mixed, mixing_rng
@@ -364,6 +365,25 @@ def refused(*overrides: str) -> str:
     text = str(caught.value)
     assert "\n" not in text
     return text
+
+
+def test_a_net_is_trained_on_other_classes_than_its_own(tmp_path: Path) -> None:
+    seven, weights = tiny_subnet(classes=7), tmp_path / "weights.safetensors"
+    seven.save(tmp_path / "subnet.json")
+    save_weights(Network(seven).state_dict(), seven, weights)
+    given = (f"subnet={tmp_path}/subnet.json", f"weights={weights}", "reset_classifier=true")
+    options = [*given, "recipe=test", "recipe.epochs=1", f"data.root={few_root()}", "threads=1"]
+    done = run_entry("tfnas.train", *options, cwd=tmp_path)
+    assert done.returncode == UNUSABLE_INPUT
+    assert "subnet.json is a net of other classes: give out=FOLDER" in done.stdout + done.stderr
+    done = run_entry("tfnas.train", *options, "out=ten", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not in these weights, initialized anew: classifier" in done.stdout
+    assert "subnet=ten/subnet.json weights=ten/weights.safetensors" in done.stdout
+    model = load_model(tmp_path / "ten")
+    assert model.subnet == seven.with_classes(10)
+    assert len(model.trained.classes) == 10
+    assert Subnet.load(tmp_path / "subnet.json") == seven
 
 
 def test_bad_input_is_refused_before_work(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def prepare(config: TrainConfig) -> Work:
     path = Path(config.subnet)
     subnet, dataset = Subnet.load(path), _images(config)
     out = path.parent if config.out is None else Path(config.out)
+    if config.reset_classifier:
+        subnet, path = _reset(subnet, dataset, path, out), RunFolder(out).subnet
     if config.out is None and is_sweep():
         out = output_dir()
     resume, begun = config.resume, checkpoint.exists(out / CHECKPOINT)
@@ -91,6 +93,17 @@ def _training(
         resume=resume,
         ranks=ranks,
     )
+
+
+def _reset(subnet: Subnet, dataset: Dataset, path: Path, out: Path) -> Subnet:
+    """With a classifier for the data's classes. Raises ValueError if another net lies in `out`."""
+    changed, there = subnet.with_classes(len(dataset.classes)), RunFolder(out).subnet
+    if there.exists() and Subnet.load(there) != changed:
+        raise ValueError(
+            f"reset_classifier=true: {there} is a net of other classes: give out=FOLDER, another "
+            f"one than that of subnet={path}"
+        )
+    return changed
 
 
 def _images(config: TrainConfig) -> Dataset:

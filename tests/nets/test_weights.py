@@ -196,3 +196,21 @@ def test_a_file_of_before_it_named_torch_still_loads(tmp_path: Path) -> None:
     save_file(random_network(subnet).state_dict(), path, {"tfnas": json.dumps(about)})
     assert load_weights(Network(subnet), path, complete=True).trained == TRAINED
     assert read_trained(subnet, path) == TRAINED
+
+
+def test_a_classifier_of_other_classes_is_learned_anew(tmp_path: Path) -> None:
+    ten, file = tiny_subnet(), tmp_path / "ten.safetensors"
+    given = random_network(ten).state_dict()
+    save_weights(given, ten, file, TRAINED)
+    network = Network(ten.with_classes(3))
+    own = {name: value.clone() for name, value in network.state_dict().items()}
+    loaded = load_weights(network, file, complete=False)
+    assert loaded.kept == ("classifier",)
+    assert loaded.trained is None
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, (own if ".linear." in name else given)[name])
+    with pytest.raises(ValueError, match="take the subnet"):
+        load_weights(network, file, complete=True)
+    other = Network(tiny_subnet(seed=1).with_classes(3))
+    with pytest.raises(ValueError, match="take the subnet"):
+        load_weights(other, file, complete=False)

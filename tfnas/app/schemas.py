@@ -188,6 +188,7 @@ class TrainConfig(TrainingContext):
     """python -m tfnas.train; `out` is the folder of the subnet where it is null."""
 
     subnet: str
+    reset_classifier: bool  # as many outputs as the data has classes, learned anew; `out` is given
     task: str  # one of `tfnas.training.task.TASKS`
     weights: str | None  # safetensors to start from, such as a run's supernet_weights.safetensors
     teacher: str | None  # a run, an ONNX file or module:factory; see `tfnas.runs.teachers`

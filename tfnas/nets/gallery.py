@@ -32,7 +32,7 @@ def gallery_subnet(name: str, classes: int | None = None, in_channels: int | Non
     if name not in list_models():
         raise LookupError(f"model {name!r}: expected one of {', '.join(list_models())}")
     net = Subnet.load(GALLERY / f"{name}.json")
-    first, last = net.stem[0], net.head[-1]
+    first = net.stem[0]
     first = replace(first, c_in=first.c_in if in_channels is None else in_channels)
-    last = replace(last, c_out=last.c_out if classes is None else classes)
-    return replace(net, stem=(first, *net.stem[1:]), head=(*net.head[:-1], last))
+    net = replace(net, stem=(first, *net.stem[1:]))
+    return net if classes is None else net.with_classes(classes)

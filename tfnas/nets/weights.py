@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from tfnas.files.atomic import replacing
 from tfnas.files.bounded import shown
 from tfnas.files.decode import Fraction, Positive, decode
 from tfnas.nets.blocks import Network
-from tfnas.space.ops import OP_FIELDS
+from tfnas.space.ops import MAX_CHANNELS, OP_FIELDS
 from tfnas.space.size import Size, is_size
 from tfnas.space.subnet import Subnet
 
@@ -30,6 +30,7 @@ ABOUT = ("subnet", "space", "trained", "scores", "quantized")  # files may lack 
 WEIGHTS = "weights.safetensors"  # what tfnas.train names its file
 MAX_HEADER = 8_000_000  # bytes; names and shapes of a net take some 10,000
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # as safetensors names them
+CLASSIFIER = ".linear."  # in the names of its tensors
 BATCH_NORM_PARTS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -167,8 +168,9 @@ def load_weights(network: Network, path: Path, complete: bool) -> Loaded:
 
     Args:
         complete: nothing may be missing. Otherwise the file may lack the classifier (weight and
-            bias), and any of the five tensors of batch norm, each of them in all layers or in none:
-            a supernet has no batch-norm tensors. What is missing keeps the network's values.
+            bias) or have one of other classes, and lack any of the five tensors of batch norm, each
+            of them in all layers or in none: a supernet has no batch-norm tensors. What is missing
+            keeps the network's values.
 
     Raises:
         ValueError: if the file can't be read, is of another subnet, has a missing, unexpected or
@@ -181,7 +183,11 @@ def load_weights(network: Network, path: Path, complete: bool) -> Loaded:
             about = _about(file.metadata() or {}, path)
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             forms = {name: (s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
-            _check_subnet(network.subnet, about.subnet, path)
+            subnet = network.subnet
+            if not complete and (classes := _classes_of(forms)) not in (None, subnet.classes):
+                subnet, about = subnet.with_classes(classes), replace(about, trained=None)
+                forms = {name: form for name, form in forms.items() if CLASSIFIER not in name}
+            _check_subnet(subnet, about.subnet, path)
             kept = _check_names(expected, forms, path, complete)
             tensors = {name: file.get_tensor(name) for name in forms}
     except (SafetensorError, OSError) as error:
@@ -288,6 +294,13 @@ def _check_subnet(subnet: Subnet, found: str | None, path: Path) -> None:
         )
 
 
+def _classes_of(forms: Mapping[str, tuple[str, tuple[int, ...]]]) -> int | None:
+    """Outputs of the classifier in a file; None where it has none that makes sense."""
+    shapes = [form[1] for name, form in forms.items() if name.endswith(f"{CLASSIFIER}weight")]
+    sound = len(shapes) == 1 and len(shapes[0]) == 2 and 1 <= shapes[0][0] <= MAX_CHANNELS
+    return shapes[0][0] if sound else None
+
+
 def _check_names(
     expected: Mapping[str, Tensor],
     forms: Mapping[str, tuple[str, tuple[int, ...]]],
@@ -308,7 +321,7 @@ def _check_names(
             if names and names <= missing:
                 kept.append(sort)
                 missing -= names
-        classifier = {name for name in expected if ".linear." in name}
+        classifier = {name for name in expected if CLASSIFIER in name}
         if classifier <= missing:
             kept.append("classifier")
             missing -= classifier

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,9 +55,12 @@ def finished(folder: RunFolder, cfg: SearchConfig) -> Result | None:
     result = Result.load(folder.result)
     # `accelerator` may say auto; what it came to isn't known here. A folder may have been moved.
     then, now = (
-        {**o, "accelerator": None, **{k: o.get(k) is not None for k in ("reuse", "teacher")}}
+        {
+            **o, "accelerator": None, "reuse": o.get("reuse") is not None,
+            "teacher": None if o.get("teacher") is None else Path(o["teacher"]).name,
+        }
         for o in (result.options, options_of(cfg))
-    )
+    )  # fmt: skip
     if changed := checkpoint.changes(then, now):
         raise ValueError(
             f"{folder.path} is finished, and with other options ({changed}): start another search "

@@ -103,6 +103,11 @@ class Subnet:
         stages = tuple(tuple(replace(op, c_mid=next(it)) for op in s) for s in self.stages)
         return replace(self, stages=stages)
 
+    def with_classes(self, classes: int) -> Subnet:
+        """The same net with a classifier of so many outputs."""
+        last = replace(self.head[-1], c_out=classes)
+        return replace(self, head=(*self.head[:-1], last))
+
     def to_json(self) -> str:
         return encode(self, HEADER)
 

@@ -494,7 +494,8 @@ def _check_classes(subnet: Subnet, dataset: Dataset) -> None:
     if subnet.classes != len(dataset.classes):
         raise ValueError(
             f"the subnet has {subnet.classes} classes, the data {dataset.name} has "
-            f"{len(dataset.classes)} ({dataset.origin}): give the data it was searched for"
+            f"{len(dataset.classes)} ({dataset.origin}): give the data it was searched for, or "
+            "reset_classifier=true and out=FOLDER"
         )
 
 
